@@ -29,7 +29,7 @@ use types::{
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 #[cfg(feature = "std")]
-use types::{Hook, InitFork, Mount, SharedStart};
+use types::{Hook, InitFork, Mount, MountAttributes, MountKind, SharedStart};
 
 /// The system calls of the bootstrap and of the launcher.
 #[cfg_attr(test, mockall::automock)]
@@ -395,6 +395,77 @@ pub trait Sys {
     /// Errors: those that the code returns.
     #[cfg(feature = "std")]
     fn run_hook<'a>(&mut self, hook: Hook<'a>) -> SysResult<()>;
+
+    // -- the root file system of the command, which our own launcher builds --------------------------------
+
+    /// Changes the working directory to that of a descriptor: `fchdir(dir)`, chdir(2).
+    #[cfg(feature = "std")]
+    fn fchdir(&mut self, dir: Fd) -> SysResult<()>;
+
+    /// Copies a mount: `open_tree(AT_FDCWD, path, OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC)`, with `recursive` also
+    /// `AT_RECURSIVE`. open_tree(2), Linux 5.2. The copy is attached nowhere.
+    ///
+    /// Errors: `ENOENT` and others of the path. `EPERM`: no CAP_SYS_ADMIN over the mount namespace. `EINVAL`:
+    /// the mount is unbindable, or, without `recursive`, has locked mounts below it (mount_namespaces(7)).
+    #[cfg(feature = "std")]
+    fn open_tree(&mut self, path: &CStr, recursive: bool) -> SysResult<Fd>;
+
+    /// Attaches a copied mount to a file or directory: `move_mount(mount, "", target, "",
+    /// MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)`, move_mount(2), Linux 5.2.
+    ///
+    /// Errors: `ENOTDIR`: one of the two is a directory, and the other is not. `EINVAL`.
+    #[cfg(feature = "std")]
+    fn move_mount(&mut self, mount: Fd, target: Fd) -> SysResult<()>;
+
+    /// Changes the attributes of a copied mount: `mount_setattr(mount, "", AT_EMPTY_PATH, {set, clear, 0, 0},
+    /// 32)`, with `recursive` also `AT_RECURSIVE`. mount_setattr(2), Linux 5.12.
+    ///
+    /// Errors: `EPERM`: an attribute to clear is locked (mount_namespaces(7)).
+    #[cfg(feature = "std")]
+    fn set_mount_attributes(
+        &mut self,
+        mount: Fd,
+        recursive: bool,
+        attributes: MountAttributes,
+    ) -> SysResult<()>;
+
+    /// Mounts a new file system over the working directory: `mount(kind, ".", kind, flags, options)`,
+    /// mount(2).
+    ///
+    /// Errors: `EPERM`: no CAP_SYS_ADMIN over the mount namespace; for procfs and sysfs, also a part of the
+    /// old one that is covered (user_namespaces(7)). `ENODEV`: the kernel lacks the file system.
+    #[cfg(feature = "std")]
+    fn mount_here(&mut self, kind: MountKind, options: &CStr) -> SysResult<()>;
+
+    /// Opens a file below a directory as if this were the root directory: `openat2(root, path, {flags, 0,
+    /// RESOLVE_IN_ROOT|RESOLVE_NO_MAGICLINKS}, 24)`, openat2(2), Linux 5.6. Neither `..` nor a symbolic link
+    /// leads out of it.
+    #[cfg(feature = "std")]
+    fn open_in_root(&mut self, root: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd>;
+
+    /// Creates a directory: `mkdirat(dir, name, mode)`, mkdir(2).
+    #[cfg(feature = "std")]
+    fn mkdirat(&mut self, dir: Fd, name: &CStr, mode: u32) -> SysResult<()>;
+
+    /// Creates a symbolic link: `symlinkat(target, dir, name)`, symlink(2).
+    #[cfg(feature = "std")]
+    fn symlinkat(&mut self, target: &CStr, dir: Fd, name: &CStr) -> SysResult<()>;
+
+    /// Makes the working directory the root directory of the mount namespace, and stacks the old root on it:
+    /// `pivot_root(".", ".")`, pivot_root(2).
+    ///
+    /// Errors: `EINVAL`: the working directory is not a mount, or the old root is the initial ramfs. `EBUSY`.
+    #[cfg(feature = "std")]
+    fn pivot_root_here(&mut self) -> SysResult<()>;
+
+    /// Detaches the mount at the working directory, with all mounts below it: `umount2(".", MNT_DETACH)`,
+    /// umount(2).
+    #[cfg(feature = "std")]
+    fn detach_here(&mut self) -> SysResult<()>;
+
+    /// Makes the working directory the root directory of this process: `chroot(".")`, chroot(2).
+    #[cfg(feature = "std")]
+    fn chroot_here(&mut self) -> SysResult<()>;
 
     // -- signals -----------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 #[cfg(feature = "std")]
-pub use super::surroundings::Hook;
+pub use super::surroundings::{Hook, MountAttributes, MountKind};
 
 /// The result of a system call: a value, or the kernel's errno.
 pub type SysResult<T> = Result<T, Errno>;

@@ -31,6 +31,8 @@
 #[cfg(feature = "legacy")]
 mod message;
 mod raw;
+#[cfg(feature = "std")]
+mod surroundings;
 
 use core::ffi::{CStr, c_int, c_long, c_ulong};
 use core::mem::MaybeUninit;
@@ -44,9 +46,11 @@ use super::types::{
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
 };
 #[cfg(feature = "std")]
-use super::types::{Hook, InitFork, Mount, Propagation, SharedStart};
+use super::types::{Hook, InitFork, Mount, MountAttributes, MountKind, Propagation, SharedStart};
 #[cfg(feature = "legacy")]
 use message::{KernelMsghdr, KernelRights, iovec};
+#[cfg(feature = "std")]
+use surroundings::{MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE, at_recursive, mount_kind};
 use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
 
 /// The backend that calls the kernel of this machine.
@@ -538,6 +542,105 @@ impl Sys for LinuxSys {
     #[cfg(feature = "std")]
     fn run_hook(&mut self, hook: Hook<'_>) -> SysResult<()> {
         (hook.code)()
+    }
+
+    // -- the root file system of the command ---------------------------------------------------------------
+
+    #[cfg(feature = "std")]
+    fn fchdir(&mut self, dir: Fd) -> SysResult<()> {
+        // SAFETY: a number.
+        unit(unsafe { syscall!(libc::SYS_fchdir, dir.0) })
+    }
+
+    #[cfg(feature = "std")]
+    fn open_tree(&mut self, path: &CStr, recursive: bool) -> SysResult<Fd> {
+        let flags = OPEN_TREE | at_recursive(recursive);
+        // SAFETY: the path ends with its NUL, and the call only reads it.
+        fd(unsafe { syscall!(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+    }
+
+    #[cfg(feature = "std")]
+    fn move_mount(&mut self, mount: Fd, target: Fd) -> SysResult<()> {
+        let (none, flags) = (c"".as_ptr(), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+        // SAFETY: two numbers, and literals with NUL that the kernel only reads.
+        unit(unsafe { syscall!(libc::SYS_move_mount, mount.0, none, target.0, none, flags) })
+    }
+
+    #[cfg(feature = "std")]
+    fn set_mount_attributes(
+        &mut self,
+        mount: Fd,
+        recursive: bool,
+        attributes: MountAttributes,
+    ) -> SysResult<()> {
+        let flags = libc::AT_EMPTY_PATH as u32 | at_recursive(recursive);
+        let attributes = [attributes.set, attributes.clear, 0, 0];
+        // SAFETY: a literal with NUL, and four numbers of 64 bits, whose size is the last argument.
+        unit(unsafe {
+            syscall!(
+                libc::SYS_mount_setattr,
+                mount.0,
+                c"".as_ptr(),
+                flags,
+                attributes.as_ptr(),
+                size_of_val(&attributes)
+            )
+        })
+    }
+
+    #[cfg(feature = "std")]
+    fn mount_here(&mut self, kind: MountKind, options: &CStr) -> SysResult<()> {
+        let (kind, flags) = mount_kind(kind);
+        let here = c".".as_ptr();
+        // SAFETY: strings with NUL, which the kernel only reads. It reads up to one page of the options, and
+        // stops at the end of the mapping.
+        unit(unsafe {
+            syscall!(libc::SYS_mount, kind.as_ptr(), here, kind.as_ptr(), flags, options.as_ptr())
+        })
+    }
+
+    #[cfg(feature = "std")]
+    fn open_in_root(&mut self, root: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
+        // As in `openat`, but this call refuses a mode if no file is created.
+        let creates = matches!(flags, OpenFlags::Unnamed | OpenFlags::New);
+        let how = KernelOpenHow {
+            flags: open_flags(flags) as u64,
+            mode: if creates { 0o700 } else { 0 },
+            resolve: libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS,
+        };
+        // SAFETY: as in `openat2`.
+        fd(unsafe { syscall!(libc::SYS_openat2, root.0, path.as_ptr(), &raw const how, size_of_val(&how)) })
+    }
+
+    #[cfg(feature = "std")]
+    fn mkdirat(&mut self, dir: Fd, name: &CStr, mode: u32) -> SysResult<()> {
+        // SAFETY: the name ends with its NUL, and the call only reads it.
+        unit(unsafe { syscall!(libc::SYS_mkdirat, dir.0, name.as_ptr(), mode) })
+    }
+
+    #[cfg(feature = "std")]
+    fn symlinkat(&mut self, target: &CStr, dir: Fd, name: &CStr) -> SysResult<()> {
+        // SAFETY: both strings end with their NUL, and the call only reads them.
+        unit(unsafe { syscall!(libc::SYS_symlinkat, target.as_ptr(), dir.0, name.as_ptr()) })
+    }
+
+    #[cfg(feature = "std")]
+    fn pivot_root_here(&mut self) -> SysResult<()> {
+        let here = c".".as_ptr();
+        // SAFETY: a literal with NUL, which the kernel only reads.
+        unit(unsafe { syscall!(libc::SYS_pivot_root, here, here) })
+    }
+
+    #[cfg(feature = "std")]
+    fn detach_here(&mut self) -> SysResult<()> {
+        // SAFETY: a literal with NUL, which the kernel only reads.
+        unit(unsafe { syscall!(libc::SYS_umount2, c".".as_ptr(), libc::MNT_DETACH) })
+    }
+
+    #[cfg(feature = "std")]
+    fn chroot_here(&mut self) -> SysResult<()> {
+        // SAFETY: a literal with NUL, which the kernel only reads.
+        unit(unsafe { syscall!(libc::SYS_chroot, c".".as_ptr()) })
     }
 
     // -- signals -----------------------------------------------------------------------------------------

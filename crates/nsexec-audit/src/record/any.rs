@@ -7,6 +7,7 @@ use super::kind::{self, Kind};
 use super::table::{argument, calls};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{
+    MountAttributes, MountKind,
     CloneFlags, ExecArgs, ExitSignal, Fd, Hook, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals, SharedStart,
     SigAction, Signal, SignalSet, TidAddress, WaitFor,
 };

@@ -214,6 +214,35 @@ macro_rules! calls {
         run_hook RunHook { hook: Hook } -> Unit
             = pre_exec(HookNumber(hook));
 
+        // -- the root file system of the command -----------------------------------------------------------
+
+        fchdir Fchdir { dir: Fd } -> Unit
+            = fchdir(dir);
+        open_tree OpenTree { path: Path, recursive: bool } -> Fd
+            = open_tree("AT_FDCWD", path, Copied(recursive));
+        move_mount MoveMount { mount: Fd, target: Fd } -> Unit
+            = move_mount(mount, "\"\"", target, "\"\"", "MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH");
+        set_mount_attributes SetMountAttributes {
+            mount: Fd,
+            recursive: bool,
+            attributes: MountAttributes
+        } -> Unit
+            = mount_setattr(mount, "\"\"", Changed(recursive), attributes, "32");
+        mount_here MountHere { kind: MountKind, options: Path } -> Unit
+            = mount(kind, options);
+        open_in_root OpenInRoot { root: Fd, path: Path, flags: OpenFlags } -> Fd
+            = openat2(root, path, HowInRoot(flags), "24");
+        mkdirat Mkdirat { dir: Fd, name: Path, mode: u32 } -> Unit
+            = mkdirat(Dir(dir), name, Octal(mode));
+        symlinkat Symlinkat { target: Path, dir: Fd, name: Path } -> Unit
+            = symlinkat(target, Dir(dir), name);
+        pivot_root_here PivotRootHere -> Unit
+            = pivot_root("\".\"", "\".\"");
+        detach_here DetachHere -> Unit
+            = umount2("\".\"", "MNT_DETACH");
+        chroot_here ChrootHere -> Unit
+            = chroot("\".\"");
+
         // -- signals ---------------------------------------------------------------------------------------
 
         sigprocmask Sigprocmask { how: MaskHow, set: SignalSet } -> Mask

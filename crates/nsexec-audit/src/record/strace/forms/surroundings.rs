@@ -3,9 +3,113 @@
 use core::fmt::{self, Display, Formatter};
 use std::vec::Vec;
 
-use super::Form;
-use crate::record::strace::parts::{Arguments, array};
-use crate::record::strace::words::{Id, id};
+use super::{Form, OPEN_FLAGS, Usual, by_name, creates};
+use crate::record::strace::parts::{Arguments, array, field};
+use crate::record::strace::words::{Id, flags, id, number, write_flags};
+use nsexec::sys::types::{MountAttributes, MountKind, OpenFlags};
+
+/// The `AT_RECURSIVE` of a call with other flags before it.
+macro_rules! recursive {
+    ($($(#[$doc:meta])* $form:ident = $others:literal;)+) => { $(
+        $(#[$doc])*
+        pub(in crate::record::strace) struct $form;
+
+        impl Form for $form {
+            type Value = bool;
+
+            fn write(recursive: &bool, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str(if *recursive { concat!($others, "|AT_RECURSIVE") } else { $others })
+            }
+
+            fn parse(arguments: &mut Arguments<'_>) -> Option<bool> {
+                match arguments.next()?.strip_prefix($others)? {
+                    "" => Some(false),
+                    "|AT_RECURSIVE" => Some(true),
+                    _ => None,
+                }
+            }
+        }
+    )+ };
+}
+
+recursive! {
+    /// The flags of a copy of a mount.
+    Copied = "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC";
+    /// The flags of a change of the attributes of a mount.
+    Changed = "AT_EMPTY_PATH";
+}
+
+/// The structure with the flags of an openat2 below a root directory.
+pub(in crate::record::strace) struct HowInRoot;
+
+const IN_ROOT: &str = "RESOLVE_NO_MAGICLINKS|RESOLVE_IN_ROOT";
+
+impl Form for HowInRoot {
+    type Value = OpenFlags;
+
+    fn write(flags: &OpenFlags, f: &mut Formatter<'_>) -> fmt::Result {
+        let mode = if creates(*flags) { ", mode=0700" } else { "" };
+        write!(f, "{{flags={}{mode}, resolve={IN_ROOT}}}", named(&OPEN_FLAGS, flags))
+    }
+
+    fn parse(arguments: &mut Arguments<'_>) -> Option<OpenFlags> {
+        let how = arguments.next()?;
+        let flags = by_name(&OPEN_FLAGS, field(how, "flags")?);
+        let mode = flags.filter(|flags| creates(*flags)).map(|_| "0700");
+        flags.filter(|_| field(how, "mode") == mode && field(how, "resolve") == Some(IN_ROOT))
+    }
+}
+
+const MOUNT_ATTRIBUTES: &[(u64, &str)] = &[
+    (MountAttributes::RDONLY, "MOUNT_ATTR_RDONLY"),
+    (MountAttributes::NOSUID, "MOUNT_ATTR_NOSUID"),
+    (MountAttributes::NODEV, "MOUNT_ATTR_NODEV"),
+    (MountAttributes::NOEXEC, "MOUNT_ATTR_NOEXEC"),
+];
+
+impl Usual for MountAttributes {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("{attr_set=")?;
+        write_flags(f, self.set, MOUNT_ATTRIBUTES, "MOUNT_ATTR_???")?;
+        f.write_str(", attr_clr=")?;
+        write_flags(f, self.clear, MOUNT_ATTRIBUTES, "MOUNT_ATTR_???")?;
+        f.write_str(", propagation=0 /* MS_??? */, userns_fd=0}")
+    }
+
+    fn parse(arguments: &mut Arguments<'_>) -> Option<Self> {
+        let text = arguments.next()?;
+        let bits = |name| flags(field(text, name)?, MOUNT_ATTRIBUTES);
+        let unused = number(field(text, "propagation")?)? == 0 && field(text, "userns_fd")? == "0";
+        unused.then_some(Self { set: bits("attr_set")?, clear: bits("attr_clr")? })
+    }
+}
+
+/// The first four arguments of the mount of a new file system: source, target, type and flags.
+const MOUNT_KINDS: [(MountKind, [&str; 2]); 6] = [
+    (MountKind::Tmpfs, ["\"tmpfs\"", "MS_NOSUID|MS_NODEV"]),
+    (MountKind::Proc, ["\"proc\"", "MS_NOSUID|MS_NODEV|MS_NOEXEC"]),
+    (MountKind::Sysfs, ["\"sysfs\"", "MS_RDONLY|MS_NOSUID|MS_NODEV|MS_NOEXEC"]),
+    (MountKind::Mqueue, ["\"mqueue\"", "MS_NOSUID|MS_NODEV|MS_NOEXEC"]),
+    (MountKind::Devpts, ["\"devpts\"", "MS_NOSUID|MS_NOEXEC"]),
+    (MountKind::Overlay, ["\"overlay\"", "MS_NOSUID|MS_NODEV"]),
+];
+
+impl Usual for MountKind {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some((_, [name, flags])) = MOUNT_KINDS.iter().find(|(kind, _)| kind == self) else {
+            return Ok(());
+        };
+        write!(f, "{name}, \".\", {name}, {flags}")
+    }
+
+    fn parse(arguments: &mut Arguments<'_>) -> Option<Self> {
+        let source = arguments.next()?;
+        arguments.text("\".\"")?;
+        let (name, flags) = (arguments.next()?, arguments.next()?);
+        (source == name).then_some(())?;
+        MOUNT_KINDS.iter().find(|(_, texts)| *texts == [name, flags]).map(|(kind, _)| *kind)
+    }
+}
 
 /// Groups, after their number.
 pub(in crate::record::strace) struct Groups;
