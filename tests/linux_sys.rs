@@ -60,6 +60,7 @@ const CASES: &[Case] = &[
     ("signal_mask_equals_libc", signal_mask_equals_libc),
     ("prctl_sets_name_dumpable_and_death_signal", prctl_sets_name_dumpable_and_death_signal),
     ("ids_and_namespaces_are_refused_by_number", ids_and_namespaces_are_refused_by_number),
+    ("tree_of_mounts_is_built_and_entered", tree_of_mounts_is_built_and_entered),
     ("affinity_equals_libc", affinity_equals_libc),
     ("a_threaded_program_forks_without_hanging", a_threaded_program_forks_without_hanging),
     ("init_refuses_a_process_with_two_threads", init_refuses_a_process_with_two_threads),
@@ -899,6 +900,74 @@ fn ids_and_namespaces_are_refused_by_number(sys: &mut LinuxSys) {
     });
 }
 
+/// In a user namespace and a mount namespace of its own.
+fn tree_of_mounts_is_built_and_entered(sys: &mut LinuxSys) {
+    let fork = sys.fork(ExitSignal::Chld, None).unwrap();
+    let Fork::Parent { child } = fork else {
+        // SAFETY: queries without arguments.
+        let [user, group] = unsafe { [libc::geteuid(), libc::getegid()] };
+        if sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWNS)).is_err() {
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(SKIPPED) }
+        }
+        // Only a mapped user creates files.
+        std::fs::write("/proc/self/setgroups", "deny").unwrap();
+        std::fs::write("/proc/self/uid_map", format!("0 {user} 1")).unwrap();
+        std::fs::write("/proc/self/gid_map", format!("0 {group} 1")).unwrap();
+        build_tree(sys);
+        end(true)
+    };
+    match sys.wait4(child, WaitFor::Ordinary).unwrap().status {
+        WaitStatus::Exited(SKIPPED) => skip("tree_of_mounts_is_built_and_entered", "no user namespace"),
+        status => assert_eq!(status, WaitStatus::Exited(0)),
+    }
+}
+
+fn build_tree(sys: &mut LinuxSys) {
+    sys.mount(Mount::Propagation(Propagation::Private)).unwrap();
+    assert_eq!(sys.open_tree(c"/nowhere", false), Err(Errno::ENOENT));
+    assert_eq!(sys.fchdir(Fd(900)), Err(Errno::EBADF));
+    let enter = |sys: &mut LinuxSys| {
+        let tmp = sys.openat(Fd::CWD, c"/tmp", OpenFlags::Path).unwrap();
+        sys.fchdir(tmp).unwrap();
+    };
+    enter(sys);
+    assert_eq!(sys.pivot_root_here(), Err(Errno::EINVAL));
+    assert_eq!(sys.detach_here(), Err(Errno::EINVAL));
+    assert_eq!(sys.mount_here(MountKind::Tmpfs, c"nsexec=1"), Err(Errno::EINVAL));
+    sys.mount_here(MountKind::Tmpfs, c"mode=755,size=65536").unwrap();
+    enter(sys);
+    sys.mkdirat(Fd::CWD, c"a", 0o750).unwrap();
+    sys.mkdirat(Fd::CWD, c"b", 0o755).unwrap();
+    assert_eq!(sys.mkdirat(Fd::CWD, c"a", 0o755), Err(Errno::EEXIST));
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata("a").unwrap().permissions()) & 0o777,
+        0o750
+    );
+    sys.symlinkat(c"/a", Fd::CWD, c"link").unwrap();
+    assert_eq!(std::fs::read_link("link").unwrap().to_str(), Some("/a"));
+    let root = sys.openat(Fd::CWD, c".", OpenFlags::Path).unwrap();
+    // The link is absolute, and leads to the directory below the root of the open.
+    let a = sys.open_in_root(root, c"../link", OpenFlags::Directory).unwrap();
+    assert_eq!(fd_flags(a), libc::FD_CLOEXEC);
+    assert_eq!(sys.open_in_root(root, c"/none", OpenFlags::Path), Err(Errno::ENOENT));
+    let copy = sys.open_tree(c"b", true).unwrap();
+    assert_eq!(fd_flags(copy), libc::FD_CLOEXEC);
+    let read_only = MountAttributes { set: MountAttributes::RDONLY, clear: MountAttributes::NOSUID };
+    sys.set_mount_attributes(copy, true, read_only).unwrap();
+    assert_eq!(sys.set_mount_attributes(a, false, read_only), Err(Errno::EINVAL));
+    assert_eq!(sys.move_mount(a, copy), Err(Errno::EINVAL));
+    sys.move_mount(copy, a).unwrap();
+    assert_eq!(sys.mkdirat(Fd::CWD, c"a/new", 0o755), Err(Errno::EROFS));
+    assert_eq!(sys.symlinkat(c"x", Fd::CWD, c"a/new"), Err(Errno::EROFS));
+    sys.pivot_root_here().unwrap();
+    sys.detach_here().unwrap();
+    assert_eq!(sys.openat(Fd::CWD, c"/etc", OpenFlags::Path), Err(Errno::ENOENT));
+    sys.fchdir(copy).unwrap();
+    sys.chroot_here().unwrap();
+    assert_eq!(sys.openat(Fd::CWD, c"/link", OpenFlags::Path), Err(Errno::ENOENT));
+}
+
 fn affinity_equals_libc(sys: &mut LinuxSys) {
     // SAFETY: a query; zeroes are a valid value of the struct.
     let expected = unsafe {
@@ -1065,6 +1134,31 @@ const PROBES: &[Probe] = &[
     ("mount", libc::SYS_mount, &[Whole, Whole, Whole, Whole, Whole], |sys| {
         sys.mount(Mount::Propagation(Propagation::Private)).unwrap_err()
     }),
+    ("fchdir", libc::SYS_fchdir, &[Signed], |sys| sys.fchdir(Fd(-9)).unwrap_err()),
+    ("open_tree", libc::SYS_open_tree, &[Signed, Whole, Unsigned], |sys| {
+        sys.open_tree(c"/nowhere", true).unwrap_err()
+    }),
+    ("move_mount", libc::SYS_move_mount, &[Signed, Whole, Signed, Whole, Unsigned], |sys| {
+        sys.move_mount(Fd(-9), Fd(-9)).unwrap_err()
+    }),
+    ("set_mount_attributes", libc::SYS_mount_setattr, &[Signed, Whole, Unsigned, Whole, Whole], |sys| {
+        sys.set_mount_attributes(Fd(-9), true, MountAttributes::default()).unwrap_err()
+    }),
+    ("mount_here", libc::SYS_mount, &[Whole, Whole, Whole, Whole, Whole], |sys| {
+        sys.mount_here(MountKind::Tmpfs, c"").unwrap_err()
+    }),
+    ("open_in_root", libc::SYS_openat2, &[Signed, Whole, Whole, Whole], |sys| {
+        sys.open_in_root(Fd(-9), c"/nowhere", OpenFlags::Path).unwrap_err()
+    }),
+    ("mkdirat", libc::SYS_mkdirat, &[Signed, Whole, Unsigned], |sys| {
+        sys.mkdirat(Fd(-9), c"none", u32::MAX).unwrap_err()
+    }),
+    ("symlinkat", libc::SYS_symlinkat, &[Whole, Signed, Whole], |sys| {
+        sys.symlinkat(c"none", Fd(-9), c"none").unwrap_err()
+    }),
+    ("pivot_root_here", libc::SYS_pivot_root, &[Whole, Whole], |sys| sys.pivot_root_here().unwrap_err()),
+    ("detach_here", libc::SYS_umount2, &[Whole, Signed], |sys| sys.detach_here().unwrap_err()),
+    ("chroot_here", libc::SYS_chroot, &[Whole], |sys| sys.chroot_here().unwrap_err()),
     ("sigprocmask", libc::SYS_rt_sigprocmask, &[Signed, Whole, Whole, Whole], |sys| {
         sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY).unwrap_err()
     }),

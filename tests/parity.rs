@@ -171,6 +171,7 @@ fn on_the_simulator(rule: &Rule, hidepid: HidePid) -> String {
     sim.file("/etc/passwd", Extra::Regular(b"root\n".as_slice().into()));
     sim.file("/etc", Extra::Directory);
     sim.file("/tmp", Extra::Directory);
+    sim.file("/nowhere", Extra::Missing);
     let said = Rc::new(RefCell::new(None));
     let (saying, contract) = (said.clone(), rule.sim);
     sim.launcher(move |sys| match contract(sys) {

@@ -75,7 +75,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
     let set = SignalSet(dice.roll(u64::MAX));
     let mut buffer = [0; 300];
     let len = dice.roll(300) as usize;
-    match dice.roll(41) {
+    match dice.roll(45) {
         0..=3 => ignore(sys.openat(
             if dice.roll(3) == 0 { fd } else { Fd::CWD },
             path,
@@ -123,7 +123,39 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
             (dice.roll(2) == 0).then(SharedStart::simulated),
             None,
         )),
+        41..=44 => any_tree_call(sys, dice, fd),
         _ => ignore(sys.mount(Mount::Proc)),
+    }
+}
+
+/// Makes one random call that changes the tree of mounts.
+fn any_tree_call(sys: &mut SimSys, dice: &mut Dice, fd: Fd) {
+    let path = [c"/", c"/proc", c"a", c"../..", c"/fifo", c"link/a", c"", c"/proc/self/ns/net"]
+        [dice.roll(8) as usize];
+    let other = [Fd(dice.roll(9) as i32), Fd::CWD][dice.roll(2) as usize];
+    let kinds = [
+        MountKind::Tmpfs,
+        MountKind::Proc,
+        MountKind::Sysfs,
+        MountKind::Mqueue,
+        MountKind::Devpts,
+        MountKind::Overlay,
+    ];
+    let attributes = MountAttributes { set: dice.roll(20), clear: dice.roll(20) };
+    let flags = [OpenFlags::Path, OpenFlags::ReadWrite, OpenFlags::Directory, OpenFlags::New];
+    match dice.roll(13) {
+        0 => ignore(sys.chdir(path)),
+        1 => ignore(sys.fchdir(fd)),
+        2 => ignore(sys.open_tree(path, dice.roll(2) == 0)),
+        3 | 4 => ignore(sys.move_mount(fd, other)),
+        5 => ignore(sys.set_mount_attributes(fd, dice.roll(2) == 0, attributes)),
+        6 => ignore(sys.mount_here(kinds[dice.roll(6) as usize], c"")),
+        7 => ignore(sys.open_in_root(other, path, flags[dice.roll(4) as usize])),
+        8 => ignore(sys.mkdirat(other, path, 0o755)),
+        9 => ignore(sys.symlinkat(path, other, c"link")),
+        10 => ignore(sys.pivot_root_here()),
+        11 => ignore(sys.detach_here()),
+        _ => ignore(sys.chroot_here()),
     }
 }
 

@@ -437,6 +437,7 @@ fn processes(sys: &mut Traced) {
                     sys.mount(Mount::Propagation(how)).unwrap();
                 }
                 let _: SysResult<()> = sys.mount(Mount::Proc);
+                tree(sys);
             }
         },
     );
@@ -464,6 +465,57 @@ fn processes(sys: &mut Traced) {
         let stage_1 = child(sys, |sys| sys.clone_child(tid), asks);
         sys.wait4(stage_1, WaitFor::Stages).unwrap();
     }
+}
+
+/// Builds a tree of mounts and enters it, in a mount namespace of its own.
+fn tree(sys: &mut Traced) {
+    let none = Fd(99);
+    let read_only = MountAttributes { set: MountAttributes::RDONLY, clear: 0 };
+    let many = MountAttributes {
+        set: MountAttributes::RDONLY
+            | MountAttributes::NOSUID
+            | MountAttributes::NODEV
+            | MountAttributes::NOEXEC,
+        clear: MountAttributes::RDONLY | MountAttributes::NODEV,
+    };
+    let enter = |sys: &mut Traced| {
+        let tmp = sys.openat(Fd::CWD, c"/tmp", OpenFlags::Path).unwrap();
+        sys.fchdir(tmp).unwrap();
+    };
+    refused(sys.fchdir(none));
+    refused(sys.open_tree(c"/nowhere/\"", true));
+    refused(sys.move_mount(none, none));
+    refused(sys.set_mount_attributes(none, true, many));
+    refused(sys.set_mount_attributes(none, false, MountAttributes { set: 1 << 40 | 1, clear: 1 << 41 }));
+    for flags in [OpenFlags::Path, OpenFlags::Directory, OpenFlags::ReadOnly, OpenFlags::New] {
+        refused(sys.open_in_root(none, c"a\n", flags));
+    }
+    refused(sys.mkdirat(none, c"a", 0o1777));
+    refused(sys.symlinkat(c"\"", none, c"b\x01"));
+    enter(sys);
+    refused(sys.pivot_root_here());
+    refused(sys.detach_here());
+    refused(sys.mount_here(MountKind::Overlay, c""));
+    sys.mount_here(MountKind::Tmpfs, c"mode=755,size=65536").unwrap();
+    enter(sys);
+    for kind in [MountKind::Proc, MountKind::Sysfs, MountKind::Mqueue, MountKind::Devpts] {
+        // A kernel may lack one of them.
+        let _: SysResult<()> = sys.mount_here(kind, c"");
+    }
+    for name in [c"a", c"b"] {
+        sys.mkdirat(Fd::CWD, name, 0o755).unwrap();
+    }
+    sys.symlinkat(c"/a", Fd::CWD, c"link").unwrap();
+    let copy = sys.open_tree(c"b", false).unwrap();
+    sys.set_mount_attributes(copy, false, read_only).unwrap();
+    sys.set_mount_attributes(copy, true, many).unwrap();
+    let here = sys.openat(Fd::CWD, c".", OpenFlags::Path).unwrap();
+    let a = sys.open_in_root(here, c"link", OpenFlags::Directory).unwrap();
+    sys.open_in_root(here, c"/file", OpenFlags::New).unwrap();
+    sys.move_mount(copy, a).unwrap();
+    sys.pivot_root_here().unwrap();
+    sys.detach_here().unwrap();
+    sys.chroot_here().unwrap();
 }
 
 /// The namespaces of the processes that act as the init of a direct start, and whether the thread id is

@@ -178,6 +178,27 @@ fn perform_on_processes(sys: &mut LinuxSys, call: &Call) -> Reply {
         Call::Sigprocmask { how, set } => reply(sys.sigprocmask(*how, *set), Reply::Mask),
         Call::Sigaction { signal, action } => reply(sys.sigaction(*signal, *action), Reply::Action),
         Call::Sigtimedwait { set } => reply(sys.sigtimedwait(*set), Reply::Signal),
+        _ => perform_on_the_tree(sys, call),
+    }
+}
+
+fn perform_on_the_tree(sys: &mut LinuxSys, call: &Call) -> Reply {
+    match call {
+        Call::Fchdir { dir } => unit(sys.fchdir(*dir)),
+        Call::OpenTree { path: file, recursive } => reply(sys.open_tree(&path(file), *recursive), Reply::Fd),
+        Call::MoveMount { mount, target } => unit(sys.move_mount(*mount, *target)),
+        Call::SetMountAttributes { mount, recursive, attributes } => {
+            unit(sys.set_mount_attributes(*mount, *recursive, *attributes))
+        }
+        Call::MountHere { kind, options } => unit(sys.mount_here(*kind, &path(options))),
+        Call::OpenInRoot { root, path: file, flags } => {
+            reply(sys.open_in_root(*root, &path(file), *flags), Reply::Fd)
+        }
+        Call::Mkdirat { dir, name, mode } => unit(sys.mkdirat(*dir, &path(name), *mode)),
+        Call::Symlinkat { target, dir, name } => unit(sys.symlinkat(&path(target), *dir, &path(name))),
+        Call::PivotRootHere => unit(sys.pivot_root_here()),
+        Call::DetachHere => unit(sys.detach_here()),
+        Call::ChrootHere => unit(sys.chroot_here()),
         other => panic!("a call that is not made here: {other:?}"),
     }
 }

@@ -215,6 +215,7 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     // Only in a mount namespace of our own: on the host this would change the machine.
     if sys.unshare(CloneFlags::NEWNS).is_ok() {
         let _ = sys.mount(Mount::Propagation(Propagation::Private));
+        change_tree(sys);
     }
     let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).expect("a mask");
     let _ = sys.sigtimedwait(SignalSet::PIPE);
@@ -246,6 +247,29 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     for fd in [one, other, read, write, ns, list] {
         let _ = sys.close(fd);
     }
+}
+
+/// Makes the calls that change the tree of mounts, in a mount namespace of its own. The record is written to
+/// a path later, so no lie may lead to another root.
+fn change_tree<S: Sys>(sys: &mut S) {
+    let root = sys.openat(Fd::CWD, c"/", OpenFlags::Path).expect("the root");
+    let etc = sys.openat(Fd::CWD, c"/etc", OpenFlags::Path).expect("a directory");
+    if sys.fchdir(root).is_ok() {
+        let _ = sys.chroot_here();
+        let _ = sys.pivot_root_here();
+        let _ = sys.mount_here(MountKind::Sysfs, c"mode=1");
+    }
+    if sys.fchdir(etc).is_ok() {
+        let _ = sys.detach_here();
+    }
+    if let Ok(copy) = sys.open_tree(c"/etc", true) {
+        let read_only = MountAttributes { set: MountAttributes::RDONLY, clear: MountAttributes::NOSUID };
+        let _ = sys.set_mount_attributes(copy, true, read_only);
+        let _ = sys.open_in_root(copy, c"/.", OpenFlags::Path);
+        let _ = sys.move_mount(Fd(900), copy);
+    }
+    let _ = sys.mkdirat(Fd(900), c"lies", 0o755);
+    let _ = sys.symlinkat(c"lies", Fd(900), c"link");
 }
 
 /// Clones an init as a direct start does, and waits for it.

@@ -498,6 +498,78 @@ pub(crate) const LIES: &[Planted] = &[
         "mount(",
         changes_call!(Call::Mount { mount } => *mount = Mount::Propagation(Propagation::Slave)),
     ),
+    // -- the tree of mounts --
+    planted("another_directory_to_enter", "fchdir(", changes_call!(Call::Fchdir { dir } => *dir = Fd(900))),
+    planted(
+        "copy_without_the_mounts_below",
+        "open_tree(",
+        changes_call!(Call::OpenTree { recursive, .. } => *recursive = false),
+    ),
+    in_memory(
+        "copy_of_another_directory",
+        "open_tree(",
+        changes_call!(Call::OpenTree { path, .. } => *path = b"/tmp".as_slice().into()),
+    ),
+    planted(
+        "mount_moved_elsewhere",
+        "move_mount(",
+        changes_call!(Call::MoveMount { target, .. } => *target = Fd(901)),
+    ),
+    planted(
+        "attributes_of_one_mount_alone",
+        "mount_setattr(",
+        changes_call!(Call::SetMountAttributes { recursive, .. } => *recursive = false),
+    ),
+    in_memory(
+        "writable_mount",
+        "mount_setattr(",
+        changes_call!(Call::SetMountAttributes { attributes, .. } => attributes.set = MountAttributes::NODEV),
+    ),
+    planted(
+        "mount_of_another_kind",
+        "mount(",
+        changes_call!(Call::MountHere { kind, .. } => *kind = MountKind::Mqueue),
+    ),
+    in_memory(
+        "mount_with_another_option",
+        "mount(",
+        changes_call!(Call::MountHere { options, .. } => options.0.push(b'7')),
+    ),
+    in_memory(
+        "open_of_another_file_below_the_root",
+        "openat2(",
+        changes_call!(Call::OpenInRoot { path, .. } => *path = b"/..".as_slice().into()),
+    ),
+    in_memory(
+        "open_below_the_root_with_other_flags",
+        "openat2(",
+        changes_call!(Call::OpenInRoot { flags, .. } => *flags = OpenFlags::Directory),
+    ),
+    planted(
+        "directory_of_another_mode",
+        "mkdirat(",
+        changes_call!(Call::Mkdirat { mode, .. } => *mode = 0o700),
+    ),
+    in_memory(
+        "link_with_another_target",
+        "symlinkat(",
+        changes_call!(Call::Symlinkat { target, .. } => target.0.push(b'x')),
+    ),
+    planted(
+        "root_that_is_not_changed",
+        "pivot_root(",
+        Lie::SkipsCall(|call| matches!(call, Call::PivotRootHere).then_some(Reply::Unit)),
+    ),
+    planted(
+        "old_root_that_stays",
+        "umount2(",
+        Lie::SkipsCall(|call| matches!(call, Call::DetachHere).then_some(Reply::Unit)),
+    ),
+    planted(
+        "chroot_that_is_not_made",
+        "chroot(",
+        Lie::SkipsCall(|call| matches!(call, Call::ChrootHere).then_some(Reply::Unit)),
+    ),
     in_memory(
         "other_cpus",
         "sched_getaffinity(",

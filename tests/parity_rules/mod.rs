@@ -9,6 +9,7 @@ mod files;
 mod identity;
 mod namespaces;
 mod processes;
+mod tree;
 
 use std::ffi::{CStr, CString};
 
@@ -51,6 +52,7 @@ pub(crate) fn all() -> impl Iterator<Item = Rule> {
         processes::RULES,
         identity::RULES,
         namespaces::RULES,
+        tree::RULES,
     ]
     .into_iter()
     .flatten()

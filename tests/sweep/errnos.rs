@@ -278,6 +278,62 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         Call::Mount { .. } => {
             &[Errno::EPERM, Errno::EBUSY, Errno::EINVAL, Errno::ENOENT, Errno::ENOMEM, Errno::EACCES]
         }
+        // chdir(2), open_tree(2), move_mount(2), mount_setattr(2), openat2(2): ENOSYS before Linux 5.2, 5.2,
+        // 5.12 and 5.6.
+        Call::Fchdir { .. } => &[Errno::ENOTDIR, Errno::EACCES, Errno::EBADF],
+        Call::OpenTree { .. } => &[
+            Errno::EPERM,
+            Errno::ENOENT,
+            Errno::ENOTDIR,
+            Errno::EACCES,
+            Errno::ELOOP,
+            Errno::EINVAL,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::ENOMEM,
+            Errno::ENOSYS,
+        ],
+        Call::MoveMount { .. } => {
+            &[Errno::EPERM, Errno::EINVAL, Errno::ELOOP, Errno::EBUSY, Errno::ENOSPC, Errno::ENOSYS]
+        }
+        Call::SetMountAttributes { .. } => &[Errno::EPERM, Errno::EINVAL, Errno::EBUSY, Errno::ENOSYS],
+        Call::MountHere { .. } => &[
+            Errno::EPERM,
+            Errno::EBUSY,
+            Errno::EINVAL,
+            Errno::ENODEV,
+            Errno::ENOENT,
+            Errno::EACCES,
+            Errno::ENOSPC,
+            Errno::ENOMEM,
+        ],
+        Call::OpenInRoot { .. } => &[
+            Errno::ENOENT,
+            Errno::ENOTDIR,
+            Errno::EACCES,
+            Errno::ELOOP,
+            Errno::EROFS,
+            Errno::EMFILE,
+            Errno::ENOMEM,
+            Errno::ENOSYS,
+            Errno::EPERM,
+        ],
+        // mkdir(2), symlink(2).
+        Call::Mkdirat { .. } | Call::Symlinkat { .. } => &[
+            Errno::EEXIST,
+            Errno::EROFS,
+            Errno::EACCES,
+            Errno::ENOENT,
+            Errno::ENOTDIR,
+            Errno::EPERM,
+            Errno::ENOSPC,
+            Errno::EDQUOT,
+            Errno::EIO,
+        ],
+        // pivot_root(2), umount(2), chroot(2).
+        Call::PivotRootHere => &[Errno::EINVAL, Errno::EBUSY, Errno::EPERM, Errno::ENOSYS],
+        Call::DetachHere => &[Errno::EINVAL, Errno::EPERM, Errno::EBUSY],
+        Call::ChrootHere => &[Errno::EPERM, Errno::EACCES],
         // sigprocmask(2), sigaction(2), sigtimedwait(2).
         Call::Sigprocmask { .. } | Call::Sigaction { .. } => &[Errno::EINVAL, Errno::EFAULT],
         Call::Sigtimedwait { .. } => &[Errno::EAGAIN, Errno::EINTR, Errno::EINVAL],

@@ -17,6 +17,7 @@ mod paint;
 mod steps;
 pub mod svg;
 pub mod text;
+mod tree;
 pub mod walk;
 pub mod why;
 pub mod words;

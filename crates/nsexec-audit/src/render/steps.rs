@@ -5,6 +5,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::events::{Mark, Note};
+use super::tree;
 use super::walk::{AnnotatedLine, Attempt, Object};
 use super::words::{fatal_text, one_line};
 use crate::record::{Bytes, Call, Reply};
@@ -61,7 +62,7 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         Call::Execveat { .. } => plain(Mark::Setup, "becomes a sealed copy of itself".into()),
         Call::Execve { path, argv, .. } => plain(Mark::Setup, becomes(seen, path, argv)),
         Call::Write { data, .. } | Call::WriteNowait { data, .. } => writes(seen, data),
-        _ => None,
+        call => plain(Mark::Setup, tree::note(call, DATA_LIMIT)?),
     }
 }
 

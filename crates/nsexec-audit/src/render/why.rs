@@ -1,7 +1,7 @@
 //! The reason for a step, in words, shown next to its line. See docs/protocol.md#what-happens-in-order.
 
 use super::walk::{Attempt, Channel, Context, Object};
-use super::{child, direct};
+use super::{child, direct, tree};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Role;
 use nsexec::sys::types::{
@@ -51,7 +51,7 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
         | Call::PidfdOpen { .. }
         | Call::Sigaction { .. }
         | Call::Sigprocmask { .. } => processes(line, context),
-        _ => identity(&line.call, context),
+        _ => identity(&line.call, context).or_else(|| tree::why(&line.call)),
     }
 }
 

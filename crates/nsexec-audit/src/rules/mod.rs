@@ -20,6 +20,7 @@ mod reading;
 mod shared_memory;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod user_namespace;
 
 use core::fmt;
@@ -135,6 +136,7 @@ pub const RULES: &[Rule] = &[
     maps::SETGROUPS,
     maps::TOOL,
     mounts::SOURCES,
+    tree::NO_MOUNT_AFTER,
     identity::AS_ASKED,
     failure::NOTHING_AFTER,
     protocol::PID_LINE,

@@ -546,6 +546,7 @@ const RULE_BREAKS: &[RuleBreak] = &[
     ("setgroups-before-gid-map", NAMED, |f| f.cut(LAUNCHER, "\"setgroups\"", 4)),
     ("setgroups-before-gid-map", NAMED, |f| f.edited(LAUNCHER, "\"deny\"", "\"allo\"")),
     ("setgroups-before-gid-map", GIVEN_UP, |f| f.edited(LAUNCHER, "\"deny\"", "\"allo\"")),
+    ("no-mount-after-root", PLAIN, |f| f.with(INIT, "MS_PRIVATE", "umount2(\".\", MNT_DETACH) = 0")),
     ("identity-as-asked", DIRECT, |f| f.without(INIT, "setsid")),
     ("identity-as-asked", DIRECT, |f| f.without(INIT, "setuid")),
     ("identity-as-asked", DIRECT, |f| f.edited(INIT, "setgid(0)", "setgid(5)")),

@@ -9,11 +9,11 @@ use std::vec::Vec;
 
 use super::creds::Creds;
 use super::kernel::{Halt, Kernel};
-use super::namespaces::{NsId, State};
+use super::mounts::Place;
+use super::namespaces::NsId;
 use super::process::Task;
 use super::procfs::PidEntry;
 use super::streams::{Pair, Pipe, Writing, take};
-use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, Fd, FsType, SocketType, SysResult};
 
 /// The access mode of a descriptor, for objects where it differs.
@@ -54,6 +54,8 @@ pub(super) enum Object {
     Fifo,
     /// Any other directory.
     Directory(FsType),
+    /// A place in the tree of mounts, and whether it is a directory. The content of a file is not modelled.
+    Tree(Place, bool, Access),
 }
 
 /// `TMPFS_MAGIC`: the type of the file system that holds the files of a test.
@@ -71,7 +73,9 @@ impl Object {
             Self::PipeRead(_) | Self::PipeWrite(_) => PIPEFS,
             Self::Pidfd(_) => FsType::PIDFS,
             Self::Directory(kind) | Self::PathOnly(kind) => *kind,
-            Self::Null | Self::Sink | Self::Regular(_) | Self::Made(..) | Self::Fifo => TMPFS,
+            Self::Null | Self::Sink | Self::Regular(_) | Self::Made(..) | Self::Fifo | Self::Tree(..) => {
+                TMPFS
+            }
         }
     }
 
@@ -84,6 +88,7 @@ impl Object {
                 | Self::ProcDir(_, Access::PathOnly)
                 | Self::FdList(_, Access::PathOnly)
                 | Self::Made(_, Access::PathOnly)
+                | Self::Tree(.., Access::PathOnly)
         )
     }
 }
@@ -306,8 +311,10 @@ impl Kernel {
             }
             Object::Regular(content) => self.advance(index, &content, len),
             Object::Null | Object::Sink | Object::Fifo => Vec::new(),
+            Object::Tree(_, false, Access::Read | Access::Both) => Vec::new(),
             Object::Namespace(_) | Object::Pidfd(_) => return Err(Errno::EINVAL.into()),
             Object::Directory(_)
+            | Object::Tree(_, true, Access::Read | Access::Both)
             | Object::FdList(_, Access::Read | Access::Both)
             | Object::ProcDir(_, Access::Read | Access::Both) => {
                 return Err(Errno::EISDIR.into());
@@ -319,6 +326,7 @@ impl Kernel {
             | Object::ProcDir(_, Access::PathOnly)
             | Object::FdList(_, Access::PathOnly)
             | Object::Made(_, Access::PathOnly)
+            | Object::Tree(.., Access::PathOnly)
             | Object::PathOnly(_)
             | Object::PipeWrite(_) => {
                 return Err(Errno::EBADF.into());
@@ -376,7 +384,7 @@ impl Kernel {
                 self.sink.extend_from_slice(data);
                 Ok(data.len())
             }
-            Object::Null => Ok(data.len()),
+            Object::Null | Object::Tree(_, false, Access::Both) => Ok(data.len()),
             _ => Err(Errno::EBADF.into()),
         }
     }
@@ -399,7 +407,7 @@ impl Kernel {
             }
             object if object.is_path_only() => return Err(Errno::EBADF),
             // The entries of other directories are not modelled.
-            Object::ProcDir(..) | Object::Directory(_) => Vec::new(),
+            Object::ProcDir(..) | Object::Directory(_) | Object::Tree(_, true, _) => Vec::new(),
             _ => return Err(Errno::ENOTDIR),
         };
         let names: Vec<_> = [".".into(), "..".into()].into_iter().chain(numbers).collect();
@@ -446,15 +454,6 @@ impl Kernel {
             Object::FdList(task, _) => std::format!("descriptors of {}", self.process(*task).role),
             Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).role),
             other => std::format!("{other:?}"),
-        }
-    }
-
-    /// Returns the pid namespace whose processes the /proc of a process shows, if it has a /proc.
-    pub(super) fn proc_pid_ns(&self, me: Task) -> Option<NsId> {
-        let mnt = self.process(me).ns.get(NsKind::Mnt);
-        match self.namespaces[mnt.0].state {
-            State::Mnt { proc } => proc,
-            _ => panic!("not a mount namespace: {mnt:?}"),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Kernel {
 
     fn directory(&self, me: Task, path: &[u8]) -> SysResult<()> {
         match self.resolve(me, Fd::CWD, path)? {
-            Node::Extra(Extra::Directory) => Ok(()),
+            Node::Extra(Extra::Directory) | Node::Place(_, true) => Ok(()),
             Node::Extra(Extra::Forbidden) => Err(Errno::EACCES),
             _ => Err(Errno::ENOTDIR),
         }

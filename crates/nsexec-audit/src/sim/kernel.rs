@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::string::String;
 use std::vec::Vec;
 
-use super::creds::{ALL_CAPS, cap};
+use super::creds::ALL_CAPS;
 use super::descriptors::{Description, Object, TMPFS};
 use super::files::Made;
-use super::namespaces::{Namespace, NsId, State};
+use super::mounts::{FileSystem, Mounted};
+use super::namespaces::{Namespace, NsId};
 use super::process::{Process, Task};
 use super::procfs::Extra;
 use super::program::Program;
@@ -16,7 +17,7 @@ use super::streams::{Pair, Pipe, Writing};
 use crate::record::{Bytes, Call, Reply};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{
-    CloneFlags, Errno, ExitSignal, FsType, Mount, Pid, PollFd, SigAction, Signal, SysResult, TidAddress,
+    CloneFlags, Errno, ExitSignal, FsType, Pid, PollFd, SigAction, Signal, SysResult, TidAddress,
 };
 
 /// The reason why a call returns no value.
@@ -104,6 +105,8 @@ pub struct Settings {
     pub leaks_descriptors: bool,
     /// True if a part of /proc is covered, so that no process in a user namespace may mount a new procfs.
     pub proc_masked: bool,
+    /// True if the root of the machine is the initial ramfs, which pivot_root refuses (pivot_root(2)).
+    pub initial_ramfs: bool,
     /// True if nothing is mounted at /proc before the run.
     pub proc_missing: bool,
     /// The hidepid mode of /proc.
@@ -136,6 +139,7 @@ impl Default for Settings {
             no_new_privs: false,
             leaks_descriptors: false,
             proc_masked: false,
+            initial_ramfs: false,
             proc_missing: false,
             hidepid: HidePid::Off,
             programs_on_tmpfs: false,
@@ -166,6 +170,8 @@ pub(super) struct Kernel {
     /// The files that processes made, and the names of those that have one.
     pub(super) made: Vec<Made>,
     pub(super) names: BTreeMap<String, usize>,
+    pub(super) file_systems: Vec<FileSystem>,
+    pub(super) mounts: Vec<Mounted>,
     /// The write end of a pipe. Its read end becomes readable in the launcher when a signal asks it to end a
     /// launch.
     pub(super) interrupt: Option<usize>,
@@ -264,9 +270,20 @@ impl Kernel {
             Call::DropGroups
             | Call::DupTo { .. }
             | Call::DupAbove { .. }
-            | Call::Chdir { .. }
             | Call::SetGroups { .. }
             | Call::RunHook { .. } => self.surrounding(me, call)?,
+            Call::Chdir { .. }
+            | Call::Fchdir { .. }
+            | Call::OpenTree { .. }
+            | Call::MoveMount { .. }
+            | Call::SetMountAttributes { .. }
+            | Call::MountHere { .. }
+            | Call::OpenInRoot { .. }
+            | Call::Mkdirat { .. }
+            | Call::Symlinkat { .. }
+            | Call::PivotRootHere
+            | Call::DetachHere
+            | Call::ChrootHere => self.tree(me, call)?,
             Call::Sigprocmask { how, set } => Reply::Mask(self.sigprocmask(me, *how, *set)?),
             Call::Sigaction { signal, action } => Reply::Action(self.sigaction(me, *signal, *action)?),
             Call::Sigtimedwait { set } => Reply::Signal(self.sigtimedwait(me, *set)?),
@@ -280,7 +297,6 @@ impl Kernel {
             Call::DropGroups => unit(self.drop_groups(me)?),
             Call::DupTo { fd, number } => unit(self.dup_to(me, *fd, *number)?),
             Call::DupAbove { fd, least } => Reply::Fd(self.dup_above(me, *fd, *least)?),
-            Call::Chdir { path } => unit(self.chdir(me, &path.0)?),
             Call::SetGroups { groups } => unit(self.set_groups(me, groups)?),
             // The code runs on the real kernel only.
             Call::RunHook { .. } => Reply::Unit,
@@ -385,28 +401,6 @@ impl Kernel {
             true => TidAddress { address: 0x7f00_0000_0010, cached: self.own_pid(me).0 },
             false => TidAddress { address: 0, cached: 0 },
         })
-    }
-
-    /// Implements mount(2) for the mounts of the launcher's stage 2.
-    ///
-    /// Errors: `EPERM`: the process lacks CAP_SYS_ADMIN over the owner of the mount namespace. For a new
-    /// /proc, also over the owner of the pid namespace (mount_capable), or a part of the old /proc is covered
-    /// (mnt_already_visible).
-    fn mount(&mut self, me: Task, mount: Mount) -> SysResult<()> {
-        let proxy = self.process(me).ns;
-        let (mnt, pid) = (proxy.get(NsKind::Mnt), proxy.get(NsKind::Pid));
-        let admin = |over: NsId| self.may(me, over, cap::SYS_ADMIN);
-        if !admin(self.owner(mnt)) {
-            return Err(Errno::EPERM);
-        }
-        if mount == Mount::Proc {
-            let foreign = self.owner(mnt) != NsId(0);
-            if !admin(self.owner(pid)) || foreign && self.settings.proc_masked {
-                return Err(Errno::EPERM);
-            }
-            self.namespaces[mnt.0].state = State::Mnt { proc: Some(pid) };
-        }
-        Ok(())
     }
 
     /// Returns whether a process can run: the call in which it is blocked would now return.

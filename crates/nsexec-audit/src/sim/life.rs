@@ -87,6 +87,7 @@ impl Kernel {
         child.replay.push(Rc::new(Line { call: call.clone(), reply: Reply::Child }));
         self.share(&child.fds);
         self.processes.push(child);
+        self.enter_copied_mounts(task, self.process(me).ns.get(NsKind::Mnt));
         Ok(task)
     }
 
@@ -113,7 +114,10 @@ impl Kernel {
     ) -> Result<(), Errno> {
         let text = String::from_utf8_lossy(path).into_owned();
         let (program, exe) = match self.programs.get(&text) {
-            Some(program) => (program.clone(), Exe::File(text.clone())),
+            Some(program) => {
+                self.check_reachable(me, &text)?;
+                (program.clone(), Exe::File(text.clone()))
+            }
             None => match self.resolve(me, Fd::CWD, path)? {
                 Node::Made(index) => self.program_in(&Object::Made(index, Access::PathOnly))?,
                 Node::Opened(object) => self.program_in(&object)?,

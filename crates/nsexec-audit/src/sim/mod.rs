@@ -13,6 +13,7 @@
 //! | `namespaces` | owners, joining, creating |
 //! | `descriptors`, `streams` | descriptor tables and open files; pipes, socket pairs, polls |
 //! | `procfs` | paths and files |
+//! | `mounts`, `lookup`, `tree` | mounts, paths in them, and the calls that change them |
 //! | `files` | files that processes make, and the programs in them |
 //! | `signals` | masks, dispositions, delivery |
 //! | `turn` | [`SimSys`]: one turn of one process; fork and blocking by replay |
@@ -54,6 +55,8 @@ mod files;
 mod idmaps;
 mod kernel;
 mod life;
+mod lookup;
+mod mounts;
 mod namespaces;
 mod proc_values;
 mod process;
@@ -64,6 +67,7 @@ mod schedule;
 mod setup;
 mod signals;
 mod streams;
+mod tree;
 mod turn;
 
 pub use creds::{ALL_CAPS, cap};

@@ -85,9 +85,9 @@ pub(super) enum State {
     User(UserNs),
     Pid(PidNs),
     Time(TimeNs),
-    /// The pid namespace whose processes its /proc shows, or `None` without a /proc.
+    /// The mount at the root of its tree.
     Mnt {
-        proc: Option<NsId>,
+        root: usize,
     },
     Plain,
 }
@@ -216,6 +216,12 @@ impl Kernel {
                 proxy.set(NsKind::Time, ns);
                 proxy.time_for_children = ns;
             }
+            NsKind::Mnt => {
+                let root = self.namespace_root(ns);
+                let process = self.process_mut(me);
+                (process.root, process.cwd) = (root.clone(), root);
+                process.ns.set(kind, ns);
+            }
             _ => self.process_mut(me).ns.set(kind, ns),
         }
         Ok(())
@@ -258,7 +264,9 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let (proxy, creds) = self.new_namespaces(me, flags)?;
+        let old = self.process(me).ns.get(NsKind::Mnt);
         self.process_mut(me).ns = proxy;
+        self.enter_copied_mounts(me, old);
         if flags.contains(CloneFlags::NEWUSER) {
             self.commit_creds(me, creds);
         }
@@ -305,7 +313,7 @@ impl Kernel {
         }
         let mapped = parent.uid_map.shown_as(creds.euid()).is_some()
             && parent.gid_map.shown_as(creds.egid()).is_some();
-        if self.settings.chrooted || !mapped {
+        if self.is_chrooted(me) || !mapped {
             return Err(Errno::EPERM);
         }
         let user = UserNs {
@@ -337,7 +345,7 @@ impl Kernel {
                 State::Pid(PidNs { parent: Some(active), level, next: 1, init: None, dead: false })
             }
             NsKind::Time => State::Time(TimeNs::default()),
-            NsKind::Mnt => self.namespaces[proxy.get(NsKind::Mnt).0].state.clone(),
+            NsKind::Mnt => State::Mnt { root: self.copy_namespace(me, NsId(self.namespaces.len()), owner) },
             _ => State::Plain,
         };
         if !self.below_limit(kind) {

@@ -10,6 +10,7 @@ use super::creds::Creds;
 use super::descriptors::Table;
 use super::files::Exe;
 use super::kernel::Kernel;
+use super::mounts::Place;
 use super::namespaces::{NsId, NsProxy};
 use super::program::{Main, Rest};
 use crate::record::{Call, Line};
@@ -60,6 +61,9 @@ pub(super) struct Process {
     pub(super) exe: Exe,
     pub(super) creds: Creds,
     pub(super) ns: NsProxy,
+    /// Its root directory and its working directory.
+    pub(super) root: Place,
+    pub(super) cwd: Place,
     pub(super) dumpable: bool,
     /// The user namespace of its memory. While the process is not dumpable, its files belong to root of this
     /// namespace.

@@ -2,6 +2,7 @@
 //! docs/protocol.md#dumpable, docs/protocol.md#oom_score_adj, docs/protocol.md#errors-by-call).
 
 use std::rc::Rc;
+use std::string::String;
 use std::vec::Vec;
 
 use super::creds::{Creds, cap};
@@ -9,6 +10,7 @@ use super::descriptors::{Access, Object, TMPFS};
 use super::files::{Exe, executable};
 use super::idmaps::PAGE;
 use super::kernel::{HidePid, Kernel};
+use super::mounts::Place;
 use super::namespaces::NsId;
 use super::process::Task;
 use nsexec::namespace::NsKind;
@@ -42,19 +44,35 @@ pub(super) enum Node {
     Opened(Object),
     /// The program file of a process, at /proc/PID/exe.
     Exe(Rc<[u8]>),
+    /// Another place in the tree of mounts, and whether it is a directory.
+    Place(Place, bool),
+}
+
+impl Node {
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(
+            self,
+            Self::ProcRoot(_)
+                | Self::Dir(_)
+                | Self::FdDir(_)
+                | Self::TaskDir
+                | Self::Extra(Extra::Directory)
+                | Self::Place(_, true)
+        )
+    }
 }
 
 /// The result of a path lookup.
-struct Walked {
-    node: Node,
+pub(super) struct Walked {
+    pub(super) node: Node,
     /// True if the path crosses a mount point.
-    crosses: bool,
+    pub(super) crosses: bool,
     /// True if the path ends in a magic link of procfs, whose target is not a path (symlink(7)).
-    magic: bool,
+    pub(super) magic: bool,
 }
 
 impl Walked {
-    fn within(node: Node) -> Self {
+    pub(super) fn within(node: Node) -> Self {
         Self { node, crosses: false, magic: false }
     }
 }
@@ -70,6 +88,8 @@ pub enum Extra {
     Regular(Rc<[u8]>),
     /// A directory.
     Directory,
+    /// A symbolic link to this path.
+    Symlink(String),
     /// A file that no process may open (EACCES).
     Forbidden,
     /// A file in a directory that no process may search: every lookup fails (EACCES).
@@ -115,12 +135,15 @@ impl Kernel {
         self.install_node(me, walked.node, flags)
     }
 
-    fn install_node(&mut self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Fd> {
+    pub(super) fn install_node(&mut self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Fd> {
         let object = match (flags, self.open_node(me, node, flags)?) {
             (OpenFlags::Directory, Object::ProcDir(task, _)) => Object::ProcDir(task, Access::PathOnly),
             (OpenFlags::Directory, Object::FdList(task, _)) => Object::FdList(task, Access::PathOnly),
             // These objects record their access mode themselves.
             (OpenFlags::Directory | OpenFlags::Path, object @ Object::ProcRoot(_)) => object,
+            (_, Object::Tree(place, is_directory, _)) => {
+                Object::Tree(place, is_directory, made_access(flags))
+            }
             (OpenFlags::Path, object @ Object::Made(..)) => object,
             (OpenFlags::Directory | OpenFlags::Path, object) => Object::PathOnly(object.fs_type()),
             (_, object) => object,
@@ -134,32 +157,10 @@ impl Kernel {
         Ok(match self.resolve(me, Fd::CWD, path)? {
             Node::TaskDir => 3,
             Node::ProcRoot(_) | Node::Dir(_) | Node::FdDir(_) | Node::Extra(Extra::Directory) => 2,
+            Node::Place(_, true) => 2,
             Node::Made(index) | Node::Opened(Object::Made(index, _)) => self.made_links(index),
             _ => 1,
         })
-    }
-
-    /// Implements chdir(2). Every absolute path outside of /proc that the machine does not name is a
-    /// directory, and so is every relative one. The directory itself is not remembered: no call of the
-    /// bootstrap depends on it.
-    ///
-    /// Errors: `ENOTDIR`: the path is a file. Those of the path.
-    pub(super) fn chdir(&self, me: Task, path: &[u8]) -> SysResult<()> {
-        if path.is_empty() {
-            return Err(Errno::ENOENT);
-        }
-        match self.resolve(me, Fd::CWD, path) {
-            Ok(
-                Node::ProcRoot(_)
-                | Node::Dir(_)
-                | Node::FdDir(_)
-                | Node::TaskDir
-                | Node::Extra(Extra::Directory),
-            ) => Ok(()),
-            Ok(_) => Err(Errno::ENOTDIR),
-            Err(Errno::ENOENT) if !path.starts_with(b"/proc") => Ok(()),
-            Err(errno) => Err(errno),
-        }
     }
 
     /// Implements readlink(2) of /proc/self, in the pid namespace of the mounted /proc. The link does not
@@ -178,40 +179,22 @@ impl Kernel {
         Ok(text)
     }
 
-    /// Implements statfs(2), of which ST_RDONLY. No mount is read-only.
+    /// Implements statfs(2), of which ST_RDONLY. No mount of the machine is read-only.
     pub(super) fn is_read_only(&self, me: Task, path: &[u8]) -> SysResult<bool> {
-        self.resolve(me, Fd::CWD, path).map(|_| false)
+        match self.resolve(me, Fd::CWD, path)? {
+            Node::Place(place, _) => Ok(self.is_read_only_mount(place.mount)),
+            _ => Ok(false),
+        }
     }
 
     pub(super) fn resolve(&self, me: Task, dir: Fd, path: &[u8]) -> SysResult<Node> {
         self.walk(me, dir, path).map(|walked| walked.node)
     }
 
-    fn walk(&self, me: Task, dir: Fd, path: &[u8]) -> SysResult<Walked> {
-        let text = core::str::from_utf8(path).map_err(|_| Errno::ENOENT)?;
-        match self.files.get(text) {
-            Some(Extra::Hidden) => return Err(Errno::EACCES),
-            Some(Extra::NotPermitted) => return Err(Errno::EPERM),
-            Some(Extra::Missing) => return Err(Errno::ENOENT),
-            Some(extra) => return Ok(Walked::within(Node::Extra(extra.clone()))),
-            None => {}
-        }
-        if self.programs.contains_key(text) {
-            return Ok(Walked::within(Node::Extra(Extra::Regular(Rc::from(executable(text))))));
-        }
-        if let Some(index) = self.names.get(text) {
-            return Ok(Walked::within(Node::Made(*index)));
-        }
-        if text == "/proc" {
-            let root = self.proc_pid_ns(me).map_or(Node::Extra(Extra::Directory), Node::ProcRoot);
-            return Ok(Walked { crosses: matches!(root, Node::ProcRoot(_)), node: root, magic: false });
-        }
-        if let Some(in_proc) = text.strip_prefix("/proc/") {
-            let seen_from = self.proc_pid_ns(me).ok_or(Errno::ENOENT)?;
-            return self.in_proc(me, seen_from, in_proc).map(|walked| Walked { crosses: true, ..walked });
-        }
-        if text.is_empty() || text.starts_with('/') || dir == Fd::CWD {
-            return Err(self.missing_path_errno(text));
+    /// Looks up a path below a descriptor of a file that has no place in the tree of mounts.
+    pub(super) fn walk_from_file(&self, me: Task, dir: Fd, text: &str) -> SysResult<Walked> {
+        if text.is_empty() {
+            return Err(Errno::ENOENT);
         }
         match *self.object(me, dir)? {
             Object::ProcRoot(seen_from) => self.in_proc(me, seen_from, text),
@@ -228,7 +211,7 @@ impl Kernel {
     }
 
     /// Looks up a path below /proc.
-    fn in_proc(&self, me: Task, seen_from: NsId, path: &str) -> SysResult<Walked> {
+    pub(super) fn in_proc(&self, me: Task, seen_from: NsId, path: &str) -> SysResult<Walked> {
         let (who, rest) = path.split_once('/').unwrap_or((path, ""));
         let task = match who {
             "self" | "thread-self" => self.number(me, seen_from).map(|_| me),
@@ -307,10 +290,7 @@ impl Kernel {
             _ => None,
         };
         let directory = matches!(flags, OpenFlags::Directory | OpenFlags::List);
-        let is_directory = matches!(
-            node,
-            Node::ProcRoot(_) | Node::Dir(_) | Node::FdDir(_) | Node::TaskDir | Node::Extra(Extra::Directory)
-        );
+        let is_directory = node.is_directory();
         if directory && !is_directory {
             return Err(Errno::ENOTDIR);
         }
@@ -348,7 +328,9 @@ impl Kernel {
             Node::Extra(Extra::Directory) => Ok(Object::Directory(TMPFS)),
             Node::Extra(Extra::Forbidden | Extra::Hidden) => Err(Errno::EACCES),
             Node::Extra(Extra::NotPermitted) => Err(Errno::EPERM),
-            Node::Extra(Extra::Missing) => Err(Errno::ENOENT),
+            Node::Extra(Extra::Missing | Extra::Symlink(_)) => Err(Errno::ENOENT),
+            Node::Place(place, _) if writes && self.is_read_only_mount(place.mount) => Err(Errno::EROFS),
+            Node::Place(place, is_directory) => Ok(Object::Tree(place, is_directory, Access::Read)),
         }
     }
 
@@ -423,7 +405,7 @@ impl Kernel {
 
 const fn made_access(flags: OpenFlags) -> Access {
     match flags {
-        OpenFlags::Path => Access::PathOnly,
+        OpenFlags::Path | OpenFlags::Directory => Access::PathOnly,
         OpenFlags::ReadWrite => Access::Both,
         _ => Access::Read,
     }

@@ -112,8 +112,9 @@ impl Sim {
                 // The offsets of the machine's first time namespace are fixed.
                 NsKind::Time => State::Time(TimeNs { frozen: true, offsets: Vec::new() }),
                 NsKind::Mnt => {
-                    let proc = NsId(position(NsKind::Pid));
-                    State::Mnt { proc: (!kernel.settings.proc_missing).then_some(proc) }
+                    let [mnt, pid, net] =
+                        [NsKind::Mnt, NsKind::Pid, NsKind::Net].map(|kind| NsId(position(kind)));
+                    State::Mnt { root: kernel.first_mounts(mnt, pid, net) }
                 }
                 _ => State::Plain,
             };
@@ -134,6 +135,7 @@ impl Sim {
         let proxy = NsProxy::new(NsKind::ALL.map(|kind| NsId(position(kind))));
         let numbers = kernel.allocate_pids(proxy.get(NsKind::Pid));
         let task = Task(kernel.processes.len());
+        let root = kernel.namespace_root(proxy.get(NsKind::Mnt));
         kernel.processes.push(Process {
             role,
             parent: None,
@@ -154,6 +156,8 @@ impl Sim {
                 effective: user.caps,
             },
             ns: proxy,
+            root: root.clone(),
+            cwd: root,
             dumpable: true,
             mm_user: FIRST_USER,
             shares_memory_of: None,

@@ -195,7 +195,7 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
             .prop_map(|(set, signal)| (Call::Sigtimedwait { set }, Reply::Signal(signal)))
             .boxed(),
     ];
-    proptest::strategy::Union::new(parts.into_iter().chain(copies()))
+    proptest::strategy::Union::new(parts.into_iter().chain(copies()).chain(trees()))
 }
 
 /// Returns the calls of a process that copies its own program.
@@ -221,6 +221,47 @@ fn copies() -> Vec<BoxedStrategy<(Call, Reply)>> {
                 (Call::Execveat { fd, argv, envp: std::vec![Bytes::default(); count] }, Reply::NoReturn)
             })
             .boxed(),
+    ]
+}
+
+/// Returns the calls that change the tree of mounts.
+fn trees() -> Vec<BoxedStrategy<(Call, Reply)>> {
+    use MountKind::*;
+    let kind = proptest::sample::select(std::vec![Tmpfs, Proc, Sysfs, Mqueue, Devpts, Overlay]);
+    let unit = |call: BoxedStrategy<Call>| call.prop_map(|call| (call, Reply::Unit)).boxed();
+    let dir = || prop_oneof![fd(), Just(Fd::CWD)];
+    let attributes = (any::<u64>(), any::<u64>()).prop_map(|(set, clear)| MountAttributes { set, clear });
+    std::vec![
+        unit(fd().prop_map(|dir| Call::Fchdir { dir }).boxed()),
+        (bytes(), any::<bool>(), fd())
+            .prop_map(|(path, recursive, fd)| (Call::OpenTree { path, recursive }, Reply::Fd(fd)))
+            .boxed(),
+        unit((fd(), fd()).prop_map(|(mount, target)| Call::MoveMount { mount, target }).boxed()),
+        unit(
+            (fd(), any::<bool>(), attributes)
+                .prop_map(|(mount, recursive, attributes)| {
+                    Call::SetMountAttributes { mount, recursive, attributes }
+                })
+                .boxed()
+        ),
+        unit((kind, bytes()).prop_map(|(kind, options)| Call::MountHere { kind, options }).boxed()),
+        (fd(), bytes(), open_flags(), fd())
+            .prop_map(|(root, path, flags, fd)| (Call::OpenInRoot { root, path, flags }, Reply::Fd(fd)))
+            .boxed(),
+        unit(
+            (dir(), bytes(), 0..0o10000_u32)
+                .prop_map(|(dir, name, mode)| Call::Mkdirat { dir, name, mode })
+                .boxed()
+        ),
+        unit(
+            (bytes(), dir(), bytes())
+                .prop_map(|(target, dir, name)| Call::Symlinkat { target, dir, name })
+                .boxed()
+        ),
+        unit(
+            proptest::sample::select(std::vec![Call::PivotRootHere, Call::DetachHere, Call::ChrootHere])
+                .boxed()
+        ),
     ]
 }
 
