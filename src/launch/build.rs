@@ -63,6 +63,9 @@ impl Command {
         launcher.timeout = self.timeout;
         launcher.on_record = self.on_record.clone();
         let mut around = self.around.clone();
+        if let Some(directory) = &mut around.directory {
+            directory.confined = self.is_confined();
+        }
         if around.groups.is_none() && parts.policy.launch.groups {
             around.groups = Some(Vec::new());
         }
@@ -168,13 +171,8 @@ impl Command {
         }
         self.check_numbers()?;
         let joined: NsSet = joined.into_iter().collect();
-        if self.around.directory.is_some() && joined.contains(NsKind::Mnt) {
-            return Err(SettingError::Conflict {
-                settings: ["current_dir", "a join of a mount namespace"],
-                why: "a process there could let the path lead out of the namespace (CVE-2024-21626), and this version \
-                      has no protected change of the directory",
-            });
-        }
+        self.check_root(joined.contains(NsKind::Mnt))?;
+        self.check_directory()?;
         let rootless = is_rootless();
         let (users, groups) = self.maps()?;
         let tool = users
@@ -196,6 +194,26 @@ impl Command {
         let score = self.oom_score_adj.map(|score| CString::new(format!("{score}"))).transpose();
         let oom_score_adj = score.map_err(|_| SettingError::Nul { setting: "oom_score_adj" })?;
         Ok(Parts { paths, users, groups, rootless, policy, oom_score_adj })
+    }
+
+    /// Checks that the working directory does not begin at that of this process, if the command has another root
+    /// directory.
+    fn check_directory(&self) -> Result<(), SettingError> {
+        match &self.around.directory {
+            Some(directory) if self.is_confined() && !directory.path.to_bytes().starts_with(b"/") => {
+                Err(SettingError::Value {
+                    setting: "current_dir",
+                    why: "the path must be absolute, since the root directory or the mount namespace is another one"
+                        .into(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether the command shall not leave its root directory or mount namespace by its working directory.
+    fn is_confined(&self) -> bool {
+        self.around.root.is_some() || self.joins.iter().any(|join| join.kind() == NsKind::Mnt)
     }
 
     fn check_numbers(&self) -> Result<(), SettingError> {

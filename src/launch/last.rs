@@ -1,4 +1,4 @@
-//! The last steps of the process that becomes the command: its descriptors, working directory, ids, and the
+//! The last steps of the process that becomes the command: its descriptors, its ids, and the
 //! code of the caller, right before its exec.
 
 use super::steps::StageStep;
@@ -43,7 +43,7 @@ fn duplicate<S: Sys>(sys: &mut S, fd: Fd, number: Fd) -> SysResult<()> {
     }
 }
 
-/// Changes the working directory and the ids. Returns whether the ids have changed, which clears the
+/// Changes the ids. Returns whether the ids have changed, which clears the
 /// parent-death signal.
 ///
 /// Runs as the process that becomes the command, in its namespaces. The launcher waits for the exec.
@@ -51,12 +51,7 @@ fn duplicate<S: Sys>(sys: &mut S, fd: Fd, number: Fd) -> SysResult<()> {
 /// # Errors
 /// The step that failed.
 pub(super) fn change<'m, S: Sys>(sys: &mut S, around: &'m Surroundings) -> Result<bool, Error<'m>> {
-    let Surroundings { directory, groups, gid, uid, .. } = around;
-    if let Some(directory) = directory {
-        // Before the ids change, as with `std::process::Command`.
-        sys.chdir(directory)
-            .map_err(|errno| StageStep::WorkingDirectory(directory.to_bytes()).failed(errno))?;
-    }
+    let Surroundings { groups, gid, uid, .. } = around;
     if let Some(groups) = groups {
         sys.set_groups(groups).map_err(|errno| StageStep::Groups.failed(errno))?;
     }

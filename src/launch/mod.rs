@@ -71,6 +71,7 @@ mod job;
 mod join;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod last;
+mod mounts;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod offsets;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -84,6 +85,8 @@ mod query;
 mod reaction;
 mod record;
 // Also runs in the stages, so the lints of the core apply.
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod root;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 #[doc(hidden)]
 pub mod script;

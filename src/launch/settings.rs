@@ -12,7 +12,7 @@ use super::join::{self, Join};
 use super::setting::SettingError;
 use super::strings::c_string;
 use super::subordinate::Mapping;
-use super::surroundings::CodeOfCaller;
+use super::surroundings::{CodeOfCaller, Directory};
 use crate::deciders::idmap::Extent;
 use crate::deciders::namespace::NsKind;
 use crate::sys::types::{Errno, Propagation};
@@ -144,7 +144,7 @@ impl Command {
     /// directory of this process.
     pub fn current_dir(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         match c_string(directory.as_ref().as_os_str()) {
-            Some(path) => self.around.directory = Some(path),
+            Some(path) => self.around.directory = Some(Directory { path, confined: false }),
             None => self.note(SettingError::Nul { setting: "current_dir" }),
         }
         self

@@ -28,6 +28,24 @@ steps! {
         /// Stage 2 clears the parent-death signal, before the exec of a command that may outlive the
         /// launcher.
         OutliveLauncher => Code::OutliveLauncher, "failed to clear the parent-death signal";
+        /// Opening or mounting the new root directory.
+        NewRoot(path: &'m [u8]) => Code::NewRoot, "failed to prepare {} as the root directory", PathText(path);
+        /// Copying the mount of a file or directory to bind.
+        BindSource(path: &'m [u8]) => Code::BindSource, "failed to bind {}", PathText(path);
+        /// Changing the attributes of a mount to bind.
+        MountAttributes(path: &'m [u8]) => Code::MountAttributes, "failed to change the attributes of the mount on {}", PathText(path);
+        /// Opening or creating a mount point.
+        MountPoint(path: &'m [u8]) => Code::MountPoint, "failed to open or create the mount point {}", PathText(path);
+        /// Mounting on a mount point.
+        MountOn(path: &'m [u8]) => Code::MountOn, "failed to mount on {}", PathText(path);
+        /// Creating a directory.
+        MakeDirectory(path: &'m [u8]) => Code::MakeDirectory, "failed to create the directory {}", PathText(path);
+        /// Creating a symbolic link.
+        MakeLink(path: &'m [u8]) => Code::MakeLink, "failed to create the symbolic link {}", PathText(path);
+        /// Entering the new root directory.
+        EnterRoot => Code::EnterRoot, "failed to enter the new root directory";
+        /// Detaching the old root directory.
+        LeaveRoot => Code::LeaveRoot, "failed to detach the old root directory";
         /// Changing the working directory.
         WorkingDirectory(path: &'m [u8]) => Code::WorkingDirectory, "failed to change to the directory {}", PathText(path);
         /// Setting the supplementary groups of the command.

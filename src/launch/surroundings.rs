@@ -10,14 +10,17 @@ use std::vec::Vec;
 
 use core::fmt;
 
-use crate::sys::types::{Fd, SysResult};
+use crate::sys::types::{Fd, MountAttributes, MountKind, SysResult};
 
 /// The surroundings of the command. The order of the fields is that of the steps.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
+    /// The root directory and the mounts.
+    #[doc(hidden)]
+    pub root: Option<Root>,
     /// The working directory.
     #[doc(hidden)]
-    pub directory: Option<CString>,
+    pub directory: Option<Directory>,
     /// The supplementary groups.
     #[doc(hidden)]
     pub groups: Option<Vec<u32>>,
@@ -29,6 +32,108 @@ pub struct Surroundings {
     pub uid: Option<u32>,
     /// Code of the caller.
     pub(super) hooks: Vec<CodeOfCaller>,
+}
+
+/// The working directory of the command.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    #[doc(hidden)]
+    pub path: CString,
+    /// Whether the path is opened below the root directory, through no magic link of /proc. Otherwise it
+    /// could lead out of a root directory or mount namespace that the command shall not leave
+    /// (CVE-2024-21626).
+    #[doc(hidden)]
+    pub confined: bool,
+}
+
+/// The root directory of the command, and the mounts below it.
+#[derive(Clone, Debug, Default)]
+pub struct Root {
+    #[doc(hidden)]
+    pub base: Base,
+    #[doc(hidden)]
+    pub mounts: Vec<MountStep>,
+    /// Whether the root directory changes by chroot(2). Otherwise by pivot_root(2), after which no mount of
+    /// the old root is left.
+    #[doc(hidden)]
+    pub by_chroot: bool,
+}
+
+/// What the root directory is.
+#[derive(Clone, Debug, Default)]
+pub enum Base {
+    /// The present one.
+    #[default]
+    Present,
+    /// A directory with the mounts below it.
+    Directory { path: CString, attributes: MountAttributes },
+    /// An empty file system in memory.
+    Memory,
+    /// A writable layer over directories, as the options of the overlay file system.
+    Overlay { options: CString },
+}
+
+/// One step below the root directory.
+#[derive(Clone, Debug)]
+pub enum MountStep {
+    /// A file or directory of the caller.
+    Bind { source: CString, point: Place, attributes: MountAttributes, recursive: bool },
+    /// A new file system.
+    New { kind: MountKind, options: CString, point: Place },
+    /// A directory with the usual device files.
+    Devices { point: Place },
+    /// A directory.
+    MakeDirectory { place: Place, mode: u32 },
+    /// A symbolic link.
+    Link { target: CString, place: Place },
+}
+
+impl MountStep {
+    /// Returns the path below the root directory.
+    pub(super) const fn place(&self) -> &Place {
+        match self {
+            Self::Bind { point: place, .. }
+            | Self::New { point: place, .. }
+            | Self::Devices { point: place }
+            | Self::MakeDirectory { place, .. }
+            | Self::Link { place, .. } => place,
+        }
+    }
+}
+
+/// An absolute path below the root directory, with its directories from the root on.
+#[derive(Clone, Debug)]
+pub struct Place {
+    #[doc(hidden)]
+    pub path: CString,
+    /// For each component of the path: the directory that contains it, and its name.
+    pub(super) steps: Vec<(CString, CString)>,
+}
+
+impl Place {
+    /// Returns the place with this path. `None` if the path is not absolute, contains `.`, `..` or a NUL, or
+    /// is the root itself.
+    pub(super) fn new(path: &[u8]) -> Option<Self> {
+        let relative = path.strip_prefix(b"/")?;
+        let mut steps = Vec::new();
+        let mut directory = Vec::from(*b"/");
+        for name in relative.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            if matches!(name, b"." | b"..") {
+                return None;
+            }
+            steps.push((CString::new(directory.clone()).ok()?, CString::new(name).ok()?));
+            if directory.len() > 1 {
+                directory.push(b'/');
+            }
+            directory.extend(name);
+        }
+        (!steps.is_empty()).then_some(Self { path: CString::new(directory).ok()?, steps })
+    }
+
+    /// Returns the directory that contains the last component, and its name.
+    pub(super) fn last(&self) -> Option<&(CString, CString)> {
+        self.steps.last()
+    }
 }
 
 /// A descriptor that the command gets under a number of its own.
@@ -70,5 +175,25 @@ impl Surroundings {
     /// memory of the launcher: the change would make that one not dumpable as well.
     pub(super) fn changes_credentials(&self) -> bool {
         self.groups.is_some() || self.gid.is_some() || self.uid.is_some() || !self.hooks.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_lists_its_directories_from_the_root_on() {
+        let place = Place::new(b"/a//b/c/").unwrap();
+        assert_eq!(place.path, c"/a/b/c".into());
+        let steps: Vec<_> = place.steps.iter().map(|(one, other)| (&**one, &**other)).collect();
+        assert_eq!(steps, [(c"/", c"a"), (c"/a", c"b"), (c"/a/b", c"c")]);
+    }
+
+    #[test]
+    fn a_place_is_absolute_and_has_no_dots() {
+        for path in [&b"a"[..], b"", b"/", b"/a/../b", b"/./a", b"/a\0b"] {
+            assert!(Place::new(path).is_none(), "{path:?}");
+        }
     }
 }

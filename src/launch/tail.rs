@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 
 use super::last::{self, Ends};
+use super::root;
 use super::steps::StageStep;
 use super::surroundings::{Move, Surroundings};
 use crate::deciders::policy::LogForm;
@@ -248,14 +249,14 @@ pub(super) fn set_kill_child<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result
     }
 }
 
-fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>) -> Result<(), Error<'m>> {
+fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, last: Option<LastSteps>) -> Result<(), Error<'m>> {
     mount(sys, tail)?;
     // Set after the last change of the user id, which clears the parent-death signal.
     if last.is_none() { set_kill_child(sys, tail) } else { Ok(()) }
 }
 
 /// Makes the mounts.
-pub(super) fn mount<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
+pub(super) fn mount<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Result<(), Error<'m>> {
     if let Some(propagation) = tail.propagation {
         // Set before anything is mounted: a copied mount is still a peer of the caller's
         // (mount_namespaces(7)).
@@ -265,7 +266,10 @@ pub(super) fn mount<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Erro
     if tail.mount_proc {
         sys.mount(Mount::Proc).map_err(|errno| StageStep::MountProc.failed(errno))?;
     }
-    Ok(())
+    match tail.around {
+        Some(around) => root::prepare(sys, around),
+        None => Ok(()),
+    }
 }
 
 /// Waits for the go byte. Returns whether it has arrived.

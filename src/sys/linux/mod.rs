@@ -49,9 +49,9 @@ use super::types::{
 use super::types::{Hook, InitFork, Mount, MountAttributes, MountKind, Propagation, SharedStart};
 #[cfg(feature = "legacy")]
 use message::{KernelMsghdr, KernelRights, iovec};
+use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
 #[cfg(feature = "std")]
 use surroundings::{MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE, at_recursive, mount_kind};
-use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
 
 /// The backend that calls the kernel of this machine.
 #[derive(Debug)]

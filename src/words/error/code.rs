@@ -35,6 +35,8 @@ texts! {
     Code {
         AwaitGo = "await-go",
         BecomeRoot = "become-root",
+        #[cfg(feature = "std")]
+        BindSource = "bind-source",
         BlockSigpipe = "block-sigpipe",
         CgroupByte = "cgroup-byte",
         CheckProcFile = "check-proc-file",
@@ -44,6 +46,8 @@ texts! {
         #[cfg(feature = "std")]
         CodeOfCaller = "pre-exec",
         Descriptors = "descriptors",
+        #[cfg(feature = "std")]
+        EnterRoot = "enter-root",
         EnterTimeNamespace = "enter-time-namespace",
         Environment = "environment",
         Exec = "exec",
@@ -53,7 +57,13 @@ texts! {
         Join = "join",
         KillChild = "kill-child",
         LauncherGone = "launcher-gone",
+        #[cfg(feature = "std")]
+        LeaveRoot = "leave-root",
         LogPipe = "log-pipe",
+        #[cfg(feature = "std")]
+        MakeDirectory = "make-directory",
+        #[cfg(feature = "std")]
+        MakeLink = "make-link",
         MakeSyncPipe = "make-sync-pipe",
         MappingToolArguments = "mapping-tool-arguments",
         MappingToolDescriptors = "mapping-tool-descriptors",
@@ -68,11 +78,19 @@ texts! {
         MappingToolWait = "mapping-tool-wait",
         MappingToolWroteOther = "mapping-tool-wrote-other",
         Message = "message",
+        #[cfg(feature = "std")]
+        MountAttributes = "mount-attributes",
         MountFds = "mount-fds",
         MountNamespace = "mount-namespace",
+        #[cfg(feature = "std")]
+        MountOn = "mount-on",
+        #[cfg(feature = "std")]
+        MountPoint = "mount-point",
         MountProc = "mount-proc",
         MountPropagation = "mount-propagation",
         MountSource = "mount-source",
+        #[cfg(feature = "std")]
+        NewRoot = "new-root",
         NonDumpable = "non-dumpable",
         OomScoreAdj = "oom-score-adj",
         OpenDumpableWindow = "open-dumpable-window",

@@ -8,9 +8,8 @@ use super::table::{argument, calls};
 use super::{Bytes, Call, Reply};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{
-    MountAttributes, MountKind,
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Hook, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals,
-    SharedStart, SigAction, Signal, SignalSet, TidAddress, WaitFor,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Hook, MaskHow, Mount, MountAttributes, MountKind, OpenFlags,
+    Pid, PollFd, Seals, SharedStart, SigAction, Signal, SignalSet, TidAddress, WaitFor,
 };
 
 /// A backend with one method for all calls.

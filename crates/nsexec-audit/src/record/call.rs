@@ -9,9 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::kind::{self, Kind, Size};
 use super::table::{argument, calls};
 use nsexec::sys::types::{
-    MountAttributes, MountKind,
-    CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Received, Seals,
-    SigAction, Signal, SignalSet, SocketType, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid,
+    PollFd, Received, Seals, SigAction, Signal, SignalSet, SocketType, TidAddress, WaitFor, Waited,
 };
 
 /// The bytes of a path, a buffer or an argument.

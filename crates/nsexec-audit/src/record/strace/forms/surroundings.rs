@@ -3,7 +3,7 @@
 use core::fmt::{self, Display, Formatter};
 use std::vec::Vec;
 
-use super::{Form, OPEN_FLAGS, Usual, by_name, creates};
+use super::{Form, OPEN_FLAGS, Usual, by_name, creates, named};
 use crate::record::strace::parts::{Arguments, array, field};
 use crate::record::strace::words::{Id, flags, id, number, write_flags};
 use nsexec::sys::types::{MountAttributes, MountKind, OpenFlags};
