@@ -6,5 +6,6 @@
 mod again;
 mod kit;
 mod manners;
+mod mounts;
 mod namespaces;
 mod threads;
