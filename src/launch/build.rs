@@ -196,8 +196,8 @@ impl Command {
         Ok(Parts { paths, users, groups, rootless, policy, oom_score_adj })
     }
 
-    /// Checks that the working directory does not begin at that of this process, if the command has another root
-    /// directory.
+    /// Checks that the working directory does not begin at that of this process, if the command has another
+    /// root directory.
     fn check_directory(&self) -> Result<(), SettingError> {
         match &self.around.directory {
             Some(directory) if self.is_confined() && !directory.path.to_bytes().starts_with(b"/") => {
@@ -211,7 +211,8 @@ impl Command {
         }
     }
 
-    /// Returns whether the command shall not leave its root directory or mount namespace by its working directory.
+    /// Returns whether the command shall not leave its root directory or mount namespace by its working
+    /// directory.
     fn is_confined(&self) -> bool {
         self.around.root.is_some() || self.joins.iter().any(|join| join.kind() == NsKind::Mnt)
     }

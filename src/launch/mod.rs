@@ -151,9 +151,9 @@ pub use subordinate::Mapping;
 #[doc(hidden)]
 pub use supervise::without_sigxfsz;
 #[doc(hidden)]
-pub use surroundings::Move;
-#[doc(hidden)]
 pub use surroundings::Surroundings;
+#[doc(hidden)]
+pub use surroundings::{Base, Directory, MountStep, Move, Place, Root};
 
 use crate::deciders::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX};
 use crate::deciders::policy::{LogForm, Policy};

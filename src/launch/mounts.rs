@@ -1,7 +1,7 @@
 //! The settings of a [`Command`] for its root directory and its mounts.
 //!
-//! They need a new mount namespace, or a joined one. The steps below the root directory are taken in the order in
-//! which they were set. The paths of sources are those of the caller's tree, before any step.
+//! They need a new mount namespace, or a joined one. The steps below the root directory are taken in the
+//! order in which they were set. The paths of sources are those of the caller's tree, before any step.
 
 use std::ffi::{CString, OsStr};
 use std::format;
@@ -22,7 +22,8 @@ const ORDINARY: u64 = MountAttributes::NOSUID | MountAttributes::NODEV;
 
 impl Command {
     /// Makes a directory of the caller the root directory of the command, with the mounts below it
-    /// (pivot_root(2)). No mount of the old root is left. Needs Linux 5.6, as do the other settings for mounts.
+    /// (pivot_root(2)). No mount of the old root is left. Needs Linux 5.6, as do the other settings for
+    /// mounts.
     pub fn root(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         self.set_root(directory.as_ref(), 0)
     }
@@ -41,16 +42,16 @@ impl Command {
         self
     }
 
-    /// Makes an empty file system in memory the root directory of the command. Directories for mounts are created
-    /// in it.
+    /// Makes an empty file system in memory the root directory of the command. Directories for mounts are
+    /// created in it.
     pub fn root_empty(&mut self) -> &mut Self {
         self.root_mut().base = Base::Memory;
         self
     }
 
-    /// Makes a writable layer over directories the root directory of the command: the overlay file system, with the
-    /// uppermost of the `lower` directories first. What the command changes is in `upper`; `work` is an empty
-    /// directory of the same file system. For an ordinary user this needs Linux 5.11.
+    /// Makes a writable layer over directories the root directory of the command: the overlay file system,
+    /// with the uppermost of the `lower` directories first. What the command changes is in `upper`; `work` is
+    /// an empty directory of the same file system. For an ordinary user this needs Linux 5.11.
     pub fn root_overlay<P: AsRef<Path>>(
         &mut self,
         lower: impl IntoIterator<Item = P>,
@@ -86,25 +87,25 @@ impl Command {
         }
     }
 
-    /// Changes the root directory by chroot(2) in place of pivot_root(2). The old root stays mounted, and a process
-    /// with CAP_SYS_CHROOT can return to it. For a machine whose root is the initial ramfs, which pivot_root(2)
-    /// refuses.
+    /// Changes the root directory by chroot(2) in place of pivot_root(2). The old root stays mounted, and a
+    /// process with CAP_SYS_CHROOT can return to it. For a machine whose root is the initial ramfs, which
+    /// pivot_root(2) refuses.
     pub fn chroot_in_place_of_pivot(&mut self) -> &mut Self {
         self.root_mut().by_chroot = true;
         self
     }
 
-    /// Mounts a file or directory of the caller on a path of the command, with all mounts below it. Set-user-id
-    /// bits have no effect there, and device files cannot be opened.
+    /// Mounts a file or directory of the caller on a path of the command, with all mounts below it.
+    /// Set-user-id bits have no effect there, and device files cannot be opened.
     ///
-    /// A mount point that does not exist is created. The path is that below the root directory of the command:
-    /// neither `..` nor a symbolic link leads out of it.
+    /// A mount point that does not exist is created. The path is that below the root directory of the
+    /// command: neither `..` nor a symbolic link leads out of it.
     pub fn bind(&mut self, source: impl AsRef<Path>, target: impl AsRef<Path>) -> &mut Self {
         self.add_bind(source.as_ref(), target.as_ref(), ORDINARY)
     }
 
-    /// Mounts a file or directory of the caller as [`bind`](Self::bind) does, read-only with all mounts below it.
-    /// Needs Linux 5.12.
+    /// Mounts a file or directory of the caller as [`bind`](Self::bind) does, read-only with all mounts below
+    /// it. Needs Linux 5.12.
     pub fn bind_read_only(&mut self, source: impl AsRef<Path>, target: impl AsRef<Path>) -> &mut Self {
         self.add_bind(source.as_ref(), target.as_ref(), ORDINARY | MountAttributes::RDONLY)
     }
@@ -142,8 +143,8 @@ impl Command {
         self
     }
 
-    /// Mounts a new /sys, read-only, of the command's network namespace. In a user namespace the network namespace
-    /// must be new too.
+    /// Mounts a new /sys, read-only, of the command's network namespace. In a user namespace the network
+    /// namespace must be new too.
     pub fn sys(&mut self, target: impl AsRef<Path>) -> &mut Self {
         self.add_new(MountKind::Sysfs, CString::default(), target.as_ref());
         self
@@ -155,8 +156,8 @@ impl Command {
         self
     }
 
-    /// Mounts a minimal /dev: null, zero, full, random, urandom and tty of the caller, new pseudo-terminals in pts,
-    /// an empty shm, and the usual links.
+    /// Mounts a minimal /dev: null, zero, full, random, urandom and tty of the caller, new pseudo-terminals
+    /// in pts, an empty shm, and the usual links.
     pub fn dev(&mut self, target: impl AsRef<Path>) -> &mut Self {
         if let Some(point) = self.place(target.as_ref()) {
             self.add_step(MountStep::Devices { point });

@@ -1,9 +1,9 @@
 //! The root directory, the mounts and the working directory of the command: a script of the process that
 //! becomes the command.
 //!
-//! Every path of a mount point is opened below the new root directory, with openat2(2): no `..` and no symbolic
-//! link there leads out of it. The mounts to bind are copied first, so their paths are those of the caller's
-//! tree, whatever is mounted over it. The old root directory is left by pivot_root(2), and detached.
+//! Every path of a mount point is opened below the new root directory, with openat2(2): no `..` and no
+//! symbolic link there leads out of it. The mounts to bind are copied first, so their paths are those of the
+//! caller's tree, whatever is mounted over it. The old root directory is left by pivot_root(2), and detached.
 
 use core::ffi::CStr;
 
@@ -43,8 +43,8 @@ const DEVICE_LINKS: [(&CStr, &CStr); 5] = [
 
 /// Builds the root directory, and changes to the working directory.
 ///
-/// Runs as the process that becomes the command, in its namespaces, with the privileges of the launch there. The
-/// launcher waits meanwhile.
+/// Runs as the process that becomes the command, in its namespaces, with the privileges of the launch there.
+/// The launcher waits meanwhile.
 ///
 /// # Errors
 /// The step that failed, with its object.

@@ -1,8 +1,8 @@
-//! The surroundings of the command, as values: what the process that becomes the command sets before its
+//! The surroundings of the command, as values. The process that becomes the command sets them before its
 //! exec.
 //!
-//! `last` is the script that sets them. The values are complete before the first process of a launch exists,
-//! so the script allocates no memory.
+//! `root` and `last` are the scripts that set them. The values are complete before the first process of a
+//! launch exists, so the scripts allocate no memory.
 
 use std::ffi::CString;
 use std::sync::Arc;
@@ -35,19 +35,21 @@ pub struct Surroundings {
 }
 
 /// The working directory of the command.
-#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Directory {
     #[doc(hidden)]
     pub path: CString,
     /// Whether the path is opened below the root directory, through no magic link of /proc. Otherwise it
-    /// could lead out of a root directory or mount namespace that the command shall not leave
+    /// could lead out of a root directory or mount namespace that the command must not leave
     /// (CVE-2024-21626).
     #[doc(hidden)]
     pub confined: bool,
 }
 
 /// The root directory of the command, and the mounts below it.
-#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Root {
     #[doc(hidden)]
     pub base: Base,
@@ -59,8 +61,10 @@ pub struct Root {
     pub by_chroot: bool,
 }
 
-/// What the root directory is.
-#[derive(Clone, Debug, Default)]
+/// The root directory: the present one or a new one.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs, reason = "the fields are those of the call, or of the setting of that name")]
 pub enum Base {
     /// The present one.
     #[default]
@@ -74,7 +78,9 @@ pub enum Base {
 }
 
 /// One step below the root directory.
-#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the fields are those of the call, or of the setting of that name")]
 pub enum MountStep {
     /// A file or directory of the caller.
     Bind { source: CString, point: Place, attributes: MountAttributes, recursive: bool },
@@ -102,18 +108,21 @@ impl MountStep {
 }
 
 /// An absolute path below the root directory, with its directories from the root on.
-#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
     #[doc(hidden)]
     pub path: CString,
     /// For each component of the path: the directory that contains it, and its name.
-    pub(super) steps: Vec<(CString, CString)>,
+    #[doc(hidden)]
+    pub steps: Vec<(CString, CString)>,
 }
 
 impl Place {
     /// Returns the place with this path. `None` if the path is not absolute, contains `.`, `..` or a NUL, or
     /// is the root itself.
-    pub(super) fn new(path: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn new(path: &[u8]) -> Option<Self> {
         let relative = path.strip_prefix(b"/")?;
         let mut steps = Vec::new();
         let mut directory = Vec::from(*b"/");
@@ -185,7 +194,7 @@ mod tests {
     #[test]
     fn a_place_lists_its_directories_from_the_root_on() {
         let place = Place::new(b"/a//b/c/").unwrap();
-        assert_eq!(place.path, c"/a/b/c".into());
+        assert_eq!(&*place.path, c"/a/b/c");
         let steps: Vec<_> = place.steps.iter().map(|(one, other)| (&**one, &**other)).collect();
         assert_eq!(steps, [(c"/", c"a"), (c"/a", c"b"), (c"/a/b", c"c")]);
     }

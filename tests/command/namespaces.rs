@@ -172,8 +172,8 @@ fn joins_that_cannot_work_are_refused() {
     let error = sh("").join(NsKind::Net, "/nowhere").spawn().unwrap_err().to_string();
     assert!(error.contains("/nowhere") && error.contains("No such file or directory"), "{error}");
     let mut command = sh("");
-    let error = command.join(NsKind::Mnt, "/proc/self/ns/mnt").current_dir("/").spawn().unwrap_err();
-    assert!(error.to_string().contains("CVE-2024-21626"), "{error}");
+    let error = command.join(NsKind::Mnt, "/proc/self/ns/mnt").current_dir("usr").spawn().unwrap_err();
+    assert!(error.to_string().contains("must be absolute"), "{error}");
 }
 
 #[test]

@@ -117,6 +117,7 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["nix", "std::fs", "std::process"],
         why: "reads subordinate ids and searches for the mapping tools",
     },
+    Place { path: "src/launch/mounts.rs", uses: &["std::fs"], why: "whether the sources of mounts exist" },
     Place {
         path: "src/launch/join.rs",
         uses: &["std::fs"],

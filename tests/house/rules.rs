@@ -49,12 +49,18 @@ const SCRIPT_FILES: &[&str] = &[
     "src/scripts/mapping_tool.rs",
 ];
 
+/// A file with a limit of its own: the implementation of one trait cannot be divided among files. Each of its
+/// methods is one system call.
+const LONG_FILES: &[(&str, usize)] = &[("src/sys/linux/mod.rs", 600)];
+
 /// Checks that no file and no function is longer than its limit.
 pub(crate) fn sizes(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
     let lines = source.code_lines();
-    if lines > FILE_LINES_MAX {
-        found.push(format!("{}: {lines} lines of code, more than {FILE_LINES_MAX}", source.path));
+    let own = LONG_FILES.iter().find(|(path, _)| *path == source.path);
+    let most = own.map_or(FILE_LINES_MAX, |(_, most)| *most);
+    if lines > most {
+        found.push(format!("{}: {lines} lines of code, more than {most}", source.path));
     }
     for (at, name) in functions(&source.code) {
         let body = &source.code[at..item_end(&source.code, at)];

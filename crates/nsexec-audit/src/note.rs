@@ -7,7 +7,6 @@
 
 use core::fmt;
 
-use std::ffi::CString;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
-use nsexec::launch::{CommandStrings, Move, NulTerminated, Prepared, Surroundings};
+use nsexec::launch::{CommandStrings, Directory, Move, NulTerminated, Prepared, Root, Surroundings};
 use nsexec::log::Level;
 use nsexec::policy::Policy;
 use nsexec::sys::types::Fd;
@@ -76,7 +75,8 @@ pub fn write(launch: &Prepared, values: Values) -> String {
     let CommandStrings { name: _, argv, envp, candidates } = &launch.texts;
     let around = launch.around.clone().unwrap_or_default();
     let set = Set {
-        directory: around.directory.as_ref().map(|path| path.to_bytes().into()),
+        root: around.root.clone(),
+        directory: around.directory.clone(),
         groups: around.groups.clone(),
         gid: around.gid,
         uid: around.uid,
@@ -127,9 +127,8 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
     };
     let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, set, .. } = note;
     let is_set = set != Set { moves: set.moves.clone(), ..Set::default() };
-    let directory = set.directory.map(|path| CString::new(path.0)).transpose();
     let mut around = Surroundings::default().with_idle_hooks(set.hooks);
-    around.directory = directory.map_err(|_| NoteError::Command)?;
+    (around.root, around.directory) = (set.root, set.directory);
     (around.groups, around.gid, around.uid) = (set.groups, set.gid, set.uid);
     Ok(Prepared {
         message: message.0,
@@ -173,7 +172,9 @@ struct Version {
 #[derive(PartialEq, Default, Serialize, Deserialize)]
 struct Set {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    directory: Option<Bytes>,
+    root: Option<Root>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directory: Option<Directory>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<u32>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -253,7 +254,8 @@ mod tests {
     fn surroundings_survive_a_round_trip() {
         let mut before = prepared();
         let mut around = Surroundings::default().with_idle_hooks(2);
-        around.directory = Some(c"/srv".into());
+        around.directory = Some(Directory { path: c"/srv".into(), confined: true });
+        around.root = Some(Root::default());
         (around.groups, around.gid, around.uid) = (Some(std::vec![4, 20]), Some(7), Some(1000));
         before.around = Some(around);
         before.moves.push(Move { fd: Fd(9), number: Fd(1) });

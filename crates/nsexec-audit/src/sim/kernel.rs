@@ -272,21 +272,10 @@ impl Kernel {
             | Call::DupAbove { .. }
             | Call::SetGroups { .. }
             | Call::RunHook { .. } => self.surrounding(me, call)?,
-            Call::Chdir { .. }
-            | Call::Fchdir { .. }
-            | Call::OpenTree { .. }
-            | Call::MoveMount { .. }
-            | Call::SetMountAttributes { .. }
-            | Call::MountHere { .. }
-            | Call::OpenInRoot { .. }
-            | Call::Mkdirat { .. }
-            | Call::Symlinkat { .. }
-            | Call::PivotRootHere
-            | Call::DetachHere
-            | Call::ChrootHere => self.tree(me, call)?,
             Call::Sigprocmask { how, set } => Reply::Mask(self.sigprocmask(me, *how, *set)?),
             Call::Sigaction { signal, action } => Reply::Action(self.sigaction(me, *signal, *action)?),
             Call::Sigtimedwait { set } => Reply::Signal(self.sigtimedwait(me, *set)?),
+            of_tree => self.tree(me, of_tree)?,
         })
     }
 

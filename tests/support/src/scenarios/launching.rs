@@ -9,7 +9,7 @@ use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader
 use nsexec::launch::shape::{Memory, memory};
 use nsexec::launch::shared::Stack;
 use nsexec::launch::tail::Tail;
-use nsexec::launch::{LaunchError, Move, Record, Surroundings};
+use nsexec::launch::{Directory, LaunchError, Move, Record, Surroundings};
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
 use nsexec::policy::Policy;
@@ -33,7 +33,7 @@ const MOVES: &[Move] = &[Move { fd: Fd(20), number: Fd(1) }, Move { fd: Fd(21), 
 fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
     policy.launch.uid.map(|uid| {
         let mut around = Surroundings::default().with_idle_hooks(1);
-        around.directory = Some(c"/srv".into());
+        around.directory = Some(Directory { path: c"/srv".into(), confined: false });
         around.groups = Some(vec![4, 20]);
         around.gid = policy.launch.gid;
         around.uid = Some(uid);
