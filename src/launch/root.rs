@@ -177,9 +177,9 @@ fn mount_devices<S: Sys>(sys: &mut S, top: Fd, target: Fd, path: &CStr) -> SysRe
     close(sys, target);
     let dev = sys.open_in_root(top, path, OpenFlags::Directory)?;
     for ((_, name), copy) in DEVICES.iter().zip(copies) {
-        let file = sys.openat(dev, name, OpenFlags::New)?;
+        let file = sys.open_in_root(dev, name, OpenFlags::New)?;
         close(sys, file);
-        let file = sys.openat(dev, name, OpenFlags::Path)?;
+        let file = sys.open_in_root(dev, name, OpenFlags::Path)?;
         sys.move_mount(copy, file)?;
         close(sys, file);
         close(sys, copy);
@@ -192,7 +192,7 @@ fn mount_devices<S: Sys>(sys: &mut S, top: Fd, target: Fd, path: &CStr) -> SysRe
         (c"shm", MountKind::Tmpfs, c"mode=1777"),
     ] {
         sys.mkdirat(dev, name, 0o755)?;
-        let directory = sys.openat(dev, name, OpenFlags::Directory)?;
+        let directory = sys.open_in_root(dev, name, OpenFlags::Directory)?;
         mount_on(sys, directory, kind, options)?;
         close(sys, directory);
     }
@@ -220,7 +220,7 @@ fn open_point<'m, S: Sys>(
     };
     in_parent(sys, top, point, |sys, parent, name| match is_directory {
         true => sys.mkdirat(parent, name, 0o755),
-        false => sys.openat(parent, name, OpenFlags::New).map(|file| close(sys, file)),
+        false => sys.open_in_root(parent, name, OpenFlags::New).map(|file| close(sys, file)),
     })
     .and_then(|()| sys.open_in_root(top, &point.path, OpenFlags::Path))
     .map_err(failed)
@@ -228,7 +228,7 @@ fn open_point<'m, S: Sys>(
 
 /// Returns whether the copy of a mount is of a directory.
 fn is_directory<S: Sys>(sys: &mut S, mount: Fd) -> SysResult<bool> {
-    match sys.openat(mount, c".", OpenFlags::Directory) {
+    match sys.open_in_root(mount, c"/", OpenFlags::Directory) {
         Ok(directory) => {
             close(sys, directory);
             Ok(true)

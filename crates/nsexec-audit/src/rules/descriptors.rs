@@ -97,7 +97,15 @@ impl Table {
         let by = site.section.role;
         match (&site.line.call, &site.line.reply) {
             (_, Reply::Child) => self.pairs = 0,
-            (Call::Openat { .. } | Call::Openat2 { .. } | Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
+            (
+                Call::Openat { .. }
+                | Call::Openat2 { .. }
+                | Call::MemfdCreate { .. }
+                | Call::DupAbove { .. }
+                | Call::OpenTree { .. }
+                | Call::OpenInRoot { .. },
+                Reply::Fd(fd),
+            ) => {
                 self.open.insert(*fd, Open { by, what: What::File });
             }
             (_, Reply::Received(Received { fd: Some(fd), .. })) => {

@@ -126,6 +126,12 @@ fn own_proc(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Returns whether a path leads to the directory of a process. Other directories belong to the tree that the
+/// command gets as its root.
+fn is_of_process(path: &[u8]) -> bool {
+    path.starts_with(b"/proc") || !path.is_empty() && path.iter().all(u8::is_ascii_digit)
+}
+
 /// Checks the files of /proc that a process opens. `target` is the process whose files it writes, and `own`
 /// are the files that it writes for itself.
 fn opens_in_proc(section: &Section, target: Option<Pid>, own_files: &[&[u8]]) -> Vec<Finding> {
@@ -152,7 +158,7 @@ fn opens_in_proc(section: &Section, target: Option<Pid>, own_files: &[&[u8]]) ->
                 plain = true;
             }
             (Call::Openat { dir, flags, path } | Call::Openat2 { dir, flags, path }, reply)
-                if *flags == OpenFlags::Directory || file_of(&path.0).is_some() =>
+                if *flags == OpenFlags::Directory && is_of_process(&path.0) || file_of(&path.0).is_some() =>
             {
                 let own_file = file_of(&path.0).is_some_and(|file| own_files.contains(&file));
                 if matches!(line.call, Call::Openat { .. }) && !plain {

@@ -1,6 +1,7 @@
 //! Our own launcher as a simulated process.
 
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::rc::Rc;
 
 use nsexec::bootstrap::decode;
@@ -9,7 +10,7 @@ use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader
 use nsexec::launch::shape::{Memory, memory};
 use nsexec::launch::shared::Stack;
 use nsexec::launch::tail::Tail;
-use nsexec::launch::{Directory, LaunchError, Move, Record, Surroundings};
+use nsexec::launch::{Base, Directory, LaunchError, MountStep, Move, Place, Record, Root, Surroundings};
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
 use nsexec::policy::Policy;
@@ -33,12 +34,43 @@ const MOVES: &[Move] = &[Move { fd: Fd(20), number: Fd(1) }, Move { fd: Fd(21), 
 fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
     policy.launch.uid.map(|uid| {
         let mut around = Surroundings::default().with_idle_hooks(1);
-        around.directory = Some(Directory { path: c"/srv".into(), confined: false });
+        around.directory =
+            Some(Directory { path: c"/srv".into(), confined: policy.launch.propagation.is_some() });
+        if policy.launch.propagation.is_some() {
+            around.root = Some(root());
+        }
         around.groups = Some(vec![4, 20]);
         around.gid = policy.launch.gid;
         around.uid = Some(uid);
         around
     })
+}
+
+/// Returns an empty root directory with each kind of mount.
+fn root() -> Root {
+    let place = |path: &str| Place::new(path.as_bytes()).expect("an absolute path");
+    let read_only = MountAttributes { set: MountAttributes::RDONLY, clear: 0 };
+    let new = |kind, path| MountStep::New { kind, options: c"".into(), point: place(path) };
+    let bind = |source: &CStr, path, attributes| MountStep::Bind {
+        source: source.into(),
+        point: place(path),
+        attributes,
+        recursive: true,
+    };
+    Root {
+        base: Base::Memory,
+        mounts: vec![
+            bind(c"/usr", "/usr", read_only),
+            bind(c"/srv/data", "/srv/data", MountAttributes::default()),
+            new(MountKind::Proc, "/proc"),
+            new(MountKind::Tmpfs, "/tmp"),
+            MountStep::Devices { point: place("/dev") },
+            MountStep::MakeDirectory { place: place("/bin"), mode: 0o755 },
+            bind(c"/bin/command", COMMAND, MountAttributes::default()),
+            MountStep::Link { target: c"usr/lib".into(), place: place("/lib") },
+        ],
+        by_chroot: false,
+    }
 }
 
 /// The bytes read from the log pipe.

@@ -5,7 +5,7 @@ use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::launch::Descriptors;
 use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Session, Setgroups};
-use nsexec::sys::types::{CloneFlags, Errno, Fd};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::sim::{Extra, User};
 
@@ -64,6 +64,16 @@ fn direct() -> Vec<Scenario> {
             "the same without a user namespace: the memory is copied, since the ids change",
             &Bootstrap::new(flags(&[NsKind::Uts])),
         )),
+        rooted(root(
+            "direct_root",
+            "the command gets a root directory of its own, with mounts, before its ids change",
+            &mapped(&[NsKind::Mnt, NsKind::Pid, NsKind::Net], WIDE).with_setgroup(true),
+        )),
+        stages(rooted(root(
+            "direct_root_again",
+            "the same through the stages",
+            &mapped(&[NsKind::Mnt, NsKind::Pid, NsKind::Net], WIDE).with_setgroup(true),
+        ))),
         stages(surrounded(root(
             "direct_surroundings_again",
             "the same through the stages",
@@ -96,6 +106,14 @@ pub(super) fn surrounded(mut scenario: Scenario) -> Scenario {
     let policy = &mut scenario.policy;
     *policy = policy.with_credentials(Credentials::Keep).with_descriptors(Descriptors::Named);
     (policy.launch.uid, policy.launch.gid, policy.launch.groups) = (Some(1000), Some(100), true);
+    scenario
+}
+
+/// Gives the command a root directory of its own, and the surroundings of [`surrounded`].
+fn rooted(scenario: Scenario) -> Scenario {
+    let mut scenario = surrounded(scenario);
+    scenario.policy = scenario.policy.with_propagation(Some(Propagation::Private));
+    scenario.sim.file("/tmp", Extra::Directory);
     scenario
 }
 
