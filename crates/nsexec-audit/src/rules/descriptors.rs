@@ -101,7 +101,6 @@ impl Table {
                 Call::Openat { .. }
                 | Call::Openat2 { .. }
                 | Call::MemfdCreate { .. }
-                | Call::DupAbove { .. }
                 | Call::OpenTree { .. }
                 | Call::OpenInRoot { .. },
                 Reply::Fd(fd),

@@ -1,6 +1,8 @@
 //! The two shapes of a start by our own launcher: starts that are only direct, direct starts that are given
 //! up for the stages, and the most important starts once more through the stages.
 
+use std::rc::Rc;
+
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::launch::Descriptors;
 use nsexec::namespace::NsKind;
@@ -114,6 +116,9 @@ fn rooted(scenario: Scenario) -> Scenario {
     let mut scenario = surrounded(scenario);
     scenario.policy = scenario.policy.with_propagation(Some(Propagation::Private));
     scenario.sim.file("/tmp", Extra::Directory);
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        scenario.sim.file(&format!("/dev/{name}"), Extra::Regular(Rc::from(&b""[..])));
+    }
     scenario
 }
 
