@@ -413,6 +413,12 @@ impl Case<'_> {
             Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. } => {
                 errno == Errno::EPERM && self.whole.report.find(Role::Tool(0)).is_some()
             }
+            // The directory exists already, or it is below a read-only mount and must exist.
+            Call::Mkdirat { .. } => [Errno::EEXIST, Errno::EROFS].contains(&errno),
+            // A mount point that does not exist is created. A copy of a file is not a directory.
+            Call::OpenInRoot { .. } => {
+                errno == Errno::ENOENT || errno == Errno::ENOTDIR && matches!(line.reply, Reply::Errno(_))
+            }
             // The search for the command continues, as it does without the fault.
             Call::Execve { .. } => {
                 matches!(line.reply, Reply::Errno(_))

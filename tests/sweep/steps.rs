@@ -99,7 +99,23 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
         Call::DropGroups => fixed(&["setgroups failed"]),
         Call::SetGroups { .. } => fixed(&["supplementary groups"]),
         Call::DupTo { .. } | Call::DupAbove { .. } => fixed(&["pass on descriptor"]),
-        Call::Chdir { .. } => fixed(&["failed to change to the directory"]),
+        Call::Chdir { .. } => fixed(&["failed to change to the directory", "as the root directory"]),
+        Call::Fchdir { .. } => {
+            fixed(&["failed to change to the directory", "root directory", "failed to mount on"])
+        }
+        Call::OpenTree { .. } => fixed(&["failed to bind", "as the root directory", "failed to mount on"]),
+        Call::SetMountAttributes { .. } => fixed(&["attributes of the mount", "as the root directory"]),
+        Call::MoveMount { .. } | Call::MountHere { .. } => {
+            fixed(&["failed to mount on", "as the root directory"])
+        }
+        Call::OpenInRoot { .. } | Call::Mkdirat { .. } | Call::Symlinkat { .. } => fixed(&[
+            "mount point",
+            "failed to mount on",
+            "failed to create the",
+            "failed to change to the directory",
+        ]),
+        Call::PivotRootHere | Call::ChrootHere => fixed(&["failed to enter the new root directory"]),
+        Call::DetachHere => fixed(&["failed to detach the old root directory"]),
         Call::RunHook { .. } => fixed(&["pre_exec function"]),
         Call::Mount { .. } => fixed(&["mount"]),
         Call::Sigprocmask { .. } => fixed(&["signal mask"]),
@@ -111,6 +127,10 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
 pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
     let mut texts = vec![errno.to_string()];
     match (call, errno) {
+        // The directory is said to exist, and the next call does not find it.
+        (Call::Mkdirat { .. }, Errno::EEXIST | Errno::EROFS) => texts.push(Errno::ENOENT.to_string()),
+        // A directory is said to be a file. It cannot be mounted on the file that is created for it.
+        (Call::OpenInRoot { .. }, Errno::ENOTDIR) => texts.push(Errno::EINVAL.to_string()),
         // The peer's death, which the core reports as an early end of the file or as the errno.
         (Call::Read { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
         (Call::ReceiveFd { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
