@@ -12,6 +12,7 @@ pub const NOT_SHOWN: &[(&str, &str)] = &[
     ("events asked of a negative descriptor, which the kernel skips", "none"),
     ("trampoline of a handler without SA_RESTORER, which the kernel does not read", "0"),
     ("bytes between the entries of a directory, which mean nothing", "0"),
+    ("code of the caller before the exec (`run_hook`), which is no system call", "no line"),
 ];
 
 /// The longest name that PR_SET_NAME accepts, in bytes.
@@ -23,6 +24,9 @@ const SA_RESTORER: u64 = 0x0400_0000;
 #[must_use]
 pub fn as_shown(run: &Run) -> Run {
     let mut run = run.clone();
+    for section in &mut run.sections {
+        section.lines.retain(|line| !matches!(line.call, Call::RunHook { .. }));
+    }
     run.sections.iter_mut().flat_map(|section| &mut section.lines).for_each(leave_out);
     run
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::diff::CONTEXT;
 use crate::diff::Difference;
-use crate::record::Reply;
+use crate::record::{Call, Line, Reply};
 use crate::sections::children_of;
 use crate::transcript::{End, Role, Run};
 use nsexec::sys::types::Signal;
@@ -95,7 +95,9 @@ impl fmt::Display for OutlineCall {
 #[must_use]
 pub fn of_run(run: &Run) -> Vec<Outline> {
     let of = |section: &crate::Section| {
-        let seen = section.lines.iter().filter(|line| line.reply != Reply::Child);
+        // Code of the caller is no system call.
+        let is_call = |line: &&Line| !matches!(line.call, Call::RunHook { .. });
+        let seen = section.lines.iter().filter(|line| line.reply != Reply::Child).filter(is_call);
         let calls = seen.filter_map(|line| OutlineCall::of(&line.to_string())).collect();
         Outline { role: section.role, calls, killed: section.end == End::Signaled(Signal::KILL) }
     };

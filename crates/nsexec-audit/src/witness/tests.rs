@@ -175,6 +175,9 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
             .boxed(),
         unit((pid(), signal()).prop_map(|(pid, signal)| Call::Kill { pid, signal }).boxed()),
         (pid(), fd()).prop_map(|(pid, fd)| (Call::PidfdOpen { pid }, Reply::Fd(fd))).boxed(),
+        (fd(), fd(), fd())
+            .prop_map(|(fd, least, made)| (Call::DupAbove { fd, least }, Reply::Fd(made)))
+            .boxed(),
         pid().prop_map(|pid| (Call::Getpid, Reply::Pid(pid))).boxed(),
         pid().prop_map(|pid| (Call::Gettid, Reply::Pid(pid))).boxed(),
         any::<usize>()
@@ -296,7 +299,6 @@ fn identity() -> impl Strategy<Value = Call> {
         proptest::collection::vec(any::<u8>(), 0..16).prop_map(|name| Call::SetName { name: Bytes(name) }),
         signal().prop_map(|signal| Call::SetPdeathsig { signal }),
         (fd(), fd()).prop_map(|(fd, number)| Call::DupTo { fd, number }),
-        (fd(), fd()).prop_map(|(fd, least)| Call::DupAbove { fd, least }),
         proptest::collection::vec(any::<u32>(), 0..4).prop_map(|groups| Call::SetGroups { groups }),
         Just(Call::Setsid),
         any::<u32>().prop_map(|uid| Call::Setresuid { uid }),
