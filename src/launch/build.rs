@@ -63,6 +63,7 @@ impl Command {
         launcher.timeout = self.timeout;
         launcher.on_record = self.on_record.clone();
         let mut around = self.around.clone();
+        around.gid = parts.policy.launch.gid;
         if around.groups.is_none() && parts.policy.launch.groups {
             around.groups = Some(Vec::new());
         }
@@ -182,6 +183,9 @@ impl Command {
             .zip(groups.as_ref())
             .is_some_and(|(users, groups)| users.tool.is_some() || groups.tool.is_some());
         self.check_ids(users.as_ref(), groups.as_ref(), rootless && !tool)?;
+        if let (Some(users), Some(groups)) = (&users, &groups) {
+            self.check_kept_ids(users, groups)?;
+        }
         let mut paths = Vec::new();
         for join in &self.joins {
             if !paths.is_empty() {
@@ -191,11 +195,34 @@ impl Command {
         }
         let mut policy = self.policy(users.as_ref(), groups.as_ref(), joined, rootless && !tool);
         policy.launch.uid = self.around.uid;
-        policy.launch.gid = self.around.gid;
+        policy.launch.gid =
+            self.group_to_set(groups.as_ref(), users.is_some() || joined.contains(NsKind::User));
         policy.launch.groups = self.sets_groups(rootless);
         let score = self.oom_score_adj.map(|score| CString::new(format!("{score}"))).transpose();
         let oom_score_adj = score.map_err(|_| SettingError::Nul { setting: "oom_score_adj" })?;
         Ok(Parts { paths, users, groups, rootless, policy, oom_score_adj })
+    }
+
+    /// Returns the group id to set. In a user namespace a command with a user id of its own must not keep the
+    /// caller's group, which may be that of the host's root: it gets group 0 of the namespace.
+    fn group_to_set(&self, groups: Option<&Map>, in_user: bool) -> Option<u32> {
+        let maps_0 = groups.is_none_or(|map| map.maps(0));
+        self.around.gid.or((self.around.uid.is_some() && in_user && maps_0).then_some(0))
+    }
+
+    /// Checks that the command does not keep an id of the caller that is not mapped: it would have the
+    /// caller's power over files without a name for it.
+    fn check_kept_ids(&self, users: &Map, groups: &Map) -> Result<(), SettingError> {
+        if self.around.uid.is_none() && users.maps(0) && groups.maps(0) {
+            return Ok(());
+        }
+        if self.around.uid.is_none() && !users.maps_own {
+            return Err(SettingError::NotMapped { noun: "user", id: 0 });
+        }
+        if self.group_to_set(Some(groups), true).is_none() && !groups.maps_own {
+            return Err(SettingError::NotMapped { noun: "group", id: 0 });
+        }
+        Ok(())
     }
 
     fn check_numbers(&self) -> Result<(), SettingError> {
@@ -272,7 +299,9 @@ impl Command {
             .with_propagation(self.propagation)
             .with_kill_child(self.kill_with_parent)
             .with_descriptors(if self.inherits_all { Descriptors::All } else { Descriptors::Named })
-            .with_copied_memory(self.copies_memory);
+            .with_copied_memory(self.copies_memory)
+            // In a direct start most namespaces are created after the go byte, too late for the function.
+            .with_stages(self.before_start.is_some());
         policy.launch.trusted_mounts = self.trusts_mounts;
         policy
     }

@@ -277,8 +277,9 @@ impl Command {
     /// its namespaces, and waits. Use it to move a network device there, to start slirp4netns or pasta, or to
     /// place the process in a cgroup. Its error ends the launch: [`LaunchError::BeforeStart`].
     ///
-    /// The host name, the mounts and the ids of the command are set afterwards. The time limit of the launch
-    /// does not end the function.
+    /// A joined user namespace may be entered afterwards. The launch goes through the stages
+    /// ([`shape`](super::shape)). The mounts and the ids of the command are set afterwards. The time limit of
+    /// the launch does not end the function.
     pub fn before_start(
         &mut self,
         call: impl FnMut(&Starting) -> io::Result<()> + Send + 'static,

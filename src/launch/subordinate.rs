@@ -47,6 +47,8 @@ pub(super) enum Side {
 pub(super) struct Map {
     pub(super) text: CString,
     pub(super) extents: Vec<Extent>,
+    /// Whether the caller's own id is mapped.
+    pub(super) maps_own: bool,
     /// The tool that writes it, if the caller may not.
     pub(super) tool: Option<CString>,
 }
@@ -115,7 +117,9 @@ pub(super) fn map(mapping: &Mapping, side: Side) -> Result<Map, SettingError> {
         true => Some(find_tool(tool, side)?),
         false => None,
     };
-    Ok(Map { text, extents, tool })
+    let is_own = |extent: &Extent| own.checked_sub(extent.outside).is_some_and(|above| above < extent.count);
+    let maps_own = extents.iter().any(is_own);
+    Ok(Map { text, extents, maps_own, tool })
 }
 
 /// Returns the text of a map that the kernel accepts.
