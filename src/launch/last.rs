@@ -50,8 +50,13 @@ fn duplicate<S: Sys>(sys: &mut S, fd: Fd, number: Fd) -> SysResult<()> {
 ///
 /// # Errors
 /// The step that failed.
-pub(super) fn change<'m, S: Sys>(sys: &mut S, around: &'m Surroundings) -> Result<bool, Error<'m>> {
-    let Surroundings { directory, groups, gid, uid, .. } = around;
+pub(super) fn change<'m, S: Sys>(
+    sys: &mut S,
+    around: Option<&'m Surroundings>,
+    (gid, uid): (Option<u32>, Option<u32>),
+) -> Result<bool, Error<'m>> {
+    let directory = around.and_then(|around| around.directory.as_deref());
+    let groups = around.and_then(|around| around.groups.as_deref());
     if let Some(directory) = directory {
         // Before the ids change, as with `std::process::Command`.
         sys.chdir(directory)
@@ -61,13 +66,13 @@ pub(super) fn change<'m, S: Sys>(sys: &mut S, around: &'m Surroundings) -> Resul
         sys.set_groups(groups).map_err(|errno| StageStep::Groups.failed(errno))?;
     }
     if let Some(gid) = gid {
-        sys.setgid(*gid).map_err(|errno| StageStep::Group(*gid).failed(errno))?;
+        sys.setgid(gid).map_err(|errno| StageStep::Group(gid).failed(errno))?;
         // Set again at once: the change has cleared it, and this process may be stopped at any moment.
         end_with_launcher(sys, true);
     }
     // The last one: without user id 0 the process may not change its groups any more.
     if let Some(uid) = uid {
-        sys.setuid(*uid).map_err(|errno| StageStep::User(*uid).failed(errno))?;
+        sys.setuid(uid).map_err(|errno| StageStep::User(uid).failed(errno))?;
         end_with_launcher(sys, true);
     }
     Ok(groups.is_some() || gid.is_some() || uid.is_some())

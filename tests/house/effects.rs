@@ -118,11 +118,6 @@ pub(crate) const PLACES: &[Place] = &[
         why: "reads subordinate ids and searches for the mapping tools",
     },
     Place {
-        path: "src/launch/join.rs",
-        uses: &["std::fs"],
-        why: "opens the namespaces of a process to join",
-    },
-    Place {
         path: "src/launch/build.rs",
         uses: &["libc"],
         why: "the number of one errno; its effects are in the files that it calls",

@@ -74,17 +74,18 @@ impl core::error::Error for NoteError {}
 pub fn write(launch: &Prepared, values: Values) -> String {
     let whole = |text: &NulTerminated| strings(text).map(Bytes::from).collect();
     let CommandStrings { name: _, argv, envp, candidates } = &launch.texts;
-    let around = launch.around.clone().unwrap_or_default();
+    let around = &launch.around;
     let set = Set {
         directory: around.directory.as_ref().map(|path| path.to_bytes().into()),
         groups: around.groups.clone(),
-        gid: around.gid,
-        uid: around.uid,
         hooks: around.hooks(),
         moves: launch.moves.clone(),
     };
     let note = Note {
-        version: if set == Set::default() { WITHOUT_SURROUNDINGS } else { NOTE_VERSION },
+        version: match set == Set::default() && !launch.policy.launch.changes_ids() {
+            true => WITHOUT_SURROUNDINGS,
+            false => NOTE_VERSION,
+        },
         set,
         message: Bytes(launch.message.clone()),
         policy: launch.policy,
@@ -126,11 +127,10 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
         candidates: joined(&note.candidates)?,
     };
     let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, set, .. } = note;
-    let is_set = set != Set { moves: set.moves.clone(), ..Set::default() };
     let directory = set.directory.map(|path| CString::new(path.0)).transpose();
     let mut around = Surroundings::default().with_idle_hooks(set.hooks);
     around.directory = directory.map_err(|_| NoteError::Command)?;
-    (around.groups, around.gid, around.uid) = (set.groups, set.gid, set.uid);
+    around.groups = set.groups;
     Ok(Prepared {
         message: message.0,
         asked,
@@ -141,7 +141,7 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
         timeout: None,
         timer,
         named,
-        around: is_set.then_some(around),
+        around,
         moves: set.moves,
         owned: Vec::new(),
         marked_copy,
@@ -176,10 +176,6 @@ struct Set {
     directory: Option<Bytes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<u32>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    gid: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    uid: Option<u32>,
     #[serde(default, skip_serializing_if = "is_zero")]
     hooks: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -252,10 +248,10 @@ mod tests {
     #[test]
     fn surroundings_survive_a_round_trip() {
         let mut before = prepared();
-        let mut around = Surroundings::default().with_idle_hooks(2);
-        around.directory = Some(c"/srv".into());
-        (around.groups, around.gid, around.uid) = (Some(std::vec![4, 20]), Some(7), Some(1000));
-        before.around = Some(around);
+        before.around = Surroundings::default().with_idle_hooks(2);
+        before.around.directory = Some(c"/srv".into());
+        before.around.groups = Some(std::vec![4, 20]);
+        (before.policy.launch.gid, before.policy.launch.uid) = (Some(7), Some(1000));
         before.moves.push(Move { fd: Fd(9), number: Fd(1) });
         let text = write(&before, Values::Whole);
         let after = read(&text).unwrap();
@@ -263,6 +259,9 @@ mod tests {
         // Older programs would ignore the surroundings, so the note has a version that they refuse.
         assert!(text.starts_with("{\"version\":2,"), "{text}");
         assert!(write(&prepared(), Values::Whole).starts_with("{\"version\":1,"));
+        let mut ids_alone = prepared();
+        ids_alone.policy.launch.uid = Some(1000);
+        assert!(write(&ids_alone, Values::Whole).starts_with("{\"version\":2,"));
     }
 
     #[test]
