@@ -15,7 +15,7 @@ use super::join::Join;
 use super::policy::Descriptors;
 use super::prepared::Prepared;
 use super::script::Step;
-use super::setting::{SettingError, first_twice};
+use super::setting::SettingError;
 use super::spawn::on_lasting_thread;
 use super::stdio::{Stdio, duplicate_above, open};
 use super::subordinate::{Map, Mapping, Side, is_rootless, map};
@@ -62,21 +62,15 @@ impl Command {
         launcher.level = self.level;
         launcher.timeout = self.timeout;
         launcher.on_record = self.on_record.clone();
-        let mut around = self.around.clone();
-        if let Some(directory) = &mut around.directory {
+        launcher.owned = self.joins.iter().filter_map(Join::owned).collect();
+        launcher.around = self.around.clone();
+        if let Some(directory) = &mut launcher.around.directory {
             directory.confined = self.is_confined();
         }
-        if around.groups.is_none() && parts.policy.launch.groups {
-            around.groups = Some(Vec::new());
+        if parts.policy.launch.groups {
+            launcher.around.groups.get_or_insert_default();
         }
-        launcher.around = Some(around);
         Ok(launcher)
-    }
-
-    /// Returns whether the command gets groups of its own. Root that sets a user id drops its groups, as
-    /// `std::process::Command` does.
-    fn sets_groups(&self, rootless: bool) -> bool {
-        self.around.groups.is_some() || self.around.uid.is_some() && !rootless
     }
 
     /// Prepares a launch: checks the settings, and opens the standard streams. A plan runs the result on a
@@ -85,23 +79,17 @@ impl Command {
     /// # Errors
     /// Those of [`spawn`](Self::spawn) that are found before a process is created.
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
-        let inherit = [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()];
-        self.ready(inherit).map(|ready| ready.prepared)
+        self.ready(Stdio::INHERITED).map(|ready| ready.prepared)
     }
 
-    /// Prepares a launch. `default` is what the standard streams are that were not set.
+    /// Prepares a launch. `default` is for the standard streams that were not set.
     fn ready(&self, default: [Stdio; 3]) -> Result<Ready, LaunchError> {
         let launcher = self.launcher()?;
-        let mut prepared = launcher.prepare()?;
+        let mut prepared = launcher.prepare_for(self.kill_with_parent)?;
         let (moves, ours) = self.moves(default)?;
         for (number, fd) in moves {
             prepared.moves.push(Move { fd: Fd(fd.as_raw_fd()), number });
             prepared.owned.push(fd);
-        }
-        prepared.owned.extend(self.joins.iter().filter_map(Join::owned));
-        if self.kill_with_parent && prepared.signals.mask.is_none() {
-            // Another thread may launch: the command gets the mask of this one.
-            prepared.signals.mask = super::query::signals_of_this_thread().map(|state| state.blocked);
         }
         Ok(Ready { launcher, prepared, ours })
     }
@@ -126,9 +114,7 @@ impl Command {
         child.stdin = stdin.map(Into::into);
         child.stdout = stdout.map(Into::into);
         child.stderr = stderr.map(Into::into);
-        if self.kill_on_drop {
-            child.kill_on_drop();
-        }
+        child.kill_on_drop(self.kill_on_drop);
         Ok(child)
     }
 
@@ -175,11 +161,10 @@ impl Command {
         self.check_directory()?;
         let rootless = is_rootless();
         let (users, groups) = self.maps()?;
-        let tool = users
-            .as_ref()
-            .zip(groups.as_ref())
-            .is_some_and(|(users, groups)| users.tool.is_some() || groups.tool.is_some());
-        self.check_ids(users.as_ref(), groups.as_ref(), rootless && !tool)?;
+        if let (Some(users), Some(groups)) = (&users, &groups) {
+            self.check_ids(users, groups, rootless)?;
+            self.check_kept_ids(users, groups)?;
+        }
         let mut paths = Vec::new();
         for join in &self.joins {
             if !paths.is_empty() {
@@ -187,10 +172,7 @@ impl Command {
             }
             paths.extend(join.entry()?);
         }
-        let mut policy = self.policy(users.as_ref(), groups.as_ref(), joined, rootless && !tool);
-        policy.launch.uid = self.around.uid;
-        policy.launch.gid = self.around.gid;
-        policy.launch.groups = self.sets_groups(rootless);
+        let policy = self.policy(users.as_ref().zip(groups.as_ref()), joined, rootless);
         let score = self.oom_score_adj.map(|score| CString::new(format!("{score}"))).transpose();
         let oom_score_adj = score.map_err(|_| SettingError::Nul { setting: "oom_score_adj" })?;
         Ok(Parts { paths, users, groups, rootless, policy, oom_score_adj })
@@ -211,10 +193,32 @@ impl Command {
         }
     }
 
-    /// Returns whether the command shall not leave its root directory or mount namespace by its working
+    /// Returns whether the command must not leave its root directory or mount namespace by its working
     /// directory.
     fn is_confined(&self) -> bool {
         self.around.root.is_some() || self.joins.iter().any(|join| join.kind() == NsKind::Mnt)
+    }
+
+    /// Returns the group id to set. In a user namespace a command with a user id of its own must not keep the
+    /// caller's group, which may be that of the host's root: it gets group 0 of the namespace.
+    fn group_to_set(&self, groups: Option<&Map>, in_user: bool) -> Option<u32> {
+        let maps_0 = groups.is_none_or(|map| map.maps(0));
+        self.gid.or((self.uid.is_some() && in_user && maps_0).then_some(0))
+    }
+
+    /// Checks that the command does not keep an id of the caller that is not mapped: it would have the
+    /// caller's power over files without a name for it.
+    fn check_kept_ids(&self, users: &Map, groups: &Map) -> Result<(), SettingError> {
+        if self.uid.is_none() && users.maps(0) && groups.maps(0) {
+            return Ok(());
+        }
+        if self.uid.is_none() && !users.maps_own {
+            return Err(SettingError::NotMapped { noun: "user", id: 0 });
+        }
+        if self.group_to_set(Some(groups), true).is_none() && !groups.maps_own {
+            return Err(SettingError::NotMapped { noun: "group", id: 0 });
+        }
+        Ok(())
     }
 
     fn check_numbers(&self) -> Result<(), SettingError> {
@@ -242,47 +246,42 @@ impl Command {
         Ok((of(&self.users, Side::Users)?, of(&self.groups, Side::Groups)?))
     }
 
-    /// Checks that the ids of the command are mapped, and that groups can be set. `alone`: a caller without
-    /// privileges maps its own id alone, for which the kernel demands that setgroups(2) is denied.
-    fn check_ids(&self, users: Option<&Map>, groups: Option<&Map>, alone: bool) -> Result<(), SettingError> {
-        if let (Some(users), Some(id)) = (users, self.around.uid) {
-            if !users.maps(id) {
-                return Err(SettingError::NotMapped { noun: "user", id });
-            }
+    /// Checks that the ids of the command are mapped, and that groups can be set.
+    fn check_ids(&self, users: &Map, groups: &Map, rootless: bool) -> Result<(), SettingError> {
+        if let Some(id) = self.uid.filter(|id| !users.maps(*id)) {
+            return Err(SettingError::NotMapped { noun: "user", id });
         }
-        if let Some(map) = groups {
-            let ids = self.around.gid.iter().chain(self.around.groups.iter().flatten());
-            if let Some(id) = ids.copied().find(|id| !map.maps(*id)) {
-                return Err(SettingError::NotMapped { noun: "group", id });
-            }
-            if alone && self.around.groups.is_some() {
-                return Err(SettingError::Conflict {
-                    settings: ["groups", "a map of the own group alone"],
-                    why: "the kernel denies setgroups(2) in such a user namespace (user_namespaces(7)): use map_auto, \
-                          which maps subordinate ids",
-                });
-            }
+        let ids = self.gid.iter().chain(self.around.groups.iter().flatten());
+        if let Some(id) = ids.copied().find(|id| !groups.maps(*id)) {
+            return Err(SettingError::NotMapped { noun: "group", id });
+        }
+        if self.around.groups.is_some() && denies_setgroups(users, groups, rootless) {
+            return Err(SettingError::Conflict {
+                settings: ["groups", "a map of the own group alone"],
+                why: "the kernel denies setgroups(2) in such a user namespace (user_namespaces(7)): use map_auto, which \
+                      maps subordinate ids",
+            });
         }
         Ok(())
     }
 
-    fn policy(&self, users: Option<&Map>, groups: Option<&Map>, joined: NsSet, alone: bool) -> Policy {
-        let in_user = users.is_some() || joined.contains(NsKind::User);
+    /// Returns the settings that the message cannot carry. `maps`: those of a new user namespace.
+    fn policy(&self, maps: Option<(&Map, &Map)>, joined: NsSet, rootless: bool) -> Policy {
+        let in_user = maps.is_some() || joined.contains(NsKind::User);
         // The ids of the command are set last. Until then a process has all capabilities in its user
         // namespace, whatever its ids are.
         let keeps = !in_user
-            || self.around.uid.is_some()
-            || users.is_some_and(|map| !map.maps(0))
-            || groups.is_some_and(|map| !map.maps(0));
-        let credentials = match (keeps, users.is_some()) {
+            || self.uid.is_some()
+            || maps.is_some_and(|(users, groups)| !users.maps(0) || !groups.maps(0));
+        let credentials = match (keeps, maps) {
             (true, _) => Credentials::Keep,
-            (false, true) => Credentials::Root,
-            (false, false) => Credentials::RootLast,
+            (false, Some(_)) => Credentials::Root,
+            (false, None) => Credentials::RootLast,
         };
-        let setgroups = match (users.is_some(), alone) {
-            (true, true) => Setgroups::Deny,
-            (true, false) => Setgroups::FromMessage,
-            (false, _) => Setgroups::DropIfAllowed,
+        let setgroups = match maps {
+            Some((users, groups)) if denies_setgroups(users, groups, rootless) => Setgroups::Deny,
+            Some(_) => Setgroups::FromMessage,
+            None => Setgroups::DropIfAllowed,
         };
         let mut policy = Policy::runc(&Dialect::V1_2)
             .with_session(if self.new_session { Session::New } else { Session::Keep })
@@ -291,8 +290,14 @@ impl Command {
             .with_propagation(self.propagation)
             .with_kill_child(self.kill_with_parent)
             .with_descriptors(if self.inherits_all { Descriptors::All } else { Descriptors::Named })
-            .with_copied_memory(self.copies_memory);
-        policy.launch.trusted_mounts = self.trusts_mounts;
+            .with_copied_memory(self.copies_memory)
+            .with_trusted_mounts(self.trusts_mounts)
+            // In a direct start most namespaces are created after the go byte, too late for the function.
+            .with_stages(self.before_start.is_some());
+        policy.launch.uid = self.uid;
+        policy.launch.gid = self.group_to_set(maps.map(|(_, groups)| groups), in_user);
+        // Root that sets a user id drops its groups, as `std::process::Command` does.
+        policy.launch.groups = self.around.groups.is_some() || self.uid.is_some() && !rootless;
         policy
     }
 
@@ -330,4 +335,16 @@ impl Command {
         }
         Ok(message)
     }
+}
+
+/// Returns whether setgroups(2) must be denied in the new user namespace: a caller without privileges maps
+/// its own ids alone.
+fn denies_setgroups(users: &Map, groups: &Map, rootless: bool) -> bool {
+    rootless && users.tool.is_none() && groups.tool.is_none()
+}
+
+/// Returns the first kind that is both created and joined, or joined twice.
+fn first_twice(created: NsSet, joined: &[NsKind]) -> Option<NsKind> {
+    let mut seen = created;
+    joined.iter().copied().find(|kind| !seen.insert(*kind))
 }

@@ -1,4 +1,4 @@
-//! [`Command`]: starts a command in namespaces, with the manners of [`std::process::Command`].
+//! [`Command`]: starts a command in namespaces, with the interface of [`std::process::Command`].
 //!
 //! `settings.rs` has the settings of the namespaces and the surroundings, `build.rs` the checks of all
 //! settings.
@@ -27,7 +27,7 @@ use crate::deciders::namespace::{NsKind, NsSet};
 use crate::sys::types::{Fd, Pid, Propagation};
 use crate::words::log::Level;
 
-/// Starts a command in namespaces, with the manners of [`std::process::Command`]: the same names with the
+/// Starts a command in namespaces, with the interface of [`std::process::Command`]: the same names with the
 /// same meaning, and settings for namespaces and for the surroundings of the command.
 ///
 /// ```
@@ -45,9 +45,9 @@ use crate::words::log::Level;
 /// # }
 /// ```
 ///
-/// Differences from `std`: the command gets no descriptor that was not named, even if it is not close-on-exec
-/// ([`fd`](Self::fd), [`inherit_descriptors`](Self::inherit_descriptors)); errors are a [`LaunchError`],
-/// which names the step that failed. Settings are checked when the command is started, before any process is
+/// Differences from `std`: the command gets descriptors 0 to 2 and those of [`fd`](Self::fd), and no other
+/// one, unless [`inherit_descriptors`](Self::inherit_descriptors) is set; errors are a [`LaunchError`], which
+/// names the step that failed. Settings are checked when the command is started, before any process is
 /// created: [`LaunchError::Setting`].
 #[derive(Clone)]
 pub struct Command {
@@ -62,6 +62,8 @@ pub struct Command {
     pub(super) new_session: bool,
     pub(super) propagation: Option<Propagation>,
     pub(super) oom_score_adj: Option<i32>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
     pub(super) around: Surroundings,
     pub(super) kill_with_parent: bool,
     pub(super) kill_on_drop: bool,
@@ -89,8 +91,8 @@ impl fmt::Debug for Command {
     }
 }
 
-/// A command whose process exists in its namespaces and waits for the word to go: the argument of the
-/// function of [`Command::before_start`].
+/// A command that has not begun: its process exists in its namespaces and waits for the launcher. The
+/// function of [`Command::before_start`] gets it.
 #[derive(Clone, Copy, Debug)]
 pub struct Starting {
     pid: Pid,
@@ -136,6 +138,8 @@ impl Command {
             new_session: false,
             propagation: Some(Propagation::Slave),
             oom_score_adj: None,
+            uid: None,
+            gid: None,
             around: Surroundings::default(),
             kill_with_parent: false,
             kill_on_drop: false,
@@ -277,8 +281,9 @@ impl Command {
     /// its namespaces, and waits. Use it to move a network device there, to start slirp4netns or pasta, or to
     /// place the process in a cgroup. Its error ends the launch: [`LaunchError::BeforeStart`].
     ///
-    /// The host name, the mounts and the ids of the command are set afterwards. The time limit of the launch
-    /// does not end the function.
+    /// A joined user namespace may be entered afterwards. The launch goes through the stages
+    /// ([`shape`](super::shape)). The mounts and the ids of the command are set afterwards. The time limit of
+    /// the launch does not end the function.
     pub fn before_start(
         &mut self,
         call: impl FnMut(&Starting) -> io::Result<()> + Send + 'static,
@@ -300,7 +305,7 @@ impl Command {
     /// [`LaunchError::Setting`]: the settings cannot work; no process was created. Otherwise the reason why
     /// the command does not run. The launch then leaves no process and no descriptor.
     pub fn spawn(&mut self) -> Result<Child, LaunchError> {
-        self.start([Stdio::inherit(), Stdio::inherit(), Stdio::inherit()])
+        self.start(Stdio::INHERITED)
     }
 
     /// Starts the command, waits for it, and returns what it wrote. Standard output and error are piped, and

@@ -48,9 +48,9 @@ impl Child {
         }
     }
 
-    /// Kills and reaps the command when the handle is dropped.
-    pub(super) const fn kill_on_drop(&mut self) {
-        self.kill_on_drop = true;
+    /// Sets whether the command is killed and reaped when the handle is dropped.
+    pub(super) const fn kill_on_drop(&mut self, kill: bool) {
+        self.kill_on_drop = kill;
     }
 
     /// Returns whether the command is process 1 of a pid namespace of its own. The kernel discards every
@@ -127,7 +127,7 @@ impl Child {
     /// Those of [`wait`](Self::wait) and [`pidfd`](Self::pidfd).
     pub fn wait_timeout(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         drop(self.stdin.take());
-        // A limit that the clock cannot represent is no limit.
+        // The clock cannot represent an end that is so far away: wait without a limit.
         let Some(end) = Instant::now().checked_add(limit) else { return self.wait().map(Some) };
         loop {
             if let Some(status) = self.try_wait()? {
@@ -140,7 +140,7 @@ impl Child {
             let pidfd = Fd(self.pidfd()?.as_raw_fd());
             // Rounded up, so that the loop does not end before the limit.
             let rest = i32::try_from(rest.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
-            wait_readable(pidfd, rest)?;
+            poll(&mut [PollFd::new(pidfd, PollEvents::IN)], rest)?;
         }
     }
 
@@ -200,7 +200,8 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.kill_on_drop && self.status.is_none() {
-            // Both fail only if another part of this program has reaped the command.
+            // Both fail if the command is reaped already, because SIGCHLD is ignored or by another part of
+            // this program.
             let _ = self.kill();
             let _ = self.wait();
         }
@@ -236,17 +237,16 @@ fn read_to_end(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Waits until a descriptor is readable, at most for these milliseconds. An interruption ends the wait too.
-fn wait_readable(fd: Fd, milliseconds: i32) -> io::Result<()> {
-    // SAFETY: one call that waits and changes nothing.
-    let mut sys = unsafe { LinuxSys::new() };
-    match sys.poll(&mut [PollFd::new(fd, PollEvents::IN)], milliseconds) {
-        Err(errno) if errno != Errno::EINTR => Err(io::Error::from_raw_os_error(errno.0)),
-        _ => Ok(()),
+/// Waits until a descriptor is ready, the timeout expires, or a signal arrives.
+pub(super) fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<()> {
+    // SAFETY: one call, which changes only its argument.
+    match unsafe { LinuxSys::new() }.poll(fds, timeout_ms) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
     }
 }
 
-pub(super) fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> {
+fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> {
     let mut status = 0;
     loop {
         // SAFETY: the kernel writes one int to `status`.

@@ -9,7 +9,7 @@ use std::string::ToString;
 use std::sync::Arc;
 use std::vec::Vec;
 
-use super::query::{is_own_namespace, kind_of, open_pidfd, pid_in_proc};
+use super::query::{is_own_namespace, kind_of, namespace_of, open_pidfd, pid_in_proc};
 use super::setting::SettingError;
 use crate::deciders::namespace::NsKind;
 
@@ -89,10 +89,11 @@ pub(super) fn of_process(
     let before = number().ok_or_else(gone)?;
     let mut joins = Vec::new();
     for kind in kinds {
-        let path = format!("/proc/{before}/ns/{}", kind.proc_name());
-        let opened = std::fs::File::open(&path).map_err(|error| file(path.into(), &error.to_string()))?;
+        let opened = namespace_of(before, kind).map_err(|error| {
+            file(format!("/proc/{before}/ns/{}", kind.proc_name()).into(), &error.to_string())
+        })?;
         if !is_own_namespace(&opened, kind) {
-            joins.push(Join::Open(kind, Arc::new(opened.into())));
+            joins.push(Join::Open(kind, Arc::new(opened)));
         }
     }
     // The process had this number before and after, so the files are its own.

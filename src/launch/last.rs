@@ -1,5 +1,5 @@
-//! The last steps of the process that becomes the command: its descriptors, its ids, and the
-//! code of the caller, right before its exec.
+//! The last steps of the process that becomes the command: its descriptors, its ids, and the code of the
+//! caller, right before its exec.
 
 use super::steps::StageStep;
 use super::surroundings::{Move, Surroundings};
@@ -43,26 +43,28 @@ fn duplicate<S: Sys>(sys: &mut S, fd: Fd, number: Fd) -> SysResult<()> {
     }
 }
 
-/// Changes the ids. Returns whether the ids have changed, which clears the
-/// parent-death signal.
+/// Changes the ids. Returns whether the ids have changed, which clears the parent-death signal.
 ///
 /// Runs as the process that becomes the command, in its namespaces. The launcher waits for the exec.
 ///
 /// # Errors
 /// The step that failed.
-pub(super) fn change<'m, S: Sys>(sys: &mut S, around: &'m Surroundings) -> Result<bool, Error<'m>> {
-    let Surroundings { groups, gid, uid, .. } = around;
+pub(super) fn change<'m, S: Sys>(
+    sys: &mut S,
+    groups: Option<&[u32]>,
+    (gid, uid): (Option<u32>, Option<u32>),
+) -> Result<bool, Error<'m>> {
     if let Some(groups) = groups {
         sys.set_groups(groups).map_err(|errno| StageStep::Groups.failed(errno))?;
     }
     if let Some(gid) = gid {
-        sys.setgid(*gid).map_err(|errno| StageStep::Group(*gid).failed(errno))?;
+        sys.setgid(gid).map_err(|errno| StageStep::Group(gid).failed(errno))?;
         // Set again at once: the change has cleared it, and this process may be stopped at any moment.
         end_with_launcher(sys, true);
     }
     // The last one: without user id 0 the process may not change its groups any more.
     if let Some(uid) = uid {
-        sys.setuid(*uid).map_err(|errno| StageStep::User(*uid).failed(errno))?;
+        sys.setuid(uid).map_err(|errno| StageStep::User(uid).failed(errno))?;
         end_with_launcher(sys, true);
     }
     Ok(groups.is_some() || gid.is_some() || uid.is_some())

@@ -33,7 +33,7 @@
 //! **A program that joins a mount namespace** calls [`run_from_sealed_copy`] first in `main`. Otherwise a
 //! process in that namespace could overwrite the program's file (CVE-2019-5736), and the launch is refused.
 //!
-//! [`Command`] starts a command with the manners of [`std::process::Command`]:
+//! [`Command`] starts a command with the interface of [`std::process::Command`]:
 //!
 //! ```
 //! use nsexec::launch::Command;
@@ -116,7 +116,7 @@ pub mod tail;
 mod watch;
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::vec::Vec;
@@ -133,7 +133,9 @@ pub use prepared::Prepared;
 #[doc(hidden)]
 pub use proc_status::StatusText;
 #[doc(hidden)]
-pub use query::{creator_of, is_open, kind_of, open_pidfd, own_status, owner_of, pid_in_proc};
+pub use query::{
+    creator_of, is_open, is_own_namespace, kind_of, open_pidfd, own_status, owner_of, pid_in_proc,
+};
 #[doc(hidden)]
 pub use record::Collector;
 pub use record::Record;
@@ -148,6 +150,8 @@ pub use strings::CommandError;
 #[doc(hidden)]
 pub use strings::{CommandStrings, NulTerminated};
 pub use subordinate::Mapping;
+#[doc(hidden)]
+pub use subordinate::{Range, find_in_path, in_order, is_executable};
 #[doc(hidden)]
 pub use supervise::without_sigxfsz;
 #[doc(hidden)]
@@ -180,7 +184,9 @@ pub struct Launcher {
     interrupt: Option<Fd>,
     timeout: Option<Duration>,
     named: Vec<Fd>,
-    around: Option<Surroundings>,
+    around: Surroundings,
+    /// The namespaces to join that are open files: the message names their numbers.
+    owned: Vec<Arc<OwnedFd>>,
     on_record: Option<record::OnRecord>,
 }
 
@@ -224,7 +230,8 @@ impl Launcher {
             interrupt: None,
             timeout: None,
             named: Vec::new(),
-            around: None,
+            around: Surroundings::default(),
+            owned: Vec::new(),
             on_record: None,
         })
     }
@@ -350,6 +357,12 @@ impl Launcher {
     /// The command has a form that execve(2) does not accept, or there is not enough memory for the message
     /// or the command's strings.
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
+        self.prepare_for(false)
+    }
+
+    /// Prepares a launch. `another_thread`: another one may launch, and the command gets the mask of this
+    /// one.
+    fn prepare_for(&self, another_thread: bool) -> Result<Prepared, LaunchError> {
         let bytes = self.message.len();
         let mut message = zeroed(bytes).ok_or(LaunchError::NoMemory { bytes })?;
         message.copy_from_slice(&self.message);
@@ -357,9 +370,11 @@ impl Launcher {
         let mut policy = self.policy;
         // Without a /proc the handlers are not known. They must not run in a process that shares the memory.
         policy.launch.copied_memory |= state.is_none() || !query::may_share_memory();
+        let mask_here = state.filter(|_| another_thread).map(|state| state.blocked);
         let state = state.unwrap_or_default();
         let mut signals = self.signals.unwrap_or_else(|| state.after_exec());
         signals.default.0 |= state.caught.0;
+        signals.mask = signals.mask.or(mask_here);
         Ok(Prepared {
             message,
             asked: self.asked,
@@ -372,7 +387,7 @@ impl Launcher {
             named: self.named.clone(),
             around: self.around.clone(),
             moves: Vec::new(),
-            owned: Vec::new(),
+            owned: self.owned.clone(),
             marked_copy: sealed::is_marked_copy(),
             texts: self.command.texts(std::env::vars_os().collect())?,
         })
@@ -441,13 +456,13 @@ impl Launcher {
         let first = prepared.asked.contains(CloneFlags::NEWPID);
         let mut launched = launched.map(|pid| Child::new(pid, first));
         if let Some(take) = self.on_record.as_ref().filter(|_| !records.is_empty()) {
-            let guard = launched.as_mut().ok().map(KillOnUnwind);
+            // If `take` panics, the command is killed: the caller has no handle of it yet.
+            let mut kill_on_drop = |kill| launched.iter_mut().for_each(|child| child.kill_on_drop(kill));
+            kill_on_drop(true);
             // A panic in an earlier launch left nothing half done here.
             let mut take = take.lock().unwrap_or_else(PoisonError::into_inner);
             records.iter().for_each(&mut *take);
-            drop(take);
-            // The caller now owns the command.
-            core::mem::forget(guard);
+            kill_on_drop(false);
         }
         launched
     }
@@ -459,16 +474,4 @@ fn zeroed(length: usize) -> Option<Vec<u8>> {
     memory.try_reserve_exact(length).ok()?;
     memory.resize(length, 0);
     Some(memory)
-}
-
-/// A command that the caller has no handle of yet. It is killed and reaped if the caller's own code panics.
-struct KillOnUnwind<'c>(&'c mut Child);
-
-impl Drop for KillOnUnwind<'_> {
-    fn drop(&mut self) {
-        // The child is not reaped yet, so both calls fail only if SIGCHLD is ignored. Then the kernel reaps
-        // the child.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -75,6 +75,14 @@ impl LaunchPolicy {
     };
 }
 
+impl LaunchPolicy {
+    /// Returns whether the command gets ids or groups of its own.
+    #[must_use]
+    pub const fn changes_ids(&self) -> bool {
+        self.uid.is_some() || self.gid.is_some() || self.groups
+    }
+}
+
 /// The settings of [`LaunchPolicy`].
 impl Policy {
     /// Returns the policy with this [`propagation`](LaunchPolicy::propagation).

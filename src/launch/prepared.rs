@@ -49,7 +49,7 @@ pub struct Prepared {
     #[doc(hidden)]
     pub marked_copy: bool,
     #[doc(hidden)]
-    pub around: Option<Surroundings>,
+    pub around: Surroundings,
     #[doc(hidden)]
     pub moves: Vec<Move>,
     /// The descriptors that must stay open until the launch is over: those of `moves`, and namespaces to
@@ -106,10 +106,7 @@ impl Prepared {
     #[must_use]
     pub fn memory(&self, root_ids: bool) -> Memory {
         match decode(&self.message, self.policy.dialect) {
-            Ok((asked, _)) => {
-                let around = self.around.as_ref();
-                memory(&asked, &self.policy, around.is_some_and(Surroundings::changes_credentials), root_ids)
-            }
+            Ok((asked, _)) => memory(&asked, &self.policy, self.around.hooks() > 0, root_ids),
             // The stages report the error.
             Err(_) => Memory::Copied(WhyCopied::Stages),
         }
@@ -177,7 +174,9 @@ impl Prepared {
             kill_child: self.policy.launch.kill_child,
             descriptors: (self.policy.launch.descriptors == Descriptors::Named).then_some(&self.named[..]),
             user_namespace: &user_namespace,
-            around: self.around.as_ref(),
+            around: Some(&self.around),
+            gid: self.policy.launch.gid,
+            uid: self.policy.launch.uid,
             moves: &self.moves,
             ..self.texts.tail(&mut argv, &mut envp)
         };
@@ -224,6 +223,8 @@ impl CommandStrings {
             descriptors: None,
             user_namespace: b"",
             around: None,
+            gid: None,
+            uid: None,
             moves: &[],
             name,
             candidates,

@@ -9,6 +9,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::vec::Vec;
 
+use core::fmt;
+
+use nix::sys::stat::fstat;
 use nix::sys::utsname::uname;
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 
@@ -166,16 +169,18 @@ pub fn creator_of(path: &Path) -> io::Result<u32> {
     }
 }
 
-/// Opens a namespace of a process.
-pub(super) fn namespace_of(pid: i32, kind: NsKind) -> io::Result<OwnedFd> {
+/// Opens a namespace of a process: of a pid, or of `self`.
+pub(super) fn namespace_of(pid: impl fmt::Display, kind: NsKind) -> io::Result<OwnedFd> {
     File::open(format!("/proc/{pid}/ns/{}", kind.proc_name())).map(OwnedFd::from)
 }
 
-/// Returns whether this process is in the namespace of an open file.
-pub(super) fn is_own_namespace(theirs: &File, kind: NsKind) -> bool {
-    let ours = fs::metadata(format!("/proc/self/ns/{}", kind.proc_name()));
-    match (ours, theirs.metadata()) {
-        (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
+/// Returns whether this process is in the namespace of an open file. Joining it again is pointless: setns(2)
+/// to the own user namespace fails (`EINVAL`), and to another own namespace it needs privileges.
+#[must_use]
+pub fn is_own_namespace(theirs: &OwnedFd, kind: NsKind) -> bool {
+    let ours = namespace_of("self", kind);
+    match (ours.and_then(|ours| Ok(fstat(ours)?)), fstat(theirs)) {
+        (Ok(ours), Ok(theirs)) => (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino),
         _ => false,
     }
 }

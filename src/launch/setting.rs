@@ -7,7 +7,7 @@ use std::string::String;
 
 use super::encode::EncodeError;
 use super::record::OneLine;
-use crate::deciders::namespace::{NsKind, NsSet};
+use crate::deciders::namespace::NsKind;
 use crate::sys::types::Fd;
 
 /// A setting that cannot work, alone or with the others. `Display` names it, and what to do.
@@ -88,7 +88,7 @@ impl fmt::Display for SettingError {
                 f,
                 "{}: a path below the root directory of the command must be absolute, without '.' and '..', and not \
                  the root itself",
-                Shown(path)
+                OneLine(&path.to_string_lossy())
             ),
             Self::NeedsNamespace { setting, kind } => {
                 write!(f, "{setting} needs a new {kind} namespace: without it, the host would change too")
@@ -106,25 +106,12 @@ impl fmt::Display for SettingError {
                 )
             }
             Self::Map { why } => f.write_str(why),
-            Self::File { doing, path, why } => write!(f, "failed to {doing} {}: {why}", Shown(path)),
+            Self::File { doing, path, why } => {
+                write!(f, "failed to {doing} {}: {why}", OneLine(&path.to_string_lossy()))
+            }
             Self::Message(error) => error.fmt(f),
         }
     }
 }
 
 impl core::error::Error for SettingError {}
-
-/// A path on one line.
-struct Shown<'a>(&'a OsString);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OneLine(&self.0.to_string_lossy()).fmt(f)
-    }
-}
-
-/// Returns the kinds that are in both sets, or in the second one twice.
-pub(super) fn first_twice(created: NsSet, joined: &[NsKind]) -> Option<NsKind> {
-    let mut seen = created;
-    joined.iter().copied().find(|kind| !seen.insert(*kind))
-}

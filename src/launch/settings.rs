@@ -154,16 +154,15 @@ impl Command {
     /// process is root and no groups are set, the supplementary groups are dropped, as with
     /// [`std::process::Command`].
     ///
-    /// The id is set last, right before the exec. With a user id other than 0 the command has no
-    /// capabilities.
+    /// The id is set last, right before the exec. A process that was root loses its capabilities by that.
     pub fn uid(&mut self, uid: u32) -> &mut Self {
-        self.around.uid = Some(uid);
+        self.uid = Some(uid);
         self
     }
 
     /// Sets the group id of the command, in its user namespace: the real, effective and saved one.
     pub fn gid(&mut self, gid: u32) -> &mut Self {
-        self.around.gid = Some(gid);
+        self.gid = Some(gid);
         self
     }
 

@@ -145,10 +145,11 @@ impl fmt::Display for Memory {
     }
 }
 
-/// Returns whether the process shares the memory of the launcher. `root_ids`: the launcher's effective user
-/// and group id, and those for files (setfsuid(2)), are 0.
+/// Returns whether the process shares the memory of the launcher. `runs_code`: it runs code of the caller,
+/// which may change its ids. `root_ids`: the launcher's effective user and group id, and those for files
+/// (setfsuid(2)), are 0.
 #[must_use]
-pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, changes_credentials: bool, root_ids: bool) -> Memory {
+pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, runs_code: bool, root_ids: bool) -> Memory {
     let why = if shape(asked, policy) != Shape::Direct {
         WhyCopied::Stages
     } else if policy.launch.copied_memory {
@@ -159,7 +160,8 @@ pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, changes_credentials: bool,
         WhyCopied::OomScore
     } else if asked.clone_flags().contains(CloneFlags::NEWUSER) {
         WhyCopied::User
-    } else if changes_credentials || policy.credentials != Credentials::Keep && !root_ids {
+    } else if runs_code || policy.launch.changes_ids() || policy.credentials != Credentials::Keep && !root_ids
+    {
         WhyCopied::Ids
     } else {
         return Memory::Shared;

@@ -1,19 +1,19 @@
-//! [`Stdio`]: what the standard input, output and error of a command are. Opens pipes and /dev/null before
-//! the launch: not part of the bootstrap, and in no record.
+//! [`Stdio`]: the choice of a file for the standard input, output or error of a command. Opens pipes and
+//! /dev/null before the launch: not part of the bootstrap, and in no record.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
-use std::os::fd::FromRawFd;
 
-/// What the standard input, output or error of a command is, as [`std::process::Stdio`].
+/// The choice of a file for the standard input, output or error of a command, as with
+/// [`std::process::Stdio`].
 ///
 /// Make one from a file, a socket or the pipe of another command with `Stdio::from`.
 #[derive(Clone, Debug)]
@@ -28,7 +28,10 @@ pub(super) enum Kind {
 }
 
 impl Stdio {
-    /// The command gets that of this process.
+    /// Each stream is the same as that of this process.
+    pub(super) const INHERITED: [Self; 3] = [const { Self::inherit() }; 3];
+
+    /// The command gets the same file as this process.
     #[must_use]
     pub const fn inherit() -> Self {
         Self(Kind::Inherit)
@@ -72,7 +75,7 @@ pub(super) struct Opened {
     pub(super) caller: Option<OwnedFd>,
 }
 
-/// Opens what the command gets as its standard input (`reads`), or as its standard output or error.
+/// Opens the file for the standard input of the command (`reads`), or for its standard output or error.
 ///
 /// # Errors
 /// The error of pipe(2) or open(2).

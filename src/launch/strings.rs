@@ -119,7 +119,7 @@ impl CommandLine {
         let name = self.words.first().ok_or(CommandError::Missing)?.as_bytes().to_owned();
         let mut argv = NulTerminated::default();
         let arg0 = self.arg0.iter().chain(self.words.first()).take(1);
-        // The name is the path to execute, also if the command does not see it.
+        // The name is executed even if the command sees another one.
         if name.contains(&0) {
             return Err(CommandError::NulInArgument);
         }

@@ -47,6 +47,8 @@ pub(super) enum Side {
 pub(super) struct Map {
     pub(super) text: CString,
     pub(super) extents: Vec<Extent>,
+    /// Whether the caller's own id is mapped.
+    pub(super) maps_own: bool,
     /// The tool that writes it, if the caller may not.
     pub(super) tool: Option<CString>,
 }
@@ -115,7 +117,9 @@ pub(super) fn map(mapping: &Mapping, side: Side) -> Result<Map, SettingError> {
         true => Some(find_tool(tool, side)?),
         false => None,
     };
-    Ok(Map { text, extents, tool })
+    let is_own = |extent: &Extent| own.checked_sub(extent.outside).is_some_and(|above| above < extent.count);
+    let maps_own = extents.iter().any(is_own);
+    Ok(Map { text, extents, maps_own, tool })
 }
 
 /// Returns the text of a map that the kernel accepts.
@@ -138,9 +142,11 @@ fn text_of(extents: &[Extent], side: Side) -> Result<CString, SettingError> {
 
 /// A range of subordinate ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Range {
-    first: u32,
-    count: u32,
+pub struct Range {
+    /// The first id.
+    pub first: u32,
+    /// The number of ids.
+    pub count: u32,
 }
 
 /// Returns the caller's subordinate ids: as getsubids(1) reports them, which asks the name services as
@@ -218,7 +224,8 @@ fn ranges_of_file(text: &str, name: Option<&str>, uid: u32) -> Result<Vec<Range>
 ///
 /// The kernel maps each id only once. So an id that is listed twice is mapped once, and the caller's own id,
 /// which is mapped already, is left out. Each remaining part is within one range, as the tool requires.
-fn in_order(ranges: &[Range], own: u32) -> Vec<Extent> {
+#[must_use]
+pub fn in_order(ranges: &[Range], own: u32) -> Vec<Extent> {
     let mut taken: Vec<(u64, u64)> = [(u64::from(own), u64::from(own) + 1)].into();
     let mut inside: u32 = 1;
     let mut lines = Vec::new();
@@ -301,8 +308,7 @@ fn no_range(side: Side) -> SettingError {
     SettingError::Map { why }
 }
 
-/// Returns the path of a mapping tool: the first executable file of this name in an absolute directory of
-/// PATH. A setuid tool from the working directory would be a security risk.
+/// Returns the path of a mapping tool.
 fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
     let missing = || SettingError::Map {
         why: format!(
@@ -312,16 +318,24 @@ fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
         ),
     };
     let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    let found = find_in_path(tool, &path).ok_or_else(missing)?;
+    let found = find_in_path(tool, Some(&path), is_executable).ok_or_else(missing)?;
     CString::new(found.as_os_str().as_bytes()).map_err(|_| missing())
 }
 
-fn find_in_path(tool: &str, path: &OsStr) -> Option<PathBuf> {
-    let folders = env::split_paths(path).filter(|folder| folder.is_absolute());
+/// Returns the first executable file of this name in an absolute directory of `path`. A message can carry
+/// absolute paths only, and a setuid tool from the working directory would be a security risk.
+pub fn find_in_path(
+    tool: &str,
+    path: Option<&OsStr>,
+    is_executable: impl Fn(&Path) -> bool,
+) -> Option<PathBuf> {
+    let folders = env::split_paths(path?).filter(|folder| folder.is_absolute());
     folders.map(|folder| folder.join(tool)).find(|file| is_executable(file))
 }
 
-fn is_executable(file: &Path) -> bool {
+/// Returns whether the file is an executable one, for somebody.
+#[must_use]
+pub fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal as NixSignal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{getpgid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
-use super::handle::{Child, exit_code};
+use super::handle::{Child, exit_code, poll};
 use super::proc_status::set_of;
 use super::query::{open_pidfd, signals_of_child, signals_of_this_thread};
 use super::reaction::{Context, ENDING, Job, Reaction, STOPPING, is_ending, reaction};
@@ -318,15 +318,6 @@ fn nix_set(signals: impl IntoIterator<Item = Signal>) -> SigSet {
 /// Returns a descriptor that becomes readable when the command has ended. `None` before Linux 5.3.
 fn pidfd(child: &Child) -> Option<OwnedFd> {
     open_pidfd(child.pid().0).ok()
-}
-
-/// Waits until a descriptor is ready, the timeout expires, or a signal arrives.
-fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<()> {
-    // SAFETY: one call, which changes only its argument.
-    match unsafe { LinuxSys::new() }.poll(fds, timeout_ms) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
-    }
 }
 
 /// Runs `write` with SIGXFSZ blocked in this thread. A write beyond the limit on file size

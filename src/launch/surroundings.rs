@@ -3,6 +3,8 @@
 //!
 //! `root` and `last` are the scripts that set them. The values are complete before the first process of a
 //! launch exists, so the scripts allocate no memory.
+//!
+//! The user id and the group id are in the policy, whose values the audit rules compare with a run.
 
 use std::ffi::CString;
 use std::sync::Arc;
@@ -24,12 +26,6 @@ pub struct Surroundings {
     /// The supplementary groups.
     #[doc(hidden)]
     pub groups: Option<Vec<u32>>,
-    /// The group id.
-    #[doc(hidden)]
-    pub gid: Option<u32>,
-    /// The user id.
-    #[doc(hidden)]
-    pub uid: Option<u32>,
     /// Code of the caller.
     pub(super) hooks: Vec<CodeOfCaller>,
 }
@@ -178,12 +174,6 @@ impl Surroundings {
         let idle: Arc<dyn Fn() -> SysResult<()> + Send + Sync> = Arc::new(|| Ok(()));
         self.hooks = std::vec![CodeOfCaller(idle); count];
         self
-    }
-
-    /// Returns whether the process changes its ids, or runs code that might. It then must not share the
-    /// memory of the launcher: the change would make that one not dumpable as well.
-    pub(super) fn changes_credentials(&self) -> bool {
-        self.groups.is_some() || self.gid.is_some() || self.uid.is_some() || !self.hooks.is_empty()
     }
 }
 

@@ -41,6 +41,10 @@ pub struct Tail<'a> {
     pub user_namespace: &'a [u8],
     /// The surroundings of the command, if any are set.
     pub around: Option<&'a Surroundings>,
+    /// The group id of the command, if it is not that of the launch.
+    pub gid: Option<u32>,
+    /// The user id of the command, if it is not that of the launch.
+    pub uid: Option<u32>,
     /// The descriptors that the command gets under other numbers.
     pub moves: &'a [Move],
     /// The command's name, as given.
@@ -232,8 +236,8 @@ fn execute<'m, S: Sys>(
 /// had no parent-death signal for a moment.
 fn change<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends) -> Result<bool, Error<'m>> {
     last::place(sys, tail.moves, ends)?;
-    let Some(around) = tail.around else { return Ok(false) };
-    let changed = last::change(sys, around)?;
+    let changed =
+        last::change(sys, tail.around.and_then(|around| around.groups.as_deref()), (tail.gid, tail.uid))?;
     if changed {
         // The change of the ids has cleared it.
         set_kill_child(sys, tail)?;
@@ -340,6 +344,8 @@ impl Tail<'static> {
         descriptors: None,
         user_namespace: b"",
         around: None,
+        gid: None,
+        uid: None,
         moves: &[],
         name: b"a",
         candidates: b"/a\0",

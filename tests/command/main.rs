@@ -1,7 +1,7 @@
 //! `Command` on the real kernel: the manners of `std::process::Command`, maps, joins, descriptors, threads.
 //!
-//! Each test runs as the user who runs the suite. As root, the last test runs the whole suite again as an
-//! ordinary user.
+//! Each test runs with the ids of the suite. If these are root's, one test runs the other tests again, in a
+//! process of an ordinary user.
 
 mod again;
 mod kit;

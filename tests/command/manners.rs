@@ -203,6 +203,16 @@ fn before_start_knows_the_process_and_can_end_the_launch() {
     });
     let seen = stdout(&mut command);
     assert_eq!(receive.recv().unwrap().to_str().unwrap(), seen);
+    // All new namespaces exist by then.
+    for kind in NsKind::ALL {
+        let (send, receive) = std::sync::mpsc::channel();
+        let mut command = sh(&format!("readlink /proc/self/ns/{kind}"));
+        command.unshare([NsKind::User, kind]).before_start(move |starting| {
+            send.send(std::fs::read_link(format!("/proc/{}/ns/{kind}", starting.pid()))?).unwrap();
+            Ok(())
+        });
+        assert_eq!(stdout(&mut command), receive.recv().unwrap().to_str().unwrap(), "{kind}");
+    }
     let mut command = sh("");
     command.before_start(|_| Err(std::io::Error::other("no veth left")));
     let error = command.spawn().unwrap_err();

@@ -55,6 +55,14 @@ fn root_maps_ranges_and_the_command_has_an_id_of_them() {
         return;
     }
     assert_eq!(stdout(&mut command), " 0 100000 10\n 10 200000 5\n12\n3\n3 4");
+    // Without a group of its own the command gets group 0 of the namespace, not the caller's.
+    let mut without = sh("id -u; id -g");
+    without.unshare([NsKind::User]).uid_map([range(0, 100_000, 20)]).gid_map([range(0, 100_000, 20)]).uid(12);
+    assert_eq!(stdout(&mut without), "12\n0");
+    // The host's root would run under an id that is not mapped.
+    let mut kept = sh("");
+    let error = kept.unshare([NsKind::User]).uid_map([range(1000, 100_000, 1)]).spawn().unwrap_err();
+    assert_eq!(error, LaunchError::Setting(SettingError::NotMapped { noun: "user", id: 0 }));
     let error = command.uid(15).spawn().unwrap_err();
     assert_eq!(error, LaunchError::Setting(SettingError::NotMapped { noun: "user", id: 15 }));
     let error = command.uid(12).gid(10).spawn().unwrap_err();

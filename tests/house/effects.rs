@@ -119,11 +119,6 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place { path: "src/launch/mounts.rs", uses: &["std::fs"], why: "whether the sources of mounts exist" },
     Place {
-        path: "src/launch/join.rs",
-        uses: &["std::fs"],
-        why: "opens the namespaces of a process to join",
-    },
-    Place {
         path: "src/launch/build.rs",
         uses: &["libc"],
         why: "the number of one errno; its effects are in the files that it calls",

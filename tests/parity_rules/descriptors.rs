@@ -439,26 +439,26 @@ fn receive_of_a_byte_without_a_descriptor<S: Sys>(sys: &mut S) -> RuleResult {
 }
 
 fn dup3_closes_the_previous_file<S: Sys>(sys: &mut S) -> RuleResult {
-    let (one, other) = sys.socketpair().unwrap();
-    let (read, write) = sys.pipe2().unwrap();
-    sys.dup3(write, other).unwrap();
-    let end = sys.read(one, &mut [0; 4]).unwrap();
-    sys.write(other, b"x").unwrap();
-    let through = sys.read(read, &mut [0; 4]).unwrap();
-    let same = errno_name(sys.dup3(write, write));
-    let (closed, beyond) = (errno_name(sys.dup3(Fd(900), other)), errno_name(sys.dup3(write, Fd(-1))));
-    Ok(format!("{end} {through} {same} {closed} {beyond}"))
+    closes_the_previous_file(sys, S::dup3)
 }
 
 fn dup_to_gives_a_number_and_no_close_on_exec<S: Sys>(sys: &mut S) -> RuleResult {
+    closes_the_previous_file(sys, S::dup_to)
+}
+
+fn closes_the_previous_file<S: Sys>(
+    sys: &mut S,
+    duplicate: fn(&mut S, Fd, Fd) -> SysResult<()>,
+) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     let (read, write) = sys.pipe2().unwrap();
-    sys.dup_to(write, other).unwrap();
+    duplicate(sys, write, other).unwrap();
     let end = sys.read(one, &mut [0; 4]).unwrap();
     sys.write(other, b"x").unwrap();
     let through = sys.read(read, &mut [0; 4]).unwrap();
-    let same = errno_name(sys.dup_to(write, write));
-    let (closed, beyond) = (errno_name(sys.dup_to(Fd(900), other)), errno_name(sys.dup_to(write, Fd(-1))));
+    let same = errno_name(duplicate(sys, write, write));
+    let closed = errno_name(duplicate(sys, Fd(900), other));
+    let beyond = errno_name(duplicate(sys, write, Fd(-1)));
     Ok(format!("{end} {through} {same} {closed} {beyond}"))
 }
 

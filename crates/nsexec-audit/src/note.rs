@@ -73,18 +73,19 @@ impl core::error::Error for NoteError {}
 pub fn write(launch: &Prepared, values: Values) -> String {
     let whole = |text: &NulTerminated| strings(text).map(Bytes::from).collect();
     let CommandStrings { name: _, argv, envp, candidates } = &launch.texts;
-    let around = launch.around.clone().unwrap_or_default();
+    let around = &launch.around;
     let set = Set {
         root: around.root.clone(),
         directory: around.directory.clone(),
         groups: around.groups.clone(),
-        gid: around.gid,
-        uid: around.uid,
         hooks: around.hooks(),
         moves: launch.moves.clone(),
     };
     let note = Note {
-        version: if set == Set::default() { WITHOUT_SURROUNDINGS } else { NOTE_VERSION },
+        version: match set == Set::default() && !launch.policy.launch.changes_ids() {
+            true => WITHOUT_SURROUNDINGS,
+            false => NOTE_VERSION,
+        },
         set,
         message: Bytes(launch.message.clone()),
         policy: launch.policy,
@@ -126,10 +127,8 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
         candidates: joined(&note.candidates)?,
     };
     let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, set, .. } = note;
-    let is_set = set != Set { moves: set.moves.clone(), ..Set::default() };
     let mut around = Surroundings::default().with_idle_hooks(set.hooks);
-    (around.root, around.directory) = (set.root, set.directory);
-    (around.groups, around.gid, around.uid) = (set.groups, set.gid, set.uid);
+    (around.root, around.directory, around.groups) = (set.root, set.directory, set.groups);
     Ok(Prepared {
         message: message.0,
         asked,
@@ -140,7 +139,7 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
         timeout: None,
         timer,
         named,
-        around: is_set.then_some(around),
+        around,
         moves: set.moves,
         owned: Vec::new(),
         marked_copy,
@@ -177,10 +176,6 @@ struct Set {
     directory: Option<Directory>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<u32>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    gid: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    uid: Option<u32>,
     #[serde(default, skip_serializing_if = "is_zero")]
     hooks: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -256,8 +251,9 @@ mod tests {
         let mut around = Surroundings::default().with_idle_hooks(2);
         around.directory = Some(Directory { path: c"/srv".into(), confined: true });
         around.root = Some(Root::default());
-        (around.groups, around.gid, around.uid) = (Some(std::vec![4, 20]), Some(7), Some(1000));
-        before.around = Some(around);
+        around.groups = Some(std::vec![4, 20]);
+        before.around = around;
+        (before.policy.launch.gid, before.policy.launch.uid) = (Some(7), Some(1000));
         before.moves.push(Move { fd: Fd(9), number: Fd(1) });
         let text = write(&before, Values::Whole);
         let after = read(&text).unwrap();
@@ -265,6 +261,9 @@ mod tests {
         // Older programs would ignore the surroundings, so the note has a version that they refuse.
         assert!(text.starts_with("{\"version\":2,"), "{text}");
         assert!(write(&prepared(), Values::Whole).starts_with("{\"version\":1,"));
+        let mut ids_alone = prepared();
+        ids_alone.policy.launch.uid = Some(1000);
+        assert!(write(&ids_alone, Values::Whole).starts_with("{\"version\":2,"));
     }
 
     #[test]

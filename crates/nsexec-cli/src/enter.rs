@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::unistd::geteuid;
 use nsexec::bootstrap::Dialect;
-use nsexec::launch::Descriptors;
+use nsexec::launch::{Descriptors, is_own_namespace};
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::policy::{LogForm, Policy, Session, Setgroups};
 
@@ -16,7 +16,7 @@ use super::hand_over::{self, HandOver};
 use super::request::{Request, credentials};
 use super::run::{self, Job};
 use super::sealed;
-use super::target::{Process, is_ours};
+use super::target::Process;
 use super::values::{KIND_NAMES, flag_of};
 
 /// Joins the namespaces that the flags name, and runs the command. Returns the command's exit status.
@@ -39,7 +39,7 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
             continue;
         }
         match process.namespace(kind)? {
-            Some(theirs) if is_ours(&theirs, kind) => {}
+            Some(theirs) if is_own_namespace(&theirs, kind) => {}
             Some(theirs) => joins.push((kind, theirs)),
             // `--all` skips a kind that the kernel does not have.
             None if !named.contains(kind) => {}

@@ -2,23 +2,13 @@
 //!
 //! [`Facts::gather`] reads them; the parsers are pure.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::unistd::{getegid, geteuid, getuid};
-use nsexec::launch::own_status;
+pub(crate) use nsexec::launch::Range as SubRange;
+use nsexec::launch::{find_in_path, is_executable, own_status};
 use nsexec::namespace::{NsKind, NsSet};
-
-/// Subordinate ids of a user: one line of /etc/subuid or /etc/subgid.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SubRange {
-    /// The first id.
-    pub(crate) first: u32,
-    /// The number of ids.
-    pub(crate) count: u32,
-}
 
 /// The caller's ids and tools, and the kernel's namespaces.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,20 +112,11 @@ fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
     text.lines().filter_map(range).collect()
 }
 
-/// Returns the first executable file of this name in an absolute directory of `path`. A message can carry
-/// absolute paths only, and a setuid tool from the working directory would be a security risk.
-fn find_in_path(tool: &str, path: Option<&OsStr>, is_executable: impl Fn(&Path) -> bool) -> Option<PathBuf> {
-    let folders = std::env::split_paths(path?).filter(|folder| folder.is_absolute());
-    folders.map(|folder| folder.join(tool)).find(|file| is_executable(file))
-}
-
-pub(crate) fn is_executable(file: &Path) -> bool {
-    fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::path::Path;
 
     #[test]
     fn ranges_are_found_by_name_and_by_number() {

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fmt::Write;
 
 use nsexec::idmap::{EXTENTS_MAX, Extent, IdMap, IdMapReason, MAP_TEXT_MAX, Side};
+use nsexec::launch::in_order;
 
 use super::facts::SubRange;
 use super::failure::Failure;
@@ -137,7 +138,8 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
                 lines.push(own(&source));
                 let before = lines.len();
                 lines.extend(
-                    subordinate_lines(ids.ranges, ids.own)
+                    in_order(ids.ranges, ids.own)
+                        .into_iter()
                         .map(|extent| Line { extent, source: source.clone() }),
                 );
                 if lines.len() == before {
@@ -155,36 +157,6 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
     Ok(lines)
 }
 
-/// Returns lines that map the ranges one after the other, from inside id 1 on. Ids beyond the last one are
-/// cut off.
-///
-/// The kernel maps each id only once. So an id that the file lists twice is mapped once, and the caller's own
-/// id, which is mapped already, is left out. Each remaining part is within one range, as the tool requires.
-fn subordinate_lines(ranges: &[SubRange], own: u32) -> impl Iterator<Item = Extent> {
-    let mut taken = vec![(u64::from(own), u64::from(own) + 1)];
-    let mut inside: u32 = 1;
-    let mut lines = Vec::new();
-    for range in ranges {
-        let end = (u64::from(range.first) + u64::from(range.count)).min(u64::from(u32::MAX));
-        let whole = (u64::from(range.first), end);
-        let parts = taken.iter().fold(vec![whole], |parts, cut| {
-            // The parts before and after the cut.
-            let around = |(from, to): (u64, u64)| [(from, to.min(cut.0)), (from.max(cut.1), to)];
-            parts.into_iter().flat_map(around).filter(|(from, to)| from < to).collect()
-        });
-        taken.push(whole);
-        for (from, to) in parts {
-            let (Ok(outside), Ok(count)) = (u32::try_from(from), u32::try_from(to - from)) else { continue };
-            let count = count.min(u32::MAX - inside);
-            if count > 0 {
-                lines.push(Extent { inside, outside, count });
-                inside += count;
-            }
-        }
-    }
-    lines.into_iter()
-}
-
 fn overlap(noun: &str, lines: &[Line], numbers: [usize; 2], side: Side) -> Failure {
     let [first, second] = numbers.map(|number| lines.get(number - 1).map_or("", |line| line.source.as_str()));
     let side = match side {
@@ -200,7 +172,7 @@ mod tests {
 
     fn auto(own: u32, ranges: &[(u32, u32)]) -> String {
         let ranges: Vec<_> = ranges.iter().map(|&(first, count)| SubRange { first, count }).collect();
-        let lines: Vec<String> = subordinate_lines(&ranges, own).map(|line| line.to_string()).collect();
+        let lines: Vec<String> = in_order(&ranges, own).iter().map(Extent::to_string).collect();
         lines.join("; ")
     }
 

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 use nsexec::launch::causes::open_files_limit;
-use nsexec::launch::{StatusText, open_pidfd, own_status, pid_in_proc};
+use nsexec::launch::{StatusText, is_own_namespace, open_pidfd, own_status, pid_in_proc};
 use nsexec::namespace::NsKind;
 
 use super::failure::Failure;
@@ -126,7 +126,7 @@ impl Process {
     /// if unknown.
     pub(crate) fn is_less_privileged(&self) -> bool {
         let other_user = match self.namespace(NsKind::User) {
-            Ok(Some(theirs)) => !is_ours(&theirs, NsKind::User),
+            Ok(Some(theirs)) => !is_own_namespace(&theirs, NsKind::User),
             Ok(None) => false,
             Err(_) => true,
         };
@@ -168,17 +168,6 @@ fn is_less(theirs: &StatusText, ours: &StatusText) -> Option<bool> {
 fn lives(stat: &str) -> bool {
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     state.is_some_and(|state| !matches!(state, 'Z' | 'X' | 'x'))
-}
-
-/// Returns whether this process is already in the namespace. Joining it again is pointless: setns(2) to the
-/// own user namespace fails (`EINVAL`), and to another own namespace it needs privileges.
-pub(crate) fn is_ours(theirs: &OwnedFd, kind: NsKind) -> bool {
-    let path = format!("/proc/self/ns/{}", kind.proc_name());
-    let ours = open(Path::new(&path), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-    match (ours.and_then(fstat), fstat(theirs)) {
-        (Ok(ours), Ok(theirs)) => (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino),
-        _ => false,
-    }
 }
 
 /// Returns our pid in /proc; `None` if /proc does not show us, or is not mounted.

@@ -12,7 +12,10 @@ pub const NOT_SHOWN: &[(&str, &str)] = &[
     ("events asked of a negative descriptor, which the kernel skips", "none"),
     ("trampoline of a handler without SA_RESTORER, which the kernel does not read", "0"),
     ("bytes between the entries of a directory, which mean nothing", "0"),
-    ("code of the caller before the exec (`run_hook`), which is no system call", "no line"),
+    (
+        "that the process runs code of the caller (`run_hook`): strace shows only the calls of this code",
+        "no line",
+    ),
 ];
 
 /// The longest name that PR_SET_NAME accepts, in bytes.
@@ -24,11 +27,14 @@ const SA_RESTORER: u64 = 0x0400_0000;
 #[must_use]
 pub fn as_shown(run: &Run) -> Run {
     let mut run = run.clone();
-    for section in &mut run.sections {
-        section.lines.retain(|line| !matches!(line.call, Call::RunHook { .. }));
-    }
+    run.sections.iter_mut().for_each(|section| section.lines.retain(is_system_call));
     run.sections.iter_mut().flat_map(|section| &mut section.lines).for_each(leave_out);
     run
+}
+
+/// Returns whether strace shows a line at all. It does not show that the process runs code of the caller.
+pub(super) fn is_system_call(line: &Line) -> bool {
+    !matches!(line.call, Call::RunHook { .. })
 }
 
 fn leave_out(line: &mut Line) {

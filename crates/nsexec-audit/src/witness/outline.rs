@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+use super::not_shown::is_system_call;
 use super::{
     WitnessError, end_of, is_interrupted, is_left_out, lines_between_marks, parse_line, parts, resumed, words,
 };
 use crate::diff::CONTEXT;
 use crate::diff::Difference;
-use crate::record::{Call, Line, Reply};
+use crate::record::Reply;
 use crate::sections::children_of;
 use crate::transcript::{End, Role, Run};
 use nsexec::sys::types::Signal;
@@ -95,9 +96,7 @@ impl fmt::Display for OutlineCall {
 #[must_use]
 pub fn of_run(run: &Run) -> Vec<Outline> {
     let of = |section: &crate::Section| {
-        // Code of the caller is no system call.
-        let is_call = |line: &&Line| !matches!(line.call, Call::RunHook { .. });
-        let seen = section.lines.iter().filter(|line| line.reply != Reply::Child).filter(is_call);
+        let seen = section.lines.iter().filter(|line| line.reply != Reply::Child && is_system_call(line));
         let calls = seen.filter_map(|line| OutlineCall::of(&line.to_string())).collect();
         Outline { role: section.role, calls, killed: section.end == End::Signaled(Signal::KILL) }
     };

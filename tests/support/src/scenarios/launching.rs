@@ -32,7 +32,7 @@ const MOVES: &[Move] = &[Move { fd: Fd(20), number: Fd(1) }, Move { fd: Fd(21), 
 
 /// Returns the surroundings of the command, if the policy gives it an id of its own.
 fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
-    policy.launch.uid.map(|uid| {
+    policy.launch.uid.map(|_| {
         let mut around = Surroundings::default().with_idle_hooks(1);
         around.directory =
             Some(Directory { path: c"/srv".into(), confined: policy.launch.propagation.is_some() });
@@ -40,8 +40,6 @@ fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
             around.root = Some(root());
         }
         around.groups = Some(vec![4, 20]);
-        around.gid = policy.launch.gid;
-        around.uid = Some(uid);
         around
     })
 }
@@ -180,6 +178,8 @@ pub fn start_and_tell(
 fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<ArgPtr<'a>>; 2]) -> Tail<'a> {
     Tail {
         around: None,
+        gid: policy.launch.gid,
+        uid: policy.launch.uid,
         moves: &[],
         propagation: policy.launch.propagation,
         mount_proc: policy.launch.mount_proc,
