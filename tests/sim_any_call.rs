@@ -75,7 +75,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
     let set = SignalSet(dice.roll(u64::MAX));
     let mut buffer = [0; 300];
     let len = dice.roll(300) as usize;
-    match dice.roll(45) {
+    match dice.roll(49) {
         0..=3 => ignore(sys.openat(
             if dice.roll(3) == 0 { fd } else { Fd::CWD },
             path,
@@ -123,7 +123,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
             (dice.roll(2) == 0).then(SharedStart::simulated),
             None,
         )),
-        41..=44 => any_tree_call(sys, dice, fd),
+        44..=47 => any_tree_call(sys, dice, fd),
         _ => ignore(sys.mount(Mount::Proc)),
     }
 }
