@@ -139,6 +139,8 @@ pub use query::{
 #[doc(hidden)]
 pub use record::Collector;
 pub use record::Record;
+#[doc(hidden)]
+pub use root::{DEVICES, SCAFFOLD};
 pub use script::{ChildSignals, Ended, FailureKind, Step};
 pub use sealed::{SealedCopyError, run_from_sealed_copy};
 pub use setting::SettingError;

@@ -225,18 +225,30 @@ impl Command {
         place
     }
 
-    /// Checks the settings for the root directory. `joins`: the mount namespace is joined, so the sources are
-    /// files there.
+    /// Checks the settings for the root directory. `joins`: the mount namespace is joined.
     pub(super) fn check_root(&self, joins: bool) -> Result<(), SettingError> {
         let Some(root) = &self.around.root else { return Ok(()) };
         if !joins && !self.created.contains(NsKind::Mnt) {
             return Err(SettingError::NeedsNamespace { setting: "a mount", kind: NsKind::Mnt });
         }
-        let pivots = !matches!(root.base, Base::Present) && !root.by_chroot;
-        if pivots && !joins && matches!(self.propagation, None | Some(Propagation::Shared)) {
+        if joins {
+            let of_caller = root
+                .mounts
+                .iter()
+                .any(|step| matches!(step, MountStep::Bind { .. } | MountStep::Devices { .. }));
+            if of_caller || !matches!(root.base, Base::Present) {
+                return Err(SettingError::Conflict {
+                    settings: ["a file of the caller in the command's tree", "a join of a mount namespace"],
+                    why: "the path would be looked up in that namespace, whose processes could let it lead anywhere",
+                });
+            }
+            return Ok(());
+        }
+        let is_new = !matches!(root.base, Base::Present);
+        if is_new && matches!(self.propagation, None | Some(Propagation::Shared)) {
             return Err(SettingError::Conflict {
                 settings: ["root", "propagation"],
-                why: "pivot_root(2) refuses a root directory whose mount events propagate to the host: set Slave or \
+                why: "the mount of the root directory would reach the host, and pivot_root(2) refuses it: set Slave or \
                       Private",
             });
         }
@@ -246,9 +258,6 @@ impl Command {
                 setting: "bind",
                 why: format!("more than {BINDS_MAX} mounts"),
             });
-        }
-        if joins {
-            return Ok(());
         }
         if let Base::Directory { path, .. } = &root.base {
             let path = Path::new(OsStr::from_bytes(path.to_bytes()));

@@ -19,11 +19,11 @@ pub(super) const BINDS_MAX: usize = 256;
 
 /// The directory over which a new root directory is mounted that has no place of its own. The mount is in the
 /// mount namespace of the command only.
-const SCAFFOLD: &CStr = c"/tmp";
+pub const SCAFFOLD: &CStr = c"/tmp";
 
 /// The device files of a minimal /dev: those that a program can expect everywhere (OCI runtime specification,
 /// "Default Devices").
-const DEVICES: [(&CStr, &CStr); 6] = [
+pub const DEVICES: [(&CStr, &CStr); 6] = [
     (c"/dev/null", c"null"),
     (c"/dev/zero", c"zero"),
     (c"/dev/full", c"full"),

@@ -215,6 +215,12 @@ fn settings_that_cannot_work_are_found_before_any_process() {
     assert!(text.contains("needs a new mnt namespace"), "{text}");
     let text = refused(sh("").unshare(KINDS).root("/").propagation(Some(Propagation::Shared)));
     assert!(text.contains("pivot_root(2)"), "{text}");
+    let mut chroot = sh("");
+    chroot.unshare(KINDS).root_empty().chroot_in_place_of_pivot();
+    assert!(refused(chroot.propagation(None)).contains("would reach the host"));
+    let mut joining = sh("");
+    joining.join(NsKind::Mnt, "/proc/self/ns/mnt").bind("/usr", "/mnt");
+    assert!(refused(&mut joining).contains("would be looked up in that namespace"));
     let mut command = sh("");
     command.unshare(KINDS);
     for number in 0..300 {

@@ -73,14 +73,7 @@ impl core::error::Error for NoteError {}
 pub fn write(launch: &Prepared, values: Values) -> String {
     let whole = |text: &NulTerminated| strings(text).map(Bytes::from).collect();
     let CommandStrings { name: _, argv, envp, candidates } = &launch.texts;
-    let around = &launch.around;
-    let set = Set {
-        root: around.root.clone(),
-        directory: around.directory.clone(),
-        groups: around.groups.clone(),
-        hooks: around.hooks(),
-        moves: launch.moves.clone(),
-    };
+    let set = Set::of(launch);
     let note = Note {
         version: match set == Set::default() && !launch.policy.launch.changes_ids() {
             true => WITHOUT_SURROUNDINGS,
@@ -180,6 +173,25 @@ struct Set {
     hooks: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     moves: Vec<Move>,
+}
+
+impl Set {
+    fn of(launch: &Prepared) -> Self {
+        let around = &launch.around;
+        Self {
+            root: around.root.clone(),
+            directory: around.directory.clone(),
+            groups: around.groups.clone(),
+            hooks: around.hooks(),
+            moves: launch.moves.clone(),
+        }
+    }
+}
+
+/// Returns the surroundings of the command as JSON, or `None` if none are set.
+pub(crate) fn surroundings(launch: &Prepared) -> Option<String> {
+    let set = Set::of(launch);
+    (set != Set::default()).then(|| serde_json::to_string(&set).unwrap_or_default())
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

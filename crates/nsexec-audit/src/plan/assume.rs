@@ -1,6 +1,6 @@
 //! The assumptions of a plan about the machine, including every value that a command-line option can set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -203,6 +203,8 @@ pub struct Assumptions {
     pub command: Option<Vec<u8>>,
     /// The files at which the search is refused. Not part of the hash either.
     pub refused: BTreeMap<Vec<u8>, Refused>,
+    /// The sources of mounts that are files. The others are directories. Not part of the hash either.
+    pub files: BTreeSet<Vec<u8>>,
 }
 
 impl Assumptions {
@@ -233,6 +235,7 @@ impl Assumptions {
             sealed: true,
             command: None,
             refused: BTreeMap::new(),
+            files: BTreeSet::new(),
         }
     }
 

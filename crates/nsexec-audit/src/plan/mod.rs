@@ -19,6 +19,7 @@ pub use assume::{Assumptions, JoinedUser, Kernel, Owner, Refused, WrongPath};
 use runc::{Launch, Manner, MountNumbers};
 
 use super::normalise::INTERRUPT;
+use super::note;
 use super::rules::{self, Facts, Finding, message_note};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
@@ -30,7 +31,7 @@ use nsexec::launch::encode::{EncodeError, encode, encoded_len};
 use nsexec::launch::script::Launched;
 use nsexec::launch::shape::{Memory, Shape};
 use nsexec::launch::shared::Stack;
-use nsexec::launch::{Collector, Prepared};
+use nsexec::launch::{Base, Collector, DEVICES, MountStep, Prepared, Root, SCAFFOLD};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
 use nsexec::policy::Policy;
@@ -69,9 +70,9 @@ pub struct Plan {
     /// The shape of the start, and the reason for it, in words. It follows from what is hashed, and is not
     /// hashed itself.
     pub shape: String,
-    /// SHA-256 over the message, the dialect, the policy, the assumptions, and the command's arguments or the
-    /// runtime's manner. The input is normalised, so the hash is the same on every machine. The environment,
-    /// and what a search of PATH finds, are not part of it.
+    /// SHA-256 over the message, the dialect, the policy, the assumptions, and the command's arguments and
+    /// surroundings or the runtime's manner. The input is normalised, so the hash is the same on every
+    /// machine. The environment, and what a search of PATH finds, are not part of it.
     pub hash: String,
     /// The findings of the rules.
     pub findings: Vec<Finding>,
@@ -236,12 +237,16 @@ fn hash(
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Returns the command's arguments for the hash: their number, and each with its NUL.
+/// Returns the command's arguments and surroundings for the hash: their number, and each with its NUL.
 fn words(prepared: &Prepared) -> Vec<u8> {
     let mut words = format!("command: {} words\n", prepared.argv().count()).into_bytes();
     for word in prepared.argv() {
         words.extend(word);
         words.push(0);
+    }
+    if let Some(set) = note::surroundings(prepared) {
+        words.extend(b"surroundings: ");
+        words.extend(set.into_bytes());
     }
     words
 }
@@ -379,8 +384,39 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     }
 }
 
+/// Creates the files of the caller that become a part of the command's root directory.
+fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
+    let base = match &root.base {
+        Base::Present | Base::Memory => None,
+        Base::Directory { path, .. } => Some(path),
+        // Its directories are in the options only.
+        Base::Overlay { .. } => None,
+    };
+    let binds = root.mounts.iter().filter_map(|step| match step {
+        MountStep::Bind { source, .. } => Some(source),
+        _ => None,
+    });
+    for source in base.into_iter().chain(binds) {
+        // As for a path to join, one that is not UTF-8 does not exist on the simulated machine.
+        let Ok(path) = source.to_str() else { continue };
+        match assumptions.files.contains(source.to_bytes()) {
+            true => sim.file(path, Extra::Regular(Rc::from(&b""[..]))),
+            false => sim.file(path, Extra::Directory),
+        }
+    }
+    if let Ok(path) = SCAFFOLD.to_str() {
+        sim.file(path, Extra::Directory);
+    }
+    for path in DEVICES.iter().filter_map(|(path, _)| path.to_str().ok()) {
+        sim.file(path, Extra::Regular(Rc::from(&b""[..])));
+    }
+}
+
 /// Sets up the launcher. Returns the descriptor that interrupts the launch.
 fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -> Option<Fd> {
+    if let Some(root) = &prepared.around.root {
+        sources(sim, root, assumptions);
+    }
     search(sim, prepared, assumptions);
     sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
     sim.block(assumptions.blocked);
@@ -458,6 +494,7 @@ mod tests {
     use nsexec::namespace::paths::NsPaths;
     use nsexec::policy::{Credentials, Policy, Session, Setgroups};
     use nsexec::sys::types::CloneFlags;
+    use std::os::unix::fs::MetadataExt;
 
     fn prepared(flags: CloneFlags) -> Start {
         prepared_with(flags, Policy::runc(&Dialect::V1_2))
@@ -746,6 +783,28 @@ mod tests {
         ] {
             assert!(search(&[("/bin/true", why)], None).starts_with(&format!("-1 {errno}")), "{why:?}");
         }
+    }
+
+    #[test]
+    fn root_directory_is_planned() {
+        let mut command = nsexec::launch::Command::new("/bin/tool");
+        command.unshare([NsKind::User, NsKind::Mnt, NsKind::Pid]).map_root();
+        command.root_empty().bind_read_only("/usr", "/usr").proc("/proc").dev("/dev").current_dir("/usr");
+        command.bind_read_only("/etc/passwd", "/bin/tool");
+        let start = |command: &nsexec::launch::Command| {
+            Start::Launcher(command.launcher().unwrap().prepare().unwrap())
+        };
+        // The map is that of the user who runs the test.
+        let caller = match std::fs::metadata("/proc/self").unwrap().uid() {
+            0 => Assumptions::root(),
+            uid => Assumptions::ordinary(uid),
+        };
+        let with_file = Assumptions { files: [b"/etc/passwd".to_vec()].into(), ..caller };
+        let planned = plan(&start(&command), &with_file).unwrap();
+        assert!(planned.succeeds, "{:?}", planned.log);
+        assert_eq!(answer(&planned, "pivot_root"), "0");
+        let other = plan(&start(command.tmpfs("/tmp")), &with_file).unwrap();
+        assert_ne!(planned.hash, other.hash);
     }
 
     #[test]
