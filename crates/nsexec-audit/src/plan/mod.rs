@@ -4,6 +4,7 @@
 //! [`SimSys`](crate::sim::SimSys), whose recorded calls are the plan.
 
 mod assume;
+mod launcher;
 pub mod runc;
 
 use std::ffi::CString;
@@ -23,15 +24,13 @@ use super::note;
 use super::rules::{self, Facts, Finding, message_note};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
-use crate::record::{AnySys, Call, Line, Reply};
-use crate::sim::{Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User};
+use crate::record::{Call, Line, Reply};
+use crate::sim::{Container, Extra, Oldest, Program, Report, Settings, Sim, User};
 use nsexec::bootstrap::{Bootstrap, HEADER_LEN, decode};
 use nsexec::idmap::{Extent, IdMap};
+use nsexec::launch::Prepared;
 use nsexec::launch::encode::{EncodeError, encode, encoded_len};
-use nsexec::launch::script::Launched;
-use nsexec::launch::shape::{Memory, Shape};
-use nsexec::launch::shared::Stack;
-use nsexec::launch::{Base, Collector, DEVICES, MountStep, Prepared, Root, SCAFFOLD};
+use nsexec::launch::shape::Shape;
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
 use nsexec::policy::Policy;
@@ -137,7 +136,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
 
     let mut sim = machine(&bootstrap, assumptions);
     let interrupt = match start {
-        Start::Launcher(prepared) => our_launcher(&mut sim, prepared, assumptions),
+        Start::Launcher(prepared) => launcher::set_up(&mut sim, prepared, assumptions),
         Start::Runc { message, manner, policy } => {
             let (level, mount_numbers) = (Level::Warning, MountNumbers::Kept);
             let (manner, policy, message) = (*manner, *policy, message.clone());
@@ -357,100 +356,6 @@ fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds
         sim.deny_setgroups(pid);
     }
     pid
-}
-
-/// Creates the files that the search for the command meets.
-fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
-    for (path, refused) in &assumptions.refused {
-        let Ok(path) = core::str::from_utf8(path) else { continue };
-        match refused {
-            Refused::NotExecutable => sim.file(path, Extra::Forbidden),
-            Refused::Hidden => sim.file(path, Extra::Hidden),
-            Refused::NotPermitted => sim.file(path, Extra::NotPermitted),
-            Refused::BelowFile => sim.file(above(path), Extra::Regular(Rc::from(&b""[..]))),
-        }
-    }
-    let first = || prepared.candidates().find(|path| !assumptions.refused.contains_key(*path));
-    let found = assumptions.command.as_deref().or_else(first);
-    for path in prepared.candidates().filter(|path| path.starts_with(b"/proc/") && Some(*path) != found) {
-        // The path may name a pid that a simulated process has, as for a path to join.
-        let Ok(path) = core::str::from_utf8(path) else { continue };
-        if !assumptions.refused.contains_key(path.as_bytes()) {
-            sim.file(path, Extra::Missing);
-        }
-    }
-    if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
-        sim.program(path, Program::ends(Ended::Stay));
-    }
-}
-
-/// Creates the files of the caller that become a part of the command's root directory.
-fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
-    let base = match &root.base {
-        Base::Present | Base::Memory => None,
-        Base::Directory { path, .. } => Some(path),
-        // Its directories are in the options only.
-        Base::Overlay { .. } => None,
-    };
-    let binds = root.mounts.iter().filter_map(|step| match step {
-        MountStep::Bind { source, .. } => Some(source),
-        _ => None,
-    });
-    for source in base.into_iter().chain(binds) {
-        // As for a path to join, one that is not UTF-8 does not exist on the simulated machine.
-        let Ok(path) = source.to_str() else { continue };
-        match assumptions.files.contains(source.to_bytes()) {
-            true => sim.file(path, Extra::Regular(Rc::from(&b""[..]))),
-            false => sim.file(path, Extra::Directory),
-        }
-    }
-    if let Ok(path) = SCAFFOLD.to_str() {
-        sim.file(path, Extra::Directory);
-    }
-    for path in DEVICES.iter().filter_map(|(path, _)| path.to_str().ok()) {
-        sim.file(path, Extra::Regular(Rc::from(&b""[..])));
-    }
-}
-
-/// Sets up the launcher. Returns the descriptor that interrupts the launch.
-fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -> Option<Fd> {
-    if let Some(root) = &prepared.around.root {
-        sources(sim, root, assumptions);
-    }
-    search(sim, prepared, assumptions);
-    sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
-    sim.block(assumptions.blocked);
-    let mut prepared = prepared.clone();
-    let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
-    for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
-        // The file does not matter. It is created before the pipe, which would get the number.
-        sim.duplicate(Fd(0), *fd);
-    }
-    if prepared.is_interruptible() {
-        // No interrupt occurs in a plan: the pipe is never written to.
-        let (interrupt, _) = sim.pipe(false);
-        prepared = prepared.interrupted_through(interrupt);
-    }
-    if prepared.timeout().is_some() {
-        // No time passes in a plan.
-        let (timer, _) = sim.pipe(false);
-        prepared = prepared.timed_through(timer);
-    }
-    let interrupt = prepared.interrupt();
-    let root_ids = assumptions.has_root_ids();
-    let prepared = Rc::new(prepared);
-    sim.launcher(move |sys| {
-        let simulated = Stack::simulated();
-        let stack = (prepared.memory(root_ids) == Memory::Shared).then_some(&simulated);
-        let mut memory = vec![0; prepared.message().len()];
-        match prepared.run(&mut AnySys(sys), &mut memory, stack, &mut Collector::default()) {
-            // The launcher waits for the command.
-            Launched::Started { .. } => Ended::Stay,
-            Launched::Failed(_) => Ended::Exit(1),
-            Launched::Exit(status) => Ended::Exit(status),
-        }
-    });
-    interrupt
 }
 
 /// Returns the simulated processes as a run. The launcher's end is not planned: it continues with its own

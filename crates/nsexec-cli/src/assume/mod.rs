@@ -2,7 +2,7 @@
 
 pub(crate) mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -56,6 +56,7 @@ pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
         sealed: true,
         command: None,
         refused: BTreeMap::new(),
+        files: BTreeSet::new(),
     }
 }
 

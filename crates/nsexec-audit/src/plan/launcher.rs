@@ -1,0 +1,109 @@
+//! Our own launcher on a simulated machine, with the files that a launch meets there.
+
+use std::rc::Rc;
+use std::vec;
+use std::vec::Vec;
+
+use super::above;
+use super::assume::{Assumptions, Refused};
+use crate::record::AnySys;
+use crate::sim::{Ended, Extra, LauncherFile, Program, Sim};
+use nsexec::launch::script::Launched;
+use nsexec::launch::shape::Memory;
+use nsexec::launch::shared::Stack;
+use nsexec::launch::{Base, Collector, DEVICES, MountStep, Prepared, Root, SCAFFOLD};
+use nsexec::sys::types::Fd;
+
+/// Creates the files that the search for the command meets.
+fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
+    for (path, refused) in &assumptions.refused {
+        let Ok(path) = core::str::from_utf8(path) else { continue };
+        match refused {
+            Refused::NotExecutable => sim.file(path, Extra::Forbidden),
+            Refused::Hidden => sim.file(path, Extra::Hidden),
+            Refused::NotPermitted => sim.file(path, Extra::NotPermitted),
+            Refused::BelowFile => sim.file(above(path), Extra::Regular(Rc::from(&b""[..]))),
+        }
+    }
+    let first = || prepared.candidates().find(|path| !assumptions.refused.contains_key(*path));
+    let found = assumptions.command.as_deref().or_else(first);
+    for path in prepared.candidates().filter(|path| path.starts_with(b"/proc/") && Some(*path) != found) {
+        // The path may name a pid that a simulated process has, as for a path to join.
+        let Ok(path) = core::str::from_utf8(path) else { continue };
+        if !assumptions.refused.contains_key(path.as_bytes()) {
+            sim.file(path, Extra::Missing);
+        }
+    }
+    if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
+        sim.program(path, Program::ends(Ended::Stay));
+    }
+}
+
+/// Creates the files of the caller that become a part of the command's root directory.
+fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
+    let base = match &root.base {
+        Base::Present | Base::Memory => None,
+        Base::Directory { path, .. } => Some(path),
+        // Its directories are in the options only.
+        Base::Overlay { .. } => None,
+    };
+    let binds = root.mounts.iter().filter_map(|step| match step {
+        MountStep::Bind { source, .. } => Some(source),
+        _ => None,
+    });
+    for source in base.into_iter().chain(binds) {
+        // As for a path to join, one that is not UTF-8 does not exist on the simulated machine.
+        let Ok(path) = source.to_str() else { continue };
+        match assumptions.files.contains(source.to_bytes()) {
+            true => sim.file(path, Extra::Regular(Rc::from(&b""[..]))),
+            false => sim.file(path, Extra::Directory),
+        }
+    }
+    if let Ok(path) = SCAFFOLD.to_str() {
+        sim.file(path, Extra::Directory);
+    }
+    for path in DEVICES.iter().filter_map(|(path, _)| path.to_str().ok()) {
+        sim.file(path, Extra::Regular(Rc::from(&b""[..])));
+    }
+}
+
+/// Sets up the launcher. Returns the descriptor that interrupts the launch.
+pub(super) fn set_up(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -> Option<Fd> {
+    if let Some(root) = &prepared.around.root {
+        sources(sim, root, assumptions);
+    }
+    search(sim, prepared, assumptions);
+    sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
+    sim.block(assumptions.blocked);
+    let mut prepared = prepared.clone();
+    let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
+    for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
+        // The file does not matter. It is created before the pipe, which would get the number.
+        sim.duplicate(Fd(0), *fd);
+    }
+    if prepared.is_interruptible() {
+        // No interrupt occurs in a plan: the pipe is never written to.
+        let (interrupt, _) = sim.pipe(false);
+        prepared = prepared.interrupted_through(interrupt);
+    }
+    if prepared.timeout().is_some() {
+        // No time passes in a plan.
+        let (timer, _) = sim.pipe(false);
+        prepared = prepared.timed_through(timer);
+    }
+    let interrupt = prepared.interrupt();
+    let root_ids = assumptions.has_root_ids();
+    let prepared = Rc::new(prepared);
+    sim.launcher(move |sys| {
+        let simulated = Stack::simulated();
+        let stack = (prepared.memory(root_ids) == Memory::Shared).then_some(&simulated);
+        let mut memory = vec![0; prepared.message().len()];
+        match prepared.run(&mut AnySys(sys), &mut memory, stack, &mut Collector::default()) {
+            // The launcher waits for the command.
+            Launched::Started { .. } => Ended::Stay,
+            Launched::Failed(_) => Ended::Exit(1),
+            Launched::Exit(status) => Ended::Exit(status),
+        }
+    });
+    interrupt
+}
