@@ -201,8 +201,12 @@ impl Kernel {
 
     /// Returns the pid namespace whose processes the /proc of a process shows, if it has a /proc.
     pub(super) fn proc_pid_ns(&self, me: Task) -> Option<NsId> {
-        let process = self.process(me);
-        let place = self.look_up(me, &process.root, &process.root, "/proc").ok()?.place;
+        let root = &self.process(me).root;
+        if matches!(self.origin(root.mount), Origin::Proc(_)) {
+            // No directory of a procfs contains another /proc. The lookup would come back here.
+            return None;
+        }
+        let place = self.look_up(me, root, root, "/proc").ok()?.place;
         match self.origin(place.mount) {
             Origin::Proc(ns) if place.path.is_empty() => Some(ns),
             _ => None,
