@@ -1,4 +1,63 @@
-//! The namespace bootstrap of a container: runc's C `nsexec()`, in Rust.
+//! Starts commands in Linux namespaces, and is the namespace bootstrap of a container: runc's C `nsexec()`,
+//! in Rust. Every system call can be planned, recorded and checked.
+//!
+//! # Start a command
+//!
+//! ```
+//! use nsexec::launch::Command;
+//! use nsexec::namespace::NsKind::{Mnt, Net, Pid, User};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut command = Command::new("sh");
+//! command.args(["-c", "id -u; ls /proc | head -n 1; touch /usr/new 2>/dev/null || echo read-only"]);
+//! command.unshare([User, Mnt, Pid, Net]).map_root();
+//! command.root_read_only("/").proc("/proc").tmpfs("/tmp").current_dir("/tmp");
+//! let output = command.output()?;
+//! assert_eq!(String::from_utf8(output.stdout)?, "0\n1\nread-only\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `launch::Command` has the interface of
+//! [`std::process::Command`](https://doc.rust-lang.org/std/process/struct.Command.html). It works for every
+//! user and in a program with threads. It needs the feature `std`, which is on by default.
+//!
+//! # Join namespaces
+//!
+//! ```
+//! use nsexec::launch::{Command, Stdio};
+//! use nsexec::namespace::NsKind::{Net, User};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut first = Command::new("cat");
+//! let mut first = first.unshare([User, Net]).map_root().stdin(Stdio::piped()).spawn()?;
+//! let second = Command::new("id").arg("-u").join_pid(first.id(), [User, Net]).output()?;
+//! assert_eq!(second.stdout, b"0\n");
+//! first.wait()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! Settings that cannot work are found before any process exists. Every other failure names the step, its
+//! object and the cause, and leaves no process and no descriptor.
+//!
+//! ```
+//! use nsexec::launch::{Command, LaunchError};
+//! use nsexec::namespace::NsKind::{Mnt, User};
+//!
+//! let error = Command::new("true").bind("/usr", "/mnt").spawn().unwrap_err();
+//! assert!(matches!(error, LaunchError::Setting(_)));
+//! let mut command = Command::new("no-such-program");
+//! let error = command.unshare([User, Mnt]).map_root().spawn().unwrap_err();
+//! assert_eq!(error.to_string(), "failed to execute no-such-program: No such file or directory");
+//! ```
+//!
+//! # Plan and record
+//!
+//! `launch::Command::launcher` returns the same launch with fewer conveniences. The package `nsexec-audit`
+//! plans it on a simulated kernel, and records it: `nsexec_audit::plan` and `nsexec_audit::record`.
 //!
 //! # For users of the library
 //!
@@ -42,6 +101,7 @@
 //! grep for that. The launcher's other effects (it opens pipes, waits for the command, signals it, and
 //! queries namespaces) are in the files that docs/design.md lists.
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // The core must not panic, truncate silently or overflow. These lints apply to all modules but those below
 // that allow an exception.
 #![cfg_attr(

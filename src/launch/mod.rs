@@ -72,6 +72,10 @@ mod join;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod last;
 mod mounts;
+/// The programs of this page are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/moving.md")]
+mod moving {}
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod offsets;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
