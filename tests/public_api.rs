@@ -18,7 +18,7 @@ fn public_api_is_the_reviewed_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("public-api");
     let mut rustdoc = Command::new(env!("CARGO"));
-    rustdoc.args(["rustdoc", "-q", "--locked", "-p", "nsexec", "--lib", "--features", "legacy"]);
+    rustdoc.args(["rustdoc", "-q", "--locked", "-p", "nsexec", "--lib", "--features", "legacy,tokio"]);
     rustdoc.arg("--target-dir").arg(&folder);
     rustdoc.args(["--", "-Z", "unstable-options", "--output-format", "json", "--document-hidden-items"]);
     let status = rustdoc.current_dir(root).env("RUSTC_BOOTSTRAP", "1").status().expect("cargo");

@@ -29,6 +29,7 @@ SUITES = {
     "the core alone, without std": ["-p", "nsexec", "--lib", "--no-default-features"],
     "the core with serde": ["-p", "nsexec", "--lib", "--no-default-features", "--features", "serde"],
     "today's line alone, with std": ["-p", "nsexec", "--lib"],
+    "the launcher with tokio": ["-p", "nsexec", "--features", "tokio", "--test", "tokio"],
     "the core with the older dialects, without std":
         ["-p", "nsexec", "--lib", "--no-default-features", "--features", "legacy"],
 }

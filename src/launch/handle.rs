@@ -53,6 +53,12 @@ impl Child {
         self.kill_on_drop = kill;
     }
 
+    /// Returns whether the command is killed and reaped when the handle is dropped.
+    #[cfg(feature = "tokio")]
+    pub(super) const fn kills_on_drop(&self) -> bool {
+        self.kill_on_drop
+    }
+
     /// Returns whether the command is process 1 of a pid namespace of its own. The kernel discards every
     /// signal to process 1 that has no handler.
     pub(super) const fn is_process_1(&self) -> bool {

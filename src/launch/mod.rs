@@ -116,6 +116,8 @@ mod surroundings;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 #[doc(hidden)]
 pub mod tail;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod watch;
 

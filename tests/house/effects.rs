@@ -29,6 +29,7 @@ const WAYS: &[&str] = &[
     "std::time::Instant",
     "std::time::SystemTime",
     "terminal_size",
+    "tokio",
     EXTERN,
     ASM,
     INCLUDE,
@@ -106,6 +107,11 @@ pub(crate) const PLACES: &[Place] = &[
         path: "src/launch/handle.rs",
         uses: &["libc", "std::process", "std::thread", "std::time::Instant"],
         why: "the handle of a command: waits for it, reads its output, sends signals to it",
+    },
+    Place {
+        path: "src/launch/tokio.rs",
+        uses: &["std::process", IO, "tokio"],
+        why: "the handle of a command on the reactor of tokio, and a thread for the launch",
     },
     Place {
         path: "src/launch/stdio.rs",
