@@ -153,11 +153,12 @@ impl Prepared {
     }
 
     /// Runs the launch over any backend. Stage 0 reads the message into `memory`, which must be at least as
-    /// long as [`message`](Self::message). Allocates memory before the fork only. With a `stack` the process
-    /// of a direct start shares this process's memory: see [`memory`](Self::memory).
+    /// long as [`message`](Self::message). With a `stack` the process of a direct start shares this process's
+    /// memory: see [`memory`](Self::memory).
     ///
     /// Returns in the launcher, and with [`Launched::Exit`] in each process of the launch that ends. The
-    /// caller then exits that process.
+    /// caller then exits that process. On the real kernel use [`run_in`](Self::run_in): this function frees
+    /// memory before it returns, which is not safe in a process of the launch.
     pub fn run<S: Sys, L: LogReader>(
         &self,
         sys: &mut S,
@@ -165,20 +166,38 @@ impl Prepared {
         stack: Option<&Stack>,
         log: &mut L,
     ) -> Launched {
-        let (mut argv, mut envp) = self.texts.slots();
-        let user_namespace = self.user_namespace();
+        self.run_in(&mut self.texts_of_exec(), sys, memory, stack, log)
+    }
+
+    /// Returns the memory that [`run_in`](Self::run_in) needs.
+    pub(super) fn texts_of_exec<'a>(&self) -> ExecTexts<'a> {
+        let (argv, envp) = self.texts.slots();
+        ExecTexts { argv, envp, user_namespace: self.user_namespace() }
+    }
+
+    /// Does the same as [`run`](Self::run), and neither allocates nor frees memory after the fork: another
+    /// thread of this program may hold the allocator's lock at that time, and a process of the launch would
+    /// wait for it for ever.
+    pub(super) fn run_in<'a, S: Sys, L: LogReader>(
+        &'a self,
+        ExecTexts { argv, envp, user_namespace }: &'a mut ExecTexts<'a>,
+        sys: &mut S,
+        memory: &mut [u8],
+        stack: Option<&Stack>,
+        log: &mut L,
+    ) -> Launched {
         let creates_mounts = self.asked.contains(CloneFlags::NEWNS);
         let tail = Tail {
             propagation: self.policy.launch.propagation.filter(|_| creates_mounts),
             mount_proc: self.policy.launch.mount_proc,
             kill_child: self.policy.launch.kill_child,
             descriptors: (self.policy.launch.descriptors == Descriptors::Named).then_some(&self.named[..]),
-            user_namespace: &user_namespace,
+            user_namespace,
             around: Some(&self.around),
             gid: self.policy.launch.gid,
             uid: self.policy.launch.uid,
             moves: &self.moves,
-            ..self.texts.tail(&mut argv, &mut envp)
+            ..self.texts.tail(argv, envp)
         };
         let job = Job {
             message: &self.message,
@@ -200,6 +219,13 @@ impl Prepared {
     pub fn explain(&self, failure: Failure, fatal: Vec<Record>) -> LaunchError {
         LaunchError::new(failure, fatal, shown(&self.texts.name), self.asked)
     }
+}
+
+/// The memory of a launch for the arguments of its execve, and for an error's text.
+pub(super) struct ExecTexts<'a> {
+    argv: Slots<'a>,
+    envp: Slots<'a>,
+    user_namespace: Vec<u8>,
 }
 
 impl CommandStrings {

@@ -165,6 +165,7 @@ pub(super) fn spawn<'a, S: Sys>(
     let Some(mut message) = super::zeroed(bytes) else {
         return (Err(LaunchError::NoMemory { bytes }), Vec::new());
     };
+    let mut texts = prepared.texts_of_exec();
     // SAFETY: the script closes, reads and writes its own descriptors, waits for the stages, and changes this
     // thread's mask for the time of the fork. The child of its fork returns from the script with `Exit` and
     // exits below. On its way it runs the script and the core, which allocate no memory and take no lock.
@@ -179,10 +180,10 @@ pub(super) fn spawn<'a, S: Sys>(
         refused: String::new(),
         panic: None,
     };
-    let launched = prepared.run(&mut sys, &mut message, stack, &mut log);
+    let launched = prepared.run_in(&mut texts, &mut sys, &mut message, stack, &mut log);
     if let Launched::Exit(status) = launched {
         // SAFETY: this process is a stage, on a copy of the launcher's stack. The stack must be neither
-        // unwound nor dropped here, and _exit touches no memory.
+        // unwound nor dropped here (a drop would free memory), and _exit touches no memory.
         unsafe { libc::_exit(status) }
     }
     drop(unwind_guard);
