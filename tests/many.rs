@@ -10,6 +10,7 @@ use std::fs;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nsexec::launch::Command;
 use nsexec::namespace::NsKind::{Mnt, Pid, User, Uts};
@@ -89,6 +90,11 @@ fn driver() {
     launch(500);
     let before = Held::now();
     launch(count);
+    // A thread exists for a moment after its function has returned.
+    let end = Instant::now() + Duration::from_secs(60);
+    while Held::now().threads > before.threads && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
+    }
     let after = Held::now();
     assert_eq!((after.descriptors, after.threads, after.processes), (before.descriptors, before.threads, 1));
     assert!(after.memory < before.memory + GROWTH, "{before:?} {after:?}");

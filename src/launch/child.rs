@@ -9,7 +9,7 @@ use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
 use super::offsets;
-use super::outcome::{FailureKind, Launched, Step, failed, os};
+use super::outcome::{FailureKind, Launched, Step, WaitedFor, failed, os};
 use super::pipes::{LogReader, read_answer};
 use super::stages::Stages;
 use super::tail::{self, GO};
@@ -54,7 +54,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     before.leave_child_to_itself(sys, log);
     let pipes = before.pipes;
     let mut stages = Stages::of_child(sys, stage_1);
-    let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
+    let mut watch = Watch::new(job.interrupt, job.timer);
     let started = run_protocol(sys, pipes.init, &mut stages, &mut watch, log);
     conclude(sys, (pipes, &mut stages), &mut watch, log, started)
 }
@@ -87,6 +87,7 @@ fn read_pid<S: Sys>(
     watch: &mut Watch,
     init: Fd,
 ) -> Result<Pid, FailureKind> {
+    watch.waits_for = WaitedFor::Stage2;
     let mut pid = 0_i32.to_ne_bytes();
     let mut got: usize = 0;
     while let Some(rest) = pid.get_mut(got..).filter(|rest| !rest.is_empty()) {

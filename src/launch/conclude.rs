@@ -1,7 +1,7 @@
 //! The end of a launch, in the launcher: it reads the log pipe until the exec, and ends a failed launch. Each
 //! shape of a start uses it.
 
-use super::outcome::{Failure, FailureKind, Launched};
+use super::outcome::{Failure, FailureKind, Launched, WaitedFor};
 use super::pipes::{LogReader, Pipes, close, read_some};
 use super::stages::Stages;
 use super::watch::Watch;
@@ -54,6 +54,7 @@ fn read_log<S: Sys, L: LogReader>(
     fd: Fd,
     log: &mut L,
 ) -> Result<(), FailureKind> {
+    watch.waits_for = WaitedFor::Exec;
     loop {
         watch.wait(sys, PollFd::new(fd, PollEvents::IN), None)?;
         if !read_some(sys, fd, log) {

@@ -6,6 +6,7 @@ use std::{format, vec};
 use super::process_tests::{mapped, policy, with_job};
 use super::*;
 use crate::deciders::bootstrap::{Dialect, OomScoreAdj};
+use crate::launch::WaitedFor;
 use crate::launch::encode::{encode, encoded_len};
 use crate::launch::outcome::{Ended, Failure};
 use crate::scripts::nsexec::Scratch;
@@ -395,7 +396,8 @@ fn refused_go_byte_is_the_launchers_error() {
 /// The launcher waits once, for the exec. The process has the go byte by then, so SIGKILL ends it.
 #[test]
 fn interrupt_and_time_limit_end_the_wait_for_the_exec() {
-    for (ready, kind) in [(INTERRUPT, FailureKind::Interrupted(Signal::TERM)), (TIMER, FailureKind::TimedOut)]
+    for (ready, kind) in
+        [(INTERRUPT, FailureKind::Interrupted(Signal::TERM)), (TIMER, FailureKind::TimedOut(WaitedFor::Exec))]
     {
         let status = WaitStatus::Signaled(Signal::KILL);
         let kernel = Kernel { ready: vec![ready, LOG], ended: Some(status), ..Kernel::default() };
@@ -426,11 +428,11 @@ fn interrupt_before_the_first_pipe_creates_nothing() {
             false
         }
         fn wait_for_turn(&mut self) -> Result<(), FailureKind> {
-            Err(FailureKind::TimedOut)
+            Err(FailureKind::TimedOut(WaitedFor::Turn))
         }
     }
     let launched = with_job(&policy(), |job| {
         launch(&mut MockSys::new(), job, &Bootstrap::new(CloneFlags::NEWNET), &mut Busy)
     });
-    assert_eq!(failure(launched), Failure { kind: FailureKind::TimedOut, ended: [None; 3] });
+    assert_eq!(failure(launched), Failure { kind: FailureKind::TimedOut(WaitedFor::Turn), ended: [None; 3] });
 }

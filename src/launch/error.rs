@@ -8,7 +8,7 @@ use core::fmt::{self, Display as _};
 
 use super::causes::{Circumstances, Remedies, likely};
 use super::record::{OneLine, Record};
-use super::script::{Ended, Failure, FailureKind, Step};
+use super::script::{Ended, Failure, FailureKind, Step, WaitedFor};
 use super::setting::SettingError;
 use super::shape::order;
 use super::strings::CommandError;
@@ -46,7 +46,10 @@ pub enum LaunchError {
     /// The limit of [`Launcher::timeout`](super::Launcher::timeout) expired before the launcher saw the
     /// command run. A command that had just been executed is killed. If it ended by itself in that moment,
     /// its status is lost.
-    TimedOut,
+    TimedOut {
+        /// What the launcher waited for.
+        waited_for: WaitedFor,
+    },
     /// The function that the caller has set failed before the start
     /// ([`Command::before_start`](super::Command::before_start)).
     BeforeStart {
@@ -137,7 +140,7 @@ impl LaunchError {
         match (failure.kind, records.first()) {
             (FailureKind::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
             (FailureKind::Interrupted(signal), _) => Self::Interrupted { signal },
-            (FailureKind::TimedOut, _) => Self::TimedOut,
+            (FailureKind::TimedOut(waited_for), _) => Self::TimedOut { waited_for },
             (FailureKind::NotSealed, _) => Self::NotSealed,
             (FailureKind::BeforeStart, _) => Self::BeforeStart { error: String::new() },
             (FailureKind::FatalRecord, Some(Record { code: Some(Code::Exec), errno: Some(errno), .. })) => {
@@ -295,7 +298,9 @@ impl fmt::Display for FailureKind {
             Self::StageFailed => f.write_str("a stage failed without reporting an error"),
             Self::FatalRecord | Self::OwnRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
-            Self::TimedOut => f.write_str("the time limit expired before the command ran"),
+            Self::TimedOut(waited_for) => {
+                write!(f, "the time limit expired before the command ran: {waited_for}")
+            }
             Self::BeforeStart => f.write_str("the function before the start failed"),
             Self::NotSealed => f.write_str(
                 "this program does not run from a sealed copy of itself: a process of the mount namespace to join \
@@ -327,7 +332,7 @@ impl LaunchError {
             Self::NoMemory { bytes } => write!(f, "no memory for a bootstrap message of {bytes} bytes"),
             Self::Bootstrap(failure) => failure.write_without_cause(f),
             Self::Interrupted { signal } => FailureKind::Interrupted(*signal).fmt(f),
-            Self::TimedOut => FailureKind::TimedOut.fmt(f),
+            Self::TimedOut { waited_for } => FailureKind::TimedOut(*waited_for).fmt(f),
             Self::BeforeStart { error } => {
                 write!(f, "the function before the start failed: {}", OneLine(error))
             }

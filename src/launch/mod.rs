@@ -147,7 +147,7 @@ pub use record::Collector;
 pub use record::Record;
 #[doc(hidden)]
 pub use root::{DEVICES, SCAFFOLD};
-pub use script::{ChildSignals, Ended, FailureKind, Step};
+pub use script::{ChildSignals, Ended, FailureKind, Step, WaitedFor};
 pub use sealed::{SealedCopyError, run_from_sealed_copy};
 pub use setting::SettingError;
 #[doc(hidden)]

@@ -76,13 +76,49 @@ pub enum FailureKind {
     /// The launcher received this signal before the command ran.
     Interrupted(Signal),
     /// The time limit expired before the command ran.
-    TimedOut,
+    TimedOut(WaitedFor),
     /// The caller's function before the start has failed
     /// ([`Command::before_start`](super::Command::before_start)).
     BeforeStart,
     /// The launch joins a mount namespace, and a process of that namespace could write to this program's
     /// file.
     NotSealed,
+}
+
+/// What the launcher waited for when the time limit expired. `Display` says which process had not done what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum WaitedFor {
+    /// Another launch of this program, to leave its fork.
+    Turn,
+    /// Stage 0, to read the bootstrap message.
+    MessageRead,
+    /// Stage 0, to report the pids of the other stages. Before that stage 1 joins and creates the namespaces,
+    /// and stage 0 writes the maps of ids or waits for a mapping tool.
+    Pids,
+    /// Stage 1 of a start through a child, to join and create the namespaces and to create stage 2.
+    Stage2,
+    /// This stage, to end.
+    EndOf(u8),
+    /// The process of the command, to take its last steps and to execute the command: mounts, ids, code of
+    /// the caller, the search for the file.
+    Exec,
+}
+
+impl fmt::Display for WaitedFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Turn => f.write_str("another launch of this program had not left its fork"),
+            Self::MessageRead => f.write_str("stage-0 had not read the bootstrap message"),
+            Self::Pids => f.write_str(
+                "stage-0 had not reported the pids: stage-1 was joining or creating namespaces, or stage-0 was mapping \
+                 ids",
+            ),
+            Self::Stage2 => f.write_str("stage-1 was joining or creating namespaces"),
+            Self::EndOf(stage) => write!(f, "stage-{stage} had not ended"),
+            Self::Exec => f.write_str("stage-2 was taking its last steps before the exec"),
+        }
+    }
 }
 
 /// A step of the launcher that can fail.
@@ -159,7 +195,7 @@ impl FailureKind {
             Self::NoPidLine | Self::StageFailed | Self::FatalRecord | Self::OwnRecord => true,
             // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage
             // 0 would leave the tool running.
-            Self::Interrupted(_) | Self::TimedOut | Self::BeforeStart => true,
+            Self::Interrupted(_) | Self::TimedOut(_) | Self::BeforeStart => true,
             Self::Os { step: Step::SendMessage | Step::SendGo, errno } => matches!(*errno, Errno::EPIPE),
             #[cfg(feature = "legacy")]
             Self::Os { step: Step::SendCgroupByte, errno } => matches!(*errno, Errno::EPIPE),
@@ -171,6 +207,6 @@ impl FailureKind {
 
     /// Returns whether the caller has asked for the end of the launch, by a signal or a time limit.
     pub(super) const fn is_urgent(&self) -> bool {
-        matches!(self, Self::Interrupted(_) | Self::TimedOut)
+        matches!(self, Self::Interrupted(_) | Self::TimedOut(_))
     }
 }

@@ -16,7 +16,7 @@ use super::conclude::conclude;
 use super::direct;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 pub use super::job::{ChildSignals, Job};
-pub use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step};
+pub use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step, WaitedFor};
 use super::outcome::{failed, os};
 pub use super::pipes::LogReader;
 use super::pipes::{Pipes, read_answer};
@@ -136,7 +136,7 @@ fn serve<S: Sys, L: LogReader>(
     mut stages: Stages,
     log: &mut L,
 ) -> Launched {
-    let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
+    let mut watch = Watch::new(job.interrupt, job.timer);
     let started = run_protocol(sys, job, pipes.init, (&mut stages, &mut watch), log);
     conclude(sys, (pipes, &mut stages), &mut watch, log, started)
 }
@@ -185,6 +185,7 @@ const MESSAGE_CHUNK: usize = 2048;
 fn send_message<S: Sys>(sys: &mut S, watch: &mut Watch, init: Fd, message: &[u8]) -> Result<(), FailureKind> {
     let mut chunks = message.chunks(MESSAGE_CHUNK);
     send_all(sys, init, chunks.next().unwrap_or_default()).map_err(os(Step::SendMessage))?;
+    watch.waits_for = WaitedFor::MessageRead;
     for chunk in chunks {
         watch.wait(sys, PollFd::new(init, PollEvents::OUT), None)?;
         send_all(sys, init, chunk).map_err(os(Step::SendMessage))?;
@@ -203,6 +204,7 @@ fn read_pid_line<S: Sys>(
     (init, stage_0): (Fd, Option<Fd>),
     form: PidLine,
 ) -> Result<(Pid, Pid), FailureKind> {
+    watch.waits_for = WaitedFor::Pids;
     let mut buffer = [0; PID_LINE_MAX];
     let mut got: usize = 0;
     while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {

@@ -171,7 +171,7 @@ pub(super) fn spawn<'a, S: Sys>(
     // exits below. On its way it runs the script and the core, which allocate no memory and take no lock.
     let mut sys = wrap(unsafe { LinuxSys::new() });
     let unwind_guard = UnwindGuard::new();
-    let watch = Watch { interrupt: prepared.interrupt, timer: prepared.timer };
+    let watch = Watch::new(prepared.interrupt, prepared.timer);
     let mut log = CollectorWithTurn {
         collector: &mut collector,
         watch,

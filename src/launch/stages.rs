@@ -1,7 +1,7 @@
 //! The processes of a launch, as the launcher knows them ([`Stages`]): it waits for them, and ends those of a
 //! failed launch.
 
-use super::outcome::{Ended, FailureKind, STAGES, Step};
+use super::outcome::{Ended, FailureKind, STAGES, Step, WaitedFor};
 use super::pipes::{LogReader, Pipes, close, read_some};
 use super::watch::{Ready, Watch};
 use crate::scripts::pipe::uninterrupted;
@@ -209,6 +209,7 @@ impl Stages {
         watch: &mut Watch,
         stage: usize,
     ) -> Result<(), FailureKind> {
+        watch.waits_for = WaitedFor::EndOf(u8::try_from(stage).unwrap_or(u8::MAX));
         let Stage { pid, pidfd } = self.known.get(stage).copied().unwrap_or_default();
         let Some(pid) = pid.filter(|pid| !self.is_reaped(*pid)) else { return Ok(()) };
         match pidfd {

@@ -45,7 +45,7 @@ fn waited(
         buffer[..4].copy_from_slice(&record?.to_ne_bytes());
         Ok(128)
     });
-    let mut watch = Watch { interrupt: Some(INTERRUPT), timer: Some(TIMER) };
+    let mut watch = Watch::new(Some(INTERRUPT), Some(TIMER));
     watch.wait(&mut sys, PollFd::new(WANTED, PollEvents::IN), Some(DEATH))
 }
 
@@ -56,7 +56,7 @@ fn wanted_event_has_priority_then_death_then_signal() {
     assert_eq!(waited(&[Ok([0, 1, 1, 1])], Ok(15)), Ok(Ready::Death));
     assert_eq!(waited(&[Ok([0, 0, 1, 0])], Ok(15)), Err(FailureKind::Interrupted(Signal::TERM)));
     assert_eq!(waited(&[Ok([0, 0, 1, 1])], Ok(2)), Err(FailureKind::Interrupted(Signal::INT)));
-    assert_eq!(waited(&[Ok([0, 0, 0, 1])], Ok(15)), Err(FailureKind::TimedOut));
+    assert_eq!(waited(&[Ok([0, 0, 0, 1])], Ok(15)), Err(FailureKind::TimedOut(WaitedFor::Turn)));
     assert_eq!(
         waited(&[Err(Errno::EINTR), Ok([0, 0, 1, 0])], Ok(1)),
         Err(FailureKind::Interrupted(Signal::HUP))
@@ -71,7 +71,10 @@ fn signal_read_by_another_reader_does_not_end_the_wait() {
 #[test]
 fn descriptor_with_an_error_event_is_dropped() {
     // POLLNVAL: the descriptor is not open. Polled again, it would keep the launcher busy for ever.
-    assert_eq!(waited(&[Ok([0, 0, 0x20, 0]), Ok([0, 0, 0x20, 1])], Ok(15)), Err(FailureKind::TimedOut));
+    assert_eq!(
+        waited(&[Ok([0, 0, 0x20, 0]), Ok([0, 0, 0x20, 1])], Ok(15)),
+        Err(FailureKind::TimedOut(WaitedFor::Turn))
+    );
     assert_eq!(
         waited(&[Ok([0, 0, 0, 0x20]), Ok([0, 0, 1, 0x20])], Ok(15)),
         Err(FailureKind::Interrupted(Signal::TERM))
@@ -131,7 +134,7 @@ fn an_interrupted_launch_continues_and_then_kills_the_stages() {
     let interrupted = FailureKind::Interrupted(Signal::TERM);
     let (seen, _) = ended(interrupted, 0, &[]);
     assert_eq!(seen, ["close 3", "kill 10 SIGCONT", "poll"]);
-    let (seen, _) = ended(FailureKind::TimedOut, 1, &[]);
+    let (seen, _) = ended(FailureKind::TimedOut(WaitedFor::Pids), 1, &[]);
     assert_eq!(seen, ["close 3", "kill 10 SIGCONT", "poll", "kill 10 SIGKILL", "poll"]);
 }
 
@@ -182,7 +185,7 @@ fn a_silent_stage_that_is_not_stopped_has_time_to_end() {
 
 #[test]
 fn stage_that_survives_sigkill_does_not_block_the_launcher() {
-    let (seen, stages) = ended(FailureKind::TimedOut, u32::MAX, &[]);
+    let (seen, stages) = ended(FailureKind::TimedOut(WaitedFor::Pids), u32::MAX, &[]);
     assert_eq!(seen.iter().filter(|word| *word == "poll").count().try_into(), Ok(ROUNDS_BEFORE_GIVING_UP));
     assert_eq!(stages, [None; STAGES]);
 }
@@ -210,7 +213,7 @@ fn without_a_pidfd_the_launcher_polls_for_the_end() {
         .withf(|fds, timeout| fds.len() == 1 && *timeout == POLL_INTERVAL_MS)
         .returning(|_, _| Ok(0));
     let mut stages = Stages::new(&mut sys, Pid(10));
-    let mut watch = Watch { interrupt: Some(INTERRUPT), timer: None };
+    let mut watch = Watch::new(Some(INTERRUPT), None);
     assert_eq!(stages.reap(&mut sys, &mut watch, 0), Ok(()));
     assert_eq!(stages.all_succeeded(), Ok(()));
 }
@@ -232,7 +235,12 @@ fn stopped_process_of_a_direct_start_is_killed() {
     });
     let mut stages = Stages::of_command(Pid(12), Some(Fd(20)));
     stages.note_go(Pid(12));
-    stages.end(&mut sys, FailureKind::TimedOut, Pipes::of_launcher(Fd(3), Fd(5)), &mut Silent);
+    stages.end(
+        &mut sys,
+        FailureKind::TimedOut(WaitedFor::Pids),
+        Pipes::of_launcher(Fd(3), Fd(5)),
+        &mut Silent,
+    );
     stages.close(&mut sys);
     assert_eq!(*seen.lock().unwrap(), ["close 3", "kill 12 SIGKILL", "kill 12 SIGCONT", "close 20"]);
     let want = Ended { stage: Some(2), pid: Pid(12), status: KILLED, killed: true };

@@ -8,7 +8,7 @@
 //! pidfds (before 5.3), blocks in wait4(2) until the stage ends. A failed launch kills stopped stages, and
 //! ends 5 s after the last record at the latest.
 
-use super::outcome::FailureKind;
+use super::outcome::{FailureKind, WaitedFor};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, PollEvents, PollFd, Signal, SysResult};
 
@@ -28,9 +28,16 @@ pub(super) struct Watch {
     pub(super) interrupt: Option<Fd>,
     /// A timerfd; `None` without a time limit.
     pub(super) timer: Option<Fd>,
+    /// What the launcher waits for next, for the error of the time limit.
+    pub(super) waits_for: WaitedFor,
 }
 
 impl Watch {
+    /// Returns a watch of these descriptors.
+    pub(super) const fn new(interrupt: Option<Fd>, timer: Option<Fd>) -> Self {
+        Self { interrupt, timer, waits_for: WaitedFor::Turn }
+    }
+
     /// Waits for `wanted`, and for the pidfd `death` if there is one.
     ///
     /// If several are ready, `wanted` has priority, then `death`. So in a run without faults the launcher's
@@ -130,7 +137,9 @@ impl Watch {
         }
         match found.events_of(self.timer) {
             PollEvents::NONE => {}
-            events if events.contains(PollEvents::IN) => return Err(FailureKind::TimedOut),
+            events if events.contains(PollEvents::IN) => {
+                return Err(FailureKind::TimedOut(self.waits_for));
+            }
             _ => self.timer = None,
         }
         Ok(())

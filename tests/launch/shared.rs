@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::idmap::IdMap;
 use nsexec::launch::shape::{Memory, WhyCopied};
-use nsexec::launch::{LaunchError, Launcher};
+use nsexec::launch::{LaunchError, Launcher, WaitedFor};
 use nsexec::policy::{Credentials, Policy, Session, Setgroups};
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
@@ -311,7 +311,7 @@ fn stopped_process_is_ended() {
                         child.wait().unwrap();
                     }
                     Err(error) => {
-                        assert_eq!(error, LaunchError::TimedOut);
+                        assert_eq!(error, LaunchError::TimedOut { waited_for: WaitedFor::Exec });
                         timed_out += 1;
                     }
                 }
@@ -448,7 +448,7 @@ fn reaped_elsewhere() {
             begun.fetch_add(1, Ordering::Relaxed);
             let mut launcher = plain();
             launcher.command("true", [""; 0]).timeout(Duration::from_millis(20));
-            timed_out += usize::from(matches!(launcher.spawn(), Err(LaunchError::TimedOut)));
+            timed_out += usize::from(matches!(launcher.spawn(), Err(LaunchError::TimedOut { .. })));
             if timed_out == 1 {
                 break;
             }

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use nsexec::launch::LaunchError;
+use nsexec::launch::{LaunchError, WaitedFor};
 use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
 
 use crate::cases::{Shape, plain};
@@ -149,7 +149,7 @@ fn limit_covers_the_wait() {
     let waited = CHANGED.wait_timeout_while(progress, LIMIT, |progress| progress.held == 0).unwrap();
     assert!(!waited.1.timed_out());
     let error = plain().command("true", [""; 0]).timeout(Duration::from_millis(100)).spawn().unwrap_err();
-    assert_eq!(error, LaunchError::TimedOut);
+    assert_eq!(error, LaunchError::TimedOut { waited_for: WaitedFor::Turn });
 }
 
 /// Stops the launcher's child right after the fork: stage 0, or the command's process.
@@ -168,7 +168,12 @@ fn limit_ends_a_stopped_stage() {
         let mut launcher = shape.plain();
         launcher.command("true", [""; 0]).timeout(Duration::from_millis(100));
         let error = launcher.spawn_through(|sys| Recorder::new(sys, Stopping)).unwrap_err();
-        assert_eq!(error, LaunchError::TimedOut);
+        let waited_for = match shape {
+            Shape::Direct => WaitedFor::Exec,
+            Shape::Child => WaitedFor::Stage2,
+            Shape::Stages => WaitedFor::Pids,
+        };
+        assert_eq!(error, LaunchError::TimedOut { waited_for });
         no_child_left(Duration::ZERO).unwrap();
     }
 }
