@@ -133,7 +133,7 @@ pub enum Step {
     MakeLogPipe,
     /// Creating the timer of a launch with a time limit.
     MakeTimer,
-    /// Creating the thread that launches commands that are killed with this process.
+    /// Creating the thread that launches a command that is killed with this process.
     MakeThread,
     /// Opening the standard streams of the command.
     OpenStdio,

@@ -11,17 +11,19 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::string::{String, ToString};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 use std::vec::Vec;
 
+use nix::sys::signal::SigSet;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::unistd::{getpid, gettid};
 
 use super::LaunchError;
+use super::handle::Child;
 use super::pipes::LogReader;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
@@ -250,44 +252,56 @@ impl Drop for UnwindGuard {
     }
 }
 
-/// Runs `work` on a thread that lasts as long as this process, unless this is its first thread. The kernel
-/// sends the parent-death signal when the thread that created the process ends.
+/// Runs a launch on a thread that lasts as long as the command, unless this is the first thread of the process.
+/// The kernel sends the parent-death signal when the thread that created the process ends.
+///
+/// This thread creates the other one, so that one has its namespaces, its privileges and its filters. A launch
+/// within `work` has a thread of its own.
 ///
 /// # Errors
-/// [`LaunchError::Start`]: the thread cannot be created.
-pub(super) fn on_lasting_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LaunchError> + Send + 'static,
-) -> Result<T, LaunchError> {
-    type Work = Box<dyn FnOnce() + Send>;
-    static THREAD: Mutex<Option<Sender<Work>>> = Mutex::new(None);
+/// Those of `work`. [`LaunchError::Start`]: the thread cannot be created.
+pub(super) fn on_lasting_thread(
+    work: impl FnOnce() -> Result<Child, LaunchError> + Send + 'static,
+) -> Result<Child, LaunchError> {
     if gettid() == getpid() {
         return work();
     }
     let (answer, answered) = channel();
-    let work: Work = Box::new(move || {
+    let run = move || {
         let result = catch_unwind(AssertUnwindSafe(work));
+        let started = result.as_ref().ok().and_then(|result| result.as_ref().ok()).map(Child::pid);
         // The receiver waits for it.
         let _ = answer.send(result);
-    });
-    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
-    let sender = match &*thread {
-        Some(sender) => sender.clone(),
-        None => {
-            let (sender, works) = channel::<Work>();
-            let run = move || works.into_iter().for_each(|work| work());
-            Builder::new().name("nsexec-launcher".into()).spawn(run).map_err(|error| LaunchError::Start {
-                step: Step::MakeThread,
-                errno: Errno(error.raw_os_error().unwrap_or(libc::EAGAIN)),
-            })?;
-            thread.insert(sender).clone()
+        if let Some(pid) = started {
+            // No handler of the program runs here.
+            let _ = SigSet::all().thread_block();
+            await_end(pid);
         }
     };
-    drop(thread);
-    let gone = || LaunchError::Start { step: Step::MakeThread, errno: Errno(libc::EAGAIN) };
-    sender.send(work).map_err(|_| gone())?;
-    match answered.recv().map_err(|_| gone())? {
-        Ok(result) => result,
-        Err(panic) => resume_unwind(panic),
+    Builder::new().name("nsexec-launcher".into()).spawn(run).map_err(|error| LaunchError::Start {
+        step: Step::MakeThread,
+        errno: Errno(error.raw_os_error().unwrap_or(libc::EAGAIN)),
+    })?;
+    match answered.recv() {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => unreachable!("the thread sends its answer before it ends"),
+    }
+}
+
+/// Waits until a child has ended, and leaves it to be reaped by others (WNOWAIT).
+fn await_end(pid: Pid) {
+    let Ok(id) = u32::try_from(pid.0) else { return };
+    loop {
+        // SAFETY: a null pointer in place of the information is allowed (wait(2), "C library/kernel
+        // differences"); the call changes no memory.
+        let waited = unsafe {
+            libc::waitid(libc::P_PID, id, ptr::null_mut(), libc::WEXITED | libc::WNOWAIT | libc::__WALL)
+        };
+        // An error other than an interruption means that it has been reaped.
+        if waited == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return;
+        }
     }
 }
 

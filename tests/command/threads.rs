@@ -96,3 +96,49 @@ fn waiting_processes() -> usize {
     };
     children.filter(waits).count()
 }
+
+/// A thread has attributes of its own. A launch has those of the thread that launches, not of an earlier one.
+#[test]
+fn kill_with_parent_launches_with_the_attributes_of_the_calling_thread() {
+    let privileges = || stdout(sh("grep NoNewPrivs /proc/self/status").kill_with_parent());
+    let restricted = thread::spawn(move || {
+        nix::sys::prctl::set_no_new_privs().unwrap();
+        privileges()
+    });
+    assert_eq!(restricted.join().unwrap(), "NoNewPrivs:\t1");
+    assert_eq!(thread::spawn(privileges).join().unwrap(), "NoNewPrivs:\t0");
+}
+
+/// A function of the caller may launch, and may wait for a launch of another thread.
+#[test]
+fn launches_with_kill_with_parent_do_not_wait_for_each_other() {
+    let launched = thread::spawn(|| {
+        let mut outer = sh("echo outer");
+        outer.kill_with_parent().before_start(|_| {
+            assert_eq!(stdout(sh("echo inner").kill_with_parent()), "inner");
+            let other = thread::spawn(|| stdout(sh("echo other").kill_with_parent()));
+            assert_eq!(other.join().unwrap(), "other");
+            Ok(())
+        });
+        stdout(&mut outer)
+    });
+    assert_eq!(launched.join().unwrap(), "outer");
+}
+
+/// The kernel waits with the signal until this program ends, although the thread that launched has ended and
+/// the handle is dropped.
+#[test]
+fn kill_with_parent_holds_after_the_handle_is_dropped() {
+    let pid = thread::spawn(|| {
+        let child = Command::new("sleep").arg("600").kill_with_parent().spawn().unwrap();
+        child.id()
+    });
+    let pid = nix::unistd::Pid::from_raw(pid.join().unwrap().try_into().unwrap());
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(
+        nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).unwrap(),
+        nix::sys::wait::WaitStatus::StillAlive
+    );
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::wait::waitpid(pid, None).unwrap();
+}
