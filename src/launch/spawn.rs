@@ -252,11 +252,11 @@ impl Drop for UnwindGuard {
     }
 }
 
-/// Runs a launch on a thread that lasts as long as the command, unless this is the first thread of the process.
-/// The kernel sends the parent-death signal when the thread that created the process ends.
+/// Runs a launch on a thread that lasts as long as the command, unless this is the first thread of the
+/// process. The kernel sends the parent-death signal when the thread that created the process ends.
 ///
-/// This thread creates the other one, so that one has its namespaces, its privileges and its filters. A launch
-/// within `work` has a thread of its own.
+/// This thread creates the other one, so that one has its namespaces, its privileges and its filters. A
+/// launch within `work` has a thread of its own.
 ///
 /// # Errors
 /// Those of `work`. [`LaunchError::Start`]: the thread cannot be created.
