@@ -39,7 +39,8 @@ struct Ready {
 type Moves = Vec<(Fd, Arc<OwnedFd>)>;
 
 /// The parts of the bootstrap message, and the policy.
-struct Parts {
+struct Parts<'a> {
+    joins: Vec<&'a Join>,
     paths: Vec<u8>,
     users: Option<Map>,
     groups: Option<Map>,
@@ -62,7 +63,7 @@ impl Command {
         launcher.level = self.level;
         launcher.timeout = self.timeout;
         launcher.on_record = self.on_record.clone();
-        launcher.owned = self.joins.iter().filter_map(Join::owned).collect();
+        launcher.owned = parts.joins.iter().filter_map(|join| join.owned()).collect();
         launcher.around = self.around.clone();
         if let Some(directory) = &mut launcher.around.directory {
             directory.confined = self.is_confined();
@@ -147,11 +148,12 @@ impl Command {
     }
 
     /// Returns the parts of the message and the policy, after all checks.
-    fn parts(&self) -> Result<Parts, SettingError> {
+    fn parts(&self) -> Result<Parts<'_>, SettingError> {
         if let Some(wrong) = &self.wrong {
             return Err(wrong.clone());
         }
-        let joined: Vec<NsKind> = self.joins.iter().map(Join::kind).collect();
+        let joins: Vec<&Join> = self.joins.iter().filter(|join| !join.is_left_out()).collect();
+        let joined: Vec<NsKind> = joins.iter().map(|join| join.kind()).collect();
         if let Some(kind) = first_twice(self.created, &joined) {
             return Err(SettingError::Twice { kind });
         }
@@ -166,7 +168,7 @@ impl Command {
             self.check_kept_ids(users, groups)?;
         }
         let mut paths = Vec::new();
-        for join in &self.joins {
+        for join in &joins {
             if !paths.is_empty() {
                 paths.push(b',');
             }
@@ -175,7 +177,7 @@ impl Command {
         let policy = self.policy(users.as_ref().zip(groups.as_ref()), joined, rootless);
         let score = self.oom_score_adj.map(|score| CString::new(format!("{score}"))).transpose();
         let oom_score_adj = score.map_err(|_| SettingError::Nul { setting: "oom_score_adj" })?;
-        Ok(Parts { paths, users, groups, rootless, policy, oom_score_adj })
+        Ok(Parts { joins, paths, users, groups, rootless, policy, oom_score_adj })
     }
 
     /// Checks that the working directory does not begin at that of this process, if the command has another

@@ -20,20 +20,27 @@ pub(super) enum Join {
     Path(NsKind, PathBuf),
     /// An open file of nsfs.
     Open(NsKind, Arc<OwnedFd>),
+    /// An open file of nsfs of a process: the join is left out if the caller is there already.
+    OfProcess(NsKind, Arc<OwnedFd>),
 }
 
 impl Join {
     pub(super) const fn kind(&self) -> NsKind {
         match self {
-            Self::Path(kind, _) | Self::Open(kind, _) => *kind,
+            Self::Path(kind, _) | Self::Open(kind, _) | Self::OfProcess(kind, _) => *kind,
         }
+    }
+
+    /// Returns whether the calling thread is in this namespace already, and so need not join it.
+    pub(super) fn is_left_out(&self) -> bool {
+        matches!(self, Self::OfProcess(kind, fd) if is_own_namespace(fd, *kind))
     }
 
     /// Returns the open file, which must stay open up to the join.
     pub(super) fn owned(&self) -> Option<Arc<OwnedFd>> {
         match self {
             Self::Path(..) => None,
-            Self::Open(_, fd) => Some(Arc::clone(fd)),
+            Self::Open(_, fd) | Self::OfProcess(_, fd) => Some(Arc::clone(fd)),
         }
     }
 
@@ -55,7 +62,7 @@ impl Join {
                 }
                 entry.extend(bytes);
             }
-            Self::Open(kind, fd) => {
+            Self::Open(kind, fd) | Self::OfProcess(kind, fd) => {
                 let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
                 match kind_of(path.as_ref()) {
                     Ok(found) if found == kind.flag() => {}
@@ -75,8 +82,8 @@ fn file(path: OsString, why: &str) -> SettingError {
     SettingError::File { doing: "join the namespace", path, why: why.into() }
 }
 
-/// Opens namespaces of a process, without those in which this process already is. A pidfd makes sure that all
-/// belong to the same process: its number may be used again at any moment.
+/// Opens namespaces of a process. A pidfd makes sure that all belong to the same process: its number may be
+/// used again at any moment.
 ///
 /// # Errors
 /// [`SettingError::File`]: the process does not exist, has ended meanwhile, or is not visible in /proc.
@@ -92,9 +99,7 @@ pub(super) fn of_process(
         let opened = namespace_of(before, kind).map_err(|error| {
             file(format!("/proc/{before}/ns/{}", kind.proc_name()).into(), &error.to_string())
         })?;
-        if !is_own_namespace(&opened, kind) {
-            joins.push(Join::Open(kind, Arc::new(opened)));
-        }
+        joins.push(Join::OfProcess(kind, Arc::new(opened)));
     }
     // The process had this number before and after, so the files are its own.
     if number() == Some(before) { Ok(joins) } else { Err(gone()) }

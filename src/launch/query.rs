@@ -174,11 +174,11 @@ pub(super) fn namespace_of(pid: impl fmt::Display, kind: NsKind) -> io::Result<O
     File::open(format!("/proc/{pid}/ns/{}", kind.proc_name())).map(OwnedFd::from)
 }
 
-/// Returns whether this process is in the namespace of an open file. Joining it again is pointless: setns(2)
+/// Returns whether the calling thread is in the namespace of an open file. Joining it again is pointless: setns(2)
 /// to the own user namespace fails (`EINVAL`), and to another own namespace it needs privileges.
 #[must_use]
 pub fn is_own_namespace(theirs: &OwnedFd, kind: NsKind) -> bool {
-    let ours = namespace_of("self", kind);
+    let ours = namespace_of("thread-self", kind);
     match (ours.and_then(|ours| Ok(fstat(ours)?)), fstat(theirs)) {
         (Ok(ours), Ok(theirs)) => (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino),
         _ => false,

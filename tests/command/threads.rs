@@ -142,3 +142,22 @@ fn kill_with_parent_holds_after_the_handle_is_dropped() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     nix::sys::wait::waitpid(pid, None).unwrap();
 }
+
+/// A thread may have left the namespaces of the first thread: what a command need not join depends on the
+/// thread that launches it.
+#[test]
+fn join_pid_compares_with_the_namespaces_of_the_launching_thread() {
+    if !crate::kit::is_root() {
+        // An ordinary user needs a user namespace for another network namespace, and a thread cannot create
+        // one.
+        return;
+    }
+    let own = std::process::id();
+    let host = crate::kit::link("thread-self", NsKind::Net);
+    let seen = thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let mut command = sh("readlink /proc/self/ns/net");
+        stdout(command.join_pid(own, [NsKind::User, NsKind::Net]))
+    });
+    assert_eq!(seen.join().unwrap(), host);
+}
