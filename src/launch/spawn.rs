@@ -20,7 +20,8 @@ use std::vec::Vec;
 use nix::sys::signal::SigSet;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::unistd::{getpid, gettid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid as NixPid, getpid, gettid};
 
 use super::LaunchError;
 use super::handle::Child;
@@ -270,11 +271,12 @@ pub(super) fn on_lasting_thread(
     let run = move || {
         let result = catch_unwind(AssertUnwindSafe(work));
         let started = result.as_ref().ok().and_then(|result| result.as_ref().ok()).map(Child::pid);
+        // No signal of the program is for a thread that only waits. Blocked before the answer: the calling
+        // thread may count on a signal as soon as it has returned.
+        let _ = SigSet::all().thread_block();
         // The receiver waits for it.
         let _ = answer.send(result);
         if let Some(pid) = started {
-            // No handler of the program runs here.
-            let _ = SigSet::all().thread_block();
             await_end(pid);
         }
     };
@@ -289,20 +291,11 @@ pub(super) fn on_lasting_thread(
     }
 }
 
-/// Waits until a child has ended, and leaves it to be reaped by others (WNOWAIT).
+/// Waits until a child of this process has ended, and leaves its status to another wait (waitid(2), WNOWAIT).
+/// Returns also if another thread has reaped it.
 fn await_end(pid: Pid) {
-    let Ok(id) = u32::try_from(pid.0) else { return };
-    loop {
-        // SAFETY: a null pointer in place of the information is allowed (wait(2), "C library/kernel
-        // differences"); the call changes no memory.
-        let waited = unsafe {
-            libc::waitid(libc::P_PID, id, ptr::null_mut(), libc::WEXITED | libc::WNOWAIT | libc::__WALL)
-        };
-        // An error other than an interruption means that it has been reaped.
-        if waited == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-            return;
-        }
-    }
+    let options = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+    while waitid(Id::Pid(NixPid::from_raw(pid.0)), options) == Err(nix::errno::Errno::EINTR) {}
 }
 
 /// Executes the command in this process, as stage 2 of a launch would. Returns the reason if the exec fails.
