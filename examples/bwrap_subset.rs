@@ -24,7 +24,8 @@ fn command_of(arguments: impl IntoIterator<Item = String>) -> Result<Command, St
         }
         let count = match &word[2..] {
             "ro-bind" | "bind" | "dev-bind" | "symlink" | "setenv" => 2,
-            "proc" | "dev" | "tmpfs" | "mqueue" | "dir" | "chdir" | "unsetenv" | "uid" | "gid" => 1,
+            "proc" | "dev" | "tmpfs" | "mqueue" | "dir" | "chdir" | "unsetenv" | "uid" | "gid"
+            | "hostname" | "seccomp" => 1,
             "die-with-parent" | "new-session" | "clearenv" | "unshare-all" | "share-net" | "unshare-user"
             | "unshare-user-try" | "unshare-ipc" | "unshare-pid" | "unshare-net" | "unshare-uts"
             | "unshare-cgroup" | "unshare-cgroup-try" => 0,
@@ -72,6 +73,8 @@ fn command_of(arguments: impl IntoIterator<Item = String>) -> Result<Command, St
             "setenv" => drop(command.env(value(0), value(1))),
             "unsetenv" => drop(command.env_remove(value(0))),
             "clearenv" => drop(command.env_clear()),
+            "hostname" => drop(command.hostname(value(0))),
+            "seccomp" => drop(command.seccomp_filter_bytes(read_fd(id()?)?)),
             "uid" => uid = id()?,
             "gid" => gid = id()?,
             "die-with-parent" => drop(command.kill_with_parent()),
@@ -91,6 +94,11 @@ fn command_of(arguments: impl IntoIterator<Item = String>) -> Result<Command, St
     }
     command.unshare(created);
     Ok(command)
+}
+
+/// Reads the program that another program has written to this descriptor.
+fn read_fd(number: u32) -> Result<Vec<u8>, String> {
+    std::fs::read(format!("/proc/self/fd/{number}")).map_err(|error| format!("--seccomp {number}: {error}"))
 }
 
 fn main() {

@@ -25,6 +25,7 @@ const CASES: &[Case] = &[
     ("second_passed_descriptor_is_truncated", second_passed_descriptor_is_truncated),
     ("a_descriptor_under_another_number_is_inherited", a_descriptor_under_another_number_is_inherited),
     ("directory_and_groups_change", directory_and_groups_change),
+    ("attributes_change", attributes_change),
     #[cfg(feature = "legacy")]
     ("a_copy_at_a_number_is_close_on_exec", a_copy_at_a_number_is_close_on_exec),
     ("write_nowait_does_not_block", write_nowait_does_not_block),
@@ -230,6 +231,57 @@ fn directory_and_groups_change(sys: &mut LinuxSys) {
     }
     assert_eq!(sys.run_hook(Hook { number: 0, code: &|| Err(Errno::EIO) }), Err(Errno::EIO));
     assert_eq!(sys.run_hook(Hook { number: 0, code: &|| Ok(()) }), Ok(()));
+}
+
+/// Runs in a process of its own, which ends with what it has changed.
+fn attributes_change(sys: &mut LinuxSys) {
+    sys.umask(0o27).unwrap();
+    assert_eq!(sys.umask(0o22), Ok(0o27));
+    let limit = Limit { resource: Resource::NOFILE, soft: 50, hard: 60 };
+    assert_eq!(sys.set_limit(limit), Ok(()));
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert!(files.split_whitespace().take(2).eq(["50", "60"]), "{files}");
+    assert_eq!(sys.set_limit(Limit { hard: 40, ..limit }), Err(Errno::EINVAL));
+    if sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWUTS).union(CloneFlags::NEWNET)).is_ok() {
+        assert_eq!(sys.set_hostname(b"box"), Ok(()));
+        assert_eq!(std::fs::read("/proc/sys/kernel/hostname").unwrap(), b"box\n");
+        assert_eq!(sys.set_hostname(&[b'x'; 65]), Err(Errno::EINVAL));
+        let socket = sys.inet_socket().unwrap();
+        assert_eq!(sys.set_loopback_up(socket), Ok(()));
+        assert_eq!(sys.close(socket), Ok(()));
+        assert_eq!(sys.drop_bounding(Capability::SYS_ADMIN), Ok(()));
+        assert_eq!(sys.drop_bounding(Capability(63)), Err(Errno::EINVAL));
+        assert_eq!(sys.keep_capabilities(true), Ok(()));
+        let net = 1 << Capability::NET_ADMIN.0;
+        let sets = CapabilitySets { effective: net, permitted: net, inheritable: net };
+        assert_eq!(sys.set_capabilities(sets), Ok(()));
+        assert_eq!(sys.raise_ambient(Capability::NET_ADMIN), Ok(()));
+        assert_eq!(sys.raise_ambient(Capability::CHOWN), Err(Errno::EPERM));
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        for line in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert!(status.contains(&format!("{line}:\t{net:016x}\n")), "{status}");
+        }
+        assert!(
+            status.contains(&format!("CapBnd:\t{:016x}\n", 0x1ff_ffff_ffff_u64 & !(1 << 21))),
+            "{status}"
+        );
+    }
+    assert_eq!(sys.set_loopback_up(Fd(900)), Err(Errno::EBADF));
+    assert_eq!(sys.set_no_new_privs(), Ok(()));
+    assert_eq!(nix::sys::prctl::get_no_new_privs(), Ok(true));
+    // Without Landlock in the kernel there is no such call, or it is turned off.
+    let landlock = sys.landlock_restrict_self(Fd(900));
+    assert!(matches!(landlock, Err(Errno::EBADF | Errno::ENOSYS | Errno::EOPNOTSUPP)), "{landlock:?}");
+    assert_eq!(sys.set_seccomp_filter(&[]), Err(Errno::EINVAL));
+    // Lets getppid(2) fail with EIO.
+    let number = u32::try_from(libc::SYS_getppid).unwrap();
+    let program =
+        [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x0005_0005), (0x06, 0, 0, 0x7fff_0000)];
+    let program = program.map(|(code, jt, jf, k)| BpfInstruction { code, jt, jf, k });
+    assert_eq!(sys.set_seccomp_filter(&program), Ok(()));
+    // The C library returns the kernel's answer as it is, or as −1.
+    assert!(nix::unistd::getppid().as_raw() < 0);
 }
 
 #[cfg(feature = "legacy")]
@@ -1128,6 +1180,32 @@ const PROBES: &[Probe] = &[
         sys.dup_above(Fd(-9), Fd(-8)).unwrap_err()
     }),
     ("chdir", libc::SYS_chdir, &[Whole], |sys| sys.chdir(c"/").unwrap_err()),
+    ("umask", libc::SYS_umask, &[Unsigned], |sys| sys.umask(0o22).unwrap_err()),
+    ("set_hostname", libc::SYS_sethostname, &[Whole, Whole], |sys| sys.set_hostname(b"").unwrap_err()),
+    ("set_limit", libc::SYS_prlimit64, &[Signed, Unsigned, Whole, Whole], |sys| {
+        sys.set_limit(Limit { resource: Resource(u32::MAX), soft: 1, hard: 0 }).unwrap_err()
+    }),
+    ("keep_capabilities", libc::SYS_prctl, &[Signed, Whole], |sys| sys.keep_capabilities(true).unwrap_err()),
+    ("drop_bounding", libc::SYS_prctl, &[Signed, Unsigned], |sys| {
+        sys.drop_bounding(Capability(u32::MAX)).unwrap_err()
+    }),
+    ("set_capabilities", libc::SYS_capset, &[Whole, Whole], |sys| {
+        sys.set_capabilities(CapabilitySets::default()).unwrap_err()
+    }),
+    ("raise_ambient", libc::SYS_prctl, &[Signed, Signed, Unsigned], |sys| {
+        sys.raise_ambient(Capability(u32::MAX)).unwrap_err()
+    }),
+    ("set_no_new_privs", libc::SYS_prctl, &[Signed, Whole], |sys| sys.set_no_new_privs().unwrap_err()),
+    ("set_seccomp_filter", libc::SYS_seccomp, &[Unsigned, Signed, Whole], |sys| {
+        sys.set_seccomp_filter(&[]).unwrap_err()
+    }),
+    ("landlock_restrict_self", libc::SYS_landlock_restrict_self, &[Signed, Signed], |sys| {
+        sys.landlock_restrict_self(Fd(-9)).unwrap_err()
+    }),
+    ("inet_socket", libc::SYS_socket, &[Signed, Signed, Signed], |sys| sys.inet_socket().unwrap_err()),
+    ("set_loopback_up", libc::SYS_ioctl, &[Signed, Whole, Whole], |sys| {
+        sys.set_loopback_up(Fd(-9)).unwrap_err()
+    }),
     ("sched_getaffinity", libc::SYS_sched_getaffinity, &[Signed, Unsigned, Whole], |sys| {
         sys.sched_getaffinity().unwrap_err()
     }),

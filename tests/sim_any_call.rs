@@ -75,7 +75,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
     let set = SignalSet(dice.roll(u64::MAX));
     let mut buffer = [0; 300];
     let len = dice.roll(300) as usize;
-    match dice.roll(49) {
+    match dice.roll(51) {
         0..=3 => ignore(sys.openat(
             if dice.roll(3) == 0 { fd } else { Fd::CWD },
             path,
@@ -124,7 +124,33 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
             None,
         )),
         44..=47 => any_tree_call(sys, dice, fd),
+        48 | 49 => any_attribute(sys, dice, fd),
         _ => ignore(sys.mount(Mount::Proc)),
+    }
+}
+
+/// Makes one random call that sets an attribute.
+fn any_attribute(sys: &mut SimSys, dice: &mut Dice, fd: Fd) {
+    let capability = Capability([0, 8, 12, 21, 40, 63, 99][dice.roll(7) as usize]);
+    let mut set = || [0, 1, 1 << 8, 1 << 12, 1 << 21, u64::MAX][dice.roll(6) as usize];
+    let sets = CapabilitySets { effective: set(), permitted: set(), inheritable: set() };
+    let resource = Resource(dice.roll(18) as u32);
+    let (soft, hard) = (dice.roll(30), dice.roll(30));
+    let instruction =
+        BpfInstruction { code: dice.roll(40) as u16, jt: dice.roll(3) as u8, jf: 0, k: dice.roll(70) as u32 };
+    match dice.roll(12) {
+        0 => ignore(sys.umask(dice.roll(u64::MAX) as u32)),
+        1 => ignore(sys.set_hostname(&[b'x'; 70][..dice.roll(70) as usize])),
+        2 => ignore(sys.set_limit(Limit { resource, soft, hard })),
+        3 => ignore(sys.keep_capabilities(dice.roll(2) == 0)),
+        4 => ignore(sys.drop_bounding(capability)),
+        5 => ignore(sys.set_capabilities(sets)),
+        6 => ignore(sys.raise_ambient(capability)),
+        7 => ignore(sys.set_no_new_privs()),
+        8 => ignore(sys.set_seccomp_filter(&[instruction; 3][..dice.roll(4) as usize])),
+        9 => ignore(sys.landlock_restrict_self(fd)),
+        10 => ignore(sys.inet_socket()),
+        _ => ignore(sys.set_loopback_up(fd)),
     }
 }
 

@@ -233,6 +233,7 @@ fn inner(directory: &Path) {
     identity(sys);
     signals(sys);
     processes(sys);
+    attributes(sys);
 }
 
 fn strings(sys: &mut Traced) {
@@ -376,6 +377,49 @@ fn identity(sys: &mut Traced) {
     refused(sys.dup_above(Fd(99), Fd(40)));
     sys.close(Fd(39)).unwrap();
     sys.close(copy).unwrap();
+}
+
+fn attributes(sys: &mut Traced) {
+    sys.umask(0o27).unwrap();
+    sys.umask(0).unwrap();
+    sys.umask(0o22).unwrap();
+    for (soft, hard) in [(0, 1), (1000, 1024), (2048, 4096), (2049, Limit::INFINITY)] {
+        for resource in Resource::ALL.iter().copied().chain([Resource(99)]) {
+            // The hard limit above the present one may be refused.
+            let _: SysResult<()> = sys.set_limit(Limit { resource, soft: hard, hard: soft });
+            let _: SysResult<()> = match resource {
+                Resource::CORE | Resource::MSGQUEUE => sys.set_limit(Limit { resource, soft, hard }),
+                _ => Ok(()),
+            };
+        }
+    }
+    sys.keep_capabilities(true).unwrap();
+    sys.keep_capabilities(false).unwrap();
+    for capability in Capability::ALL.iter().copied().chain([Capability(41), Capability(63)]) {
+        refused(sys.raise_ambient(capability));
+    }
+    refused(sys.drop_bounding(Capability(63)));
+    let _: SysResult<()> = sys.drop_bounding(Capability::CHECKPOINT_RESTORE);
+    for (effective, permitted, inheritable) in
+        [(1, 0, 0), (u64::MAX >> 23, 0, 3 << 20), (1 << 40, 1, u64::MAX >> 23)]
+    {
+        refused(sys.set_capabilities(CapabilitySets { effective, permitted, inheritable }));
+    }
+    let socket = sys.inet_socket().unwrap();
+    refused(sys.set_loopback_up(Fd(99)));
+    sys.close(socket).unwrap();
+    if sys.unshare(CloneFlags::NEWUTS.union(CloneFlags::NEWNET)).is_ok() {
+        sys.set_hostname(b"a \"name\"\n").unwrap();
+        let socket = sys.inet_socket().unwrap();
+        sys.set_loopback_up(socket).unwrap();
+        sys.close(socket).unwrap();
+    }
+    sys.set_no_new_privs().unwrap();
+    refused(sys.landlock_restrict_self(Fd(99)));
+    refused(sys.set_seccomp_filter(&[]));
+    let allow = BpfInstruction { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 };
+    refused(sys.set_seccomp_filter(&[BpfInstruction { code: 0xffff, ..allow }, allow]));
+    sys.set_seccomp_filter(&[allow]).unwrap();
 }
 
 fn signals(sys: &mut Traced) {

@@ -65,6 +65,8 @@ impl Command {
         launcher.on_record = self.on_record.clone();
         launcher.owned = parts.joins.iter().filter_map(|join| join.owned()).collect();
         launcher.around = self.around.clone();
+        launcher.around.landlock = self.landlock.as_ref().map(|ruleset| Fd(ruleset.as_raw_fd()));
+        launcher.owned.extend(self.landlock.clone());
         if let Some(directory) = &mut launcher.around.directory {
             directory.confined = self.is_confined();
         }
@@ -88,6 +90,16 @@ impl Command {
         let launcher = self.launcher()?;
         let mut prepared = launcher.prepare_for(self.kill_with_parent)?;
         let (moves, ours) = self.moves(default)?;
+        if let Some(ruleset) = &self.landlock {
+            // As in `moves`: no descriptor of the command may take its number before it is used.
+            let above = moves.iter().map(|(number, _)| number.0.saturating_add(1)).max().unwrap_or_default();
+            let fd = match ruleset.as_raw_fd() < above {
+                true => Arc::new(duplicate_above(ruleset, above).map_err(stdio_failed)?),
+                false => Arc::clone(ruleset),
+            };
+            prepared.around.landlock = Some(Fd(fd.as_raw_fd()));
+            prepared.owned.push(fd);
+        }
         for (number, fd) in moves {
             prepared.moves.push(Move { fd: Fd(fd.as_raw_fd()), number });
             prepared.owned.push(fd);
@@ -121,10 +133,7 @@ impl Command {
 
     /// Opens the standard streams, and returns the descriptors that the command gets under other numbers.
     fn moves(&self, default: [Stdio; 3]) -> Result<(Moves, [Option<OwnedFd>; 3]), LaunchError> {
-        let failed = |error: io::Error| LaunchError::Start {
-            step: Step::OpenStdio,
-            errno: Errno(error.raw_os_error().unwrap_or(libc::EIO)),
-        };
+        let failed = stdio_failed;
         let mut ours = [const { None }; 3];
         let mut found = Moves::new();
         for (((number, set), default), ours) in (0..).zip(&self.stdio).zip(&default).zip(&mut ours) {
@@ -162,6 +171,7 @@ impl Command {
         self.check_root(joined.contains(NsKind::Mnt))?;
         self.check_directory()?;
         let rootless = is_rootless();
+        self.check_attributes(joined, rootless)?;
         let (users, groups) = self.maps()?;
         if let (Some(users), Some(groups)) = (&users, &groups) {
             self.check_ids(users, groups, rootless)?;
@@ -349,4 +359,10 @@ fn denies_setgroups(users: &Map, groups: &Map, rootless: bool) -> bool {
 fn first_twice(created: NsSet, joined: &[NsKind]) -> Option<NsKind> {
     let mut seen = created;
     joined.iter().copied().find(|kind| !seen.insert(*kind))
+}
+
+/// Returns the error of a descriptor that cannot be opened or duplicated for the command.
+fn stdio_failed(error: io::Error) -> LaunchError {
+    let errno = Errno(error.raw_os_error().unwrap_or(libc::EIO));
+    LaunchError::Start { step: Step::OpenStdio, errno }
 }

@@ -1,12 +1,12 @@
-//! The last steps of the process that becomes the command: its descriptors, its ids, and the code of the
-//! caller, right before its exec.
+//! The last steps of the process that becomes the command: its descriptors, its limits, ids and capabilities,
+//! the code of the caller, and the filters, right before its exec.
 
 use super::steps::StageStep;
 use super::surroundings::{Move, Surroundings};
 use crate::scripts::pipe::uninterrupted;
 use crate::scripts::stage::end_with_launcher;
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, Hook, SysResult};
+use crate::sys::types::{Capability, CapabilitySets, Errno, Fd, Hook, SysResult};
 use crate::words::error::Error;
 
 /// The ends of the two pipes in the process that becomes the command. A descriptor that the command gets
@@ -43,18 +43,31 @@ fn duplicate<S: Sys>(sys: &mut S, fd: Fd, number: Fd) -> SysResult<()> {
     }
 }
 
-/// Changes the ids. Returns whether the ids have changed, which clears the parent-death signal.
+/// Sets the limits, the ids and the capabilities of the command. Returns whether the ids have changed, which
+/// clears the parent-death signal.
 ///
-/// Runs as the process that becomes the command, in its namespaces. The launcher waits for the exec.
+/// Runs as the process that becomes the command, in its namespaces. The launcher waits for the exec. The
+/// order: the bounding set needs CAP_SETPCAP, which a change of the user id takes away; the other sets are
+/// those of the new user; the rule set needs no_new_privs.
 ///
 /// # Errors
 /// The step that failed.
 pub(super) fn change<'m, S: Sys>(
     sys: &mut S,
-    groups: Option<&[u32]>,
+    around: &'m Surroundings,
     (gid, uid): (Option<u32>, Option<u32>),
 ) -> Result<bool, Error<'m>> {
-    if let Some(groups) = groups {
+    for limit in &around.limits {
+        sys.set_limit(*limit).map_err(|errno| StageStep::Limit(limit.resource).failed(errno))?;
+    }
+    if let Some(mask) = around.umask {
+        // umask(2) always succeeds.
+        let _ = sys.umask(mask);
+    }
+    if let Some(kept) = around.capabilities {
+        drop_others(sys, kept)?;
+    }
+    if let Some(groups) = &around.groups {
         sys.set_groups(groups).map_err(|errno| StageStep::Groups.failed(errno))?;
     }
     if let Some(gid) = gid {
@@ -62,12 +75,64 @@ pub(super) fn change<'m, S: Sys>(
         // Set again at once: the change has cleared it, and this process may be stopped at any moment.
         end_with_launcher(sys, true);
     }
-    // The last one: without user id 0 the process may not change its groups any more.
+    // The last id: without user id 0 the process may not change its groups any more.
     if let Some(uid) = uid {
+        if around.capabilities.is_some_and(|kept| kept != 0) {
+            sys.keep_capabilities(true).map_err(|errno| StageStep::KeepCapabilities.failed(errno))?;
+        }
         sys.setuid(uid).map_err(|errno| StageStep::User(uid).failed(errno))?;
         end_with_launcher(sys, true);
     }
-    Ok(groups.is_some() || gid.is_some() || uid.is_some())
+    if let Some(kept) = around.capabilities {
+        set_capabilities(sys, kept)?;
+    }
+    if around.no_new_privs {
+        sys.set_no_new_privs().map_err(|errno| StageStep::NoNewPrivs.failed(errno))?;
+    }
+    if let Some(ruleset) = around.landlock {
+        sys.landlock_restrict_self(ruleset).map_err(|errno| StageStep::Landlock.failed(errno))?;
+    }
+    Ok(around.groups.is_some() || gid.is_some() || uid.is_some())
+}
+
+/// Removes all capabilities but these from the bounding set.
+fn drop_others<'m, S: Sys>(sys: &mut S, kept: u64) -> Result<(), Error<'m>> {
+    for capability in Capability::ALL.iter().filter(|one| !contains(kept, **one)) {
+        match sys.drop_bounding(*capability) {
+            // An older kernel does not know it.
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(StageStep::Bounding(*capability).failed(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Sets all capability sets but the bounding one. The ambient set keeps the capabilities at the exec of a
+/// user other than root.
+fn set_capabilities<'m, S: Sys>(sys: &mut S, kept: u64) -> Result<(), Error<'m>> {
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
+    sys.set_capabilities(sets).map_err(|errno| StageStep::Capabilities.failed(errno))?;
+    for capability in Capability::ALL.iter().filter(|one| contains(kept, **one)) {
+        sys.raise_ambient(*capability).map_err(|errno| StageStep::Ambient(*capability).failed(errno))?;
+    }
+    Ok(())
+}
+
+fn contains(set: u64, capability: Capability) -> bool {
+    set.checked_shr(capability.0).is_some_and(|rest| rest & 1 == 1)
+}
+
+/// Installs the seccomp filter, right before the exec: the filter sees the exec, and no call before it.
+///
+/// # Errors
+/// [`StageStep::SeccompFilter`].
+pub(super) fn install_filter<'m, S: Sys>(sys: &mut S, around: &Surroundings) -> Result<(), Error<'m>> {
+    match &around.filter {
+        Some(program) => {
+            sys.set_seccomp_filter(program).map_err(|errno| StageStep::SeccompFilter.failed(errno))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Runs the code of the caller.

@@ -53,6 +53,7 @@
 //!
 //! [`Launcher`] is the layer below: it takes a bootstrap message and a policy, as the program `nsexec` does.
 
+mod attributes;
 mod build;
 pub mod causes;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]

@@ -174,8 +174,8 @@ pub(super) fn namespace_of(pid: impl fmt::Display, kind: NsKind) -> io::Result<O
     File::open(format!("/proc/{pid}/ns/{}", kind.proc_name())).map(OwnedFd::from)
 }
 
-/// Returns whether the calling thread is in the namespace of an open file. Joining it again is pointless: setns(2)
-/// to the own user namespace fails (`EINVAL`), and to another own namespace it needs privileges.
+/// Returns whether the calling thread is in the namespace of an open file. Joining it again is pointless:
+/// setns(2) to the own user namespace fails (`EINVAL`), and to another own namespace it needs privileges.
 #[must_use]
 pub fn is_own_namespace(theirs: &OwnedFd, kind: NsKind) -> bool {
     let ours = namespace_of("thread-self", kind);

@@ -1,5 +1,5 @@
-//! The root directory, the mounts and the working directory of the command: a script of the process that
-//! becomes the command.
+//! The host name, the root directory, the mounts and the working directory of the command: a script of the
+//! process that becomes the command.
 //!
 //! Every path of a mount point is opened below the new root directory, with openat2(2): no `..` and no
 //! symbolic link there leads out of it. The mounts to bind are copied first, so their paths are those of the
@@ -41,7 +41,8 @@ const DEVICE_LINKS: [(&CStr, &CStr); 5] = [
     (c"pts/ptmx", c"ptmx"),
 ];
 
-/// Builds the root directory, and changes to the working directory.
+/// Turns the loopback interface on, sets the host name, builds the root directory, and changes to the working
+/// directory.
 ///
 /// Runs as the process that becomes the command, in its namespaces, with the privileges of the launch there.
 /// The launcher waits meanwhile.
@@ -49,6 +50,12 @@ const DEVICE_LINKS: [(&CStr, &CStr); 5] = [
 /// # Errors
 /// The step that failed, with its object.
 pub(super) fn prepare<'m, S: Sys>(sys: &mut S, around: &'m Surroundings) -> Result<(), Error<'m>> {
+    if around.loopback {
+        turn_loopback_on(sys).map_err(|errno| StageStep::Loopback.failed(errno))?;
+    }
+    if let Some(name) = &around.hostname {
+        sys.set_hostname(name).map_err(|errno| StageStep::HostName.failed(errno))?;
+    }
     if let Some(root) = &around.root {
         build(sys, root)?;
     }
@@ -57,6 +64,13 @@ pub(super) fn prepare<'m, S: Sys>(sys: &mut S, around: &'m Surroundings) -> Resu
             .map_err(|errno| StageStep::WorkingDirectory(directory.path.to_bytes()).failed(errno)),
         None => Ok(()),
     }
+}
+
+fn turn_loopback_on<S: Sys>(sys: &mut S) -> SysResult<()> {
+    let socket = sys.inet_socket()?;
+    let done = sys.set_loopback_up(socket);
+    close(sys, socket);
+    done
 }
 
 /// Builds the tree of the root directory, and enters it.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::deciders::bootstrap::text::PathText;
-use crate::sys::types::{Errno, Fd};
+use crate::sys::types::{Capability, Errno, Fd, Resource};
 use crate::words::error::{Code, Doing, Error, steps};
 
 steps! {
@@ -28,6 +28,10 @@ steps! {
         /// Stage 2 clears the parent-death signal, before the exec of a command that may outlive the
         /// launcher.
         OutliveLauncher => Code::OutliveLauncher, "failed to clear the parent-death signal";
+        /// Turning the loopback interface on.
+        Loopback => Code::Loopback, "failed to turn the loopback interface on";
+        /// Setting the host name.
+        HostName => Code::HostName, "failed to set the host name";
         /// Opening or mounting the new root directory.
         NewRoot(path: &'m [u8]) => Code::NewRoot, "failed to prepare {} as the root directory", PathText(path);
         /// Copying the mount of a file or directory to bind.
@@ -48,12 +52,28 @@ steps! {
         LeaveRoot => Code::LeaveRoot, "failed to detach the old root directory";
         /// Changing the working directory.
         WorkingDirectory(path: &'m [u8]) => Code::WorkingDirectory, "failed to change to the directory {}", PathText(path);
+        /// Setting a limit of a resource.
+        Limit(resource: Resource) => Code::Limit, "failed to set the limit {}", resource;
+        /// Removing a capability from the bounding set.
+        Bounding(capability: Capability) => Code::Capabilities, "failed to remove {} from the bounding set", capability;
         /// Setting the supplementary groups of the command.
         Groups => Code::Setgroups, "failed to set the supplementary groups";
         /// Setting the group id of the command.
         Group(gid: u32) => Code::Setgid, "failed to set the group id {}", gid;
         /// Setting the user id of the command.
         User(uid: u32) => Code::Setuid, "failed to set the user id {}", uid;
+        /// Keeping the permitted capabilities at the change of the user id.
+        KeepCapabilities => Code::Capabilities, "failed to keep capabilities at the change of the user id";
+        /// Setting the capability sets.
+        Capabilities => Code::Capabilities, "failed to set the capabilities";
+        /// Adding a capability to the ambient set.
+        Ambient(capability: Capability) => Code::Capabilities, "failed to add {} to the ambient set", capability;
+        /// Ensuring that no exec gives new privileges.
+        NoNewPrivs => Code::NoNewPrivs, "failed to set no_new_privs";
+        /// Applying a Landlock rule set.
+        Landlock => Code::Landlock, "failed to apply the Landlock rule set";
+        /// Installing a seccomp filter.
+        SeccompFilter => Code::SeccompFilter, "failed to install the seccomp filter";
         /// Running code of the caller.
         CodeOfCaller(number: u32) => Code::CodeOfCaller, "failed in pre_exec function {}", number;
         /// Executing the command.

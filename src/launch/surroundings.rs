@@ -12,20 +12,44 @@ use std::vec::Vec;
 
 use core::fmt;
 
-use crate::sys::types::{Fd, MountAttributes, MountKind, SysResult};
+use crate::sys::types::{BpfInstruction, Fd, Limit, MountAttributes, MountKind, SysResult};
 
 /// The surroundings of the command. The order of the fields is that of the steps.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
+    /// Whether the loopback interface is turned on.
+    #[doc(hidden)]
+    pub loopback: bool,
+    /// The host name.
+    #[doc(hidden)]
+    pub hostname: Option<Vec<u8>>,
     /// The root directory and the mounts.
     #[doc(hidden)]
     pub root: Option<Root>,
     /// The working directory.
     #[doc(hidden)]
     pub directory: Option<Directory>,
+    /// The limits of resources.
+    #[doc(hidden)]
+    pub limits: Vec<Limit>,
+    /// The mask for the permissions of new files.
+    #[doc(hidden)]
+    pub umask: Option<u32>,
     /// The supplementary groups.
     #[doc(hidden)]
     pub groups: Option<Vec<u32>>,
+    /// The capabilities that the command has, as bits. The bounding set has no other one.
+    #[doc(hidden)]
+    pub capabilities: Option<u64>,
+    /// Whether no exec gives new privileges.
+    #[doc(hidden)]
+    pub no_new_privs: bool,
+    /// A Landlock rule set.
+    #[doc(hidden)]
+    pub landlock: Option<Fd>,
+    /// A seccomp filter.
+    #[doc(hidden)]
+    pub filter: Option<Vec<BpfInstruction>>,
     /// Code of the caller.
     pub(super) hooks: Vec<CodeOfCaller>,
 }

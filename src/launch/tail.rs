@@ -226,9 +226,13 @@ fn execute<'m, S: Sys>(
             return Some(StageStep::OutliveLauncher.failed(errno));
         }
     }
-    match tail.around.map(|around| last::run_hooks(sys, around)) {
-        Some(Err(error)) => Some(error),
-        _ => Some(exec(sys, tail)),
+    let prepared = match tail.around {
+        Some(around) => last::run_hooks(sys, around).and_then(|()| last::install_filter(sys, around)),
+        None => Ok(()),
+    };
+    match prepared {
+        Ok(()) => Some(exec(sys, tail)),
+        Err(error) => Some(error),
     }
 }
 
@@ -236,8 +240,10 @@ fn execute<'m, S: Sys>(
 /// had no parent-death signal for a moment.
 fn change<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends) -> Result<bool, Error<'m>> {
     last::place(sys, tail.moves, ends)?;
-    let changed =
-        last::change(sys, tail.around.and_then(|around| around.groups.as_deref()), (tail.gid, tail.uid))?;
+    let changed = match tail.around {
+        Some(around) => last::change(sys, around, (tail.gid, tail.uid))?,
+        None => false,
+    };
     if changed {
         // The change of the ids has cleared it.
         set_kill_child(sys, tail)?;

@@ -24,12 +24,15 @@ use core::ffi::CStr;
 
 #[cfg(feature = "sealed-copy")]
 use types::Seals;
+#[cfg(feature = "std")]
+use types::{
+    BpfInstruction, Capability, CapabilitySets, Hook, InitFork, Limit, Mount, MountAttributes, MountKind,
+    SharedStart,
+};
 use types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, OpenFlags, Pid, PollFd, SigAction,
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
-#[cfg(feature = "std")]
-use types::{Hook, InitFork, Mount, MountAttributes, MountKind, SharedStart};
 
 /// The system calls of the bootstrap and of the launcher.
 #[cfg_attr(test, mockall::automock)]
@@ -395,6 +398,86 @@ pub trait Sys {
     /// Errors: those that the code returns.
     #[cfg(feature = "std")]
     fn run_hook<'a>(&mut self, hook: Hook<'a>) -> SysResult<()>;
+
+    // -- the attributes of the command, which our own launcher sets
+    // -------------------------------------------
+
+    /// Sets the mask for the permissions of new files, and returns the previous one: `umask(mask)`, umask(2).
+    /// The call always succeeds.
+    #[cfg(feature = "std")]
+    fn umask(&mut self, mask: u32) -> SysResult<u32>;
+
+    /// Sets the host name of the UTS namespace: `sethostname(name, len)`, sethostname(2).
+    ///
+    /// Errors: `EPERM`: no CAP_SYS_ADMIN over the UTS namespace. `EINVAL`: longer than 64 bytes.
+    #[cfg(feature = "std")]
+    fn set_hostname(&mut self, name: &[u8]) -> SysResult<()>;
+
+    /// Sets a resource limit of this process: `prlimit64(0, resource, {soft, hard}, NULL)`, getrlimit(2).
+    ///
+    /// Errors: `EPERM`: the hard limit is above the present one, and the process lacks CAP_SYS_RESOURCE in
+    /// the first user namespace. `EINVAL`: the soft limit is above the hard one.
+    #[cfg(feature = "std")]
+    fn set_limit(&mut self, limit: Limit) -> SysResult<()>;
+
+    /// Sets whether this thread keeps its permitted capabilities when its user ids become nonzero:
+    /// `prctl(PR_SET_KEEPCAPS, keep)`, PR_SET_KEEPCAPS(2const). An exec clears it.
+    #[cfg(feature = "std")]
+    fn keep_capabilities(&mut self, keep: bool) -> SysResult<()>;
+
+    /// Removes a capability from the bounding set: `prctl(PR_CAPBSET_DROP, capability)`,
+    /// PR_CAPBSET_DROP(2const).
+    ///
+    /// Errors: `EPERM`: no CAP_SETPCAP. `EINVAL`: the kernel does not know the capability.
+    #[cfg(feature = "std")]
+    fn drop_bounding(&mut self, capability: Capability) -> SysResult<()>;
+
+    /// Sets the effective, permitted and inheritable capabilities of this thread: `capset({version 3, pid 0},
+    /// sets)`, capget(2).
+    ///
+    /// Errors: `EPERM`: a permitted capability that the thread lacks, an effective one that is not
+    /// permitted, or an inheritable one outside of the bounding set.
+    #[cfg(feature = "std")]
+    fn set_capabilities(&mut self, sets: CapabilitySets) -> SysResult<()>;
+
+    /// Adds a capability to the ambient set: `prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0)`,
+    /// PR_CAP_AMBIENT(2const), Linux 4.3.
+    ///
+    /// Errors: `EPERM`: the capability is not both permitted and inheritable.
+    #[cfg(feature = "std")]
+    fn raise_ambient(&mut self, capability: Capability) -> SysResult<()>;
+
+    /// Ensures that no exec gives new privileges: `prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)`,
+    /// PR_SET_NO_NEW_PRIVS(2const).
+    #[cfg(feature = "std")]
+    fn set_no_new_privs(&mut self) -> SysResult<()>;
+
+    /// Installs a seccomp filter for this thread: `seccomp(SECCOMP_SET_MODE_FILTER, 0, {len, filter})`,
+    /// seccomp(2), Linux 3.17.
+    ///
+    /// Errors: `EACCES`: neither no_new_privs nor CAP_SYS_ADMIN. `EINVAL`: the kernel refuses the program.
+    #[cfg(feature = "std")]
+    fn set_seccomp_filter(&mut self, program: &[BpfInstruction]) -> SysResult<()>;
+
+    /// Restricts this thread by a Landlock rule set: `landlock_restrict_self(ruleset, 0)`,
+    /// landlock_restrict_self(2), Linux 5.13.
+    ///
+    /// Errors: `EPERM`: neither no_new_privs nor CAP_SYS_ADMIN. `EBADFD` and `EBADF`: not a rule set.
+    /// `EOPNOTSUPP` and `ENOSYS`: the kernel has no Landlock, or it is off.
+    #[cfg(feature = "std")]
+    fn landlock_restrict_self(&mut self, ruleset: Fd) -> SysResult<()>;
+
+    /// Creates a socket for the configuration of network interfaces: `socket(AF_INET,
+    /// SOCK_DGRAM|SOCK_CLOEXEC, 0)`, socket(2).
+    #[cfg(feature = "std")]
+    fn inet_socket(&mut self) -> SysResult<Fd>;
+
+    /// Turns the loopback interface of the network namespace on: `ioctl(socket, SIOCSIFFLAGS, {"lo",
+    /// IFF_UP|IFF_RUNNING})`, netdevice(7).
+    ///
+    /// Errors: `EPERM`: no CAP_NET_ADMIN over the network namespace.
+    #[cfg(feature = "std")]
+    fn set_loopback_up(&mut self, socket: Fd) -> SysResult<()>;
 
     // -- the root file system of the command, which our own launcher builds --------------------------------
 

@@ -11,7 +11,9 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 #[cfg(feature = "std")]
-pub use super::surroundings::{Hook, MountAttributes, MountKind};
+pub use super::surroundings::{
+    BpfInstruction, Capability, CapabilitySets, Hook, Limit, MountAttributes, MountKind, Resource,
+};
 
 /// The result of a system call: a value, or the kernel's errno.
 pub type SysResult<T> = Result<T, Errno>;

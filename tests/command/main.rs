@@ -4,6 +4,7 @@
 //! process of an ordinary user.
 
 mod again;
+mod attributes;
 mod kit;
 mod manners;
 mod mounts;

@@ -27,7 +27,11 @@ const FEATURES: &[(&str, &str)] =
     &[("legacy", OLDER), ("std", LAUNCHER), ("sealed-copy", LAUNCHER), ("serde", LAUNCHER)];
 
 const RINGS: &[Ring] = &[
-    Ring { name: LAUNCHER, modules: &["launch::*", "cloned::*"], most: None },
+    Ring {
+        name: LAUNCHER,
+        modules: &["launch::*", "cloned::*", "sys::surroundings", "sys::linux::surroundings"],
+        most: None,
+    },
     Ring { name: OLDER, modules: &["legacy::*", "sys::linux::message"], most: None },
     Ring { name: "errors and texts", modules: &["error::*", "bootstrap::error", "log::*"], most: Some(925) },
     Ring {

@@ -178,6 +178,24 @@ fn perform_on_processes(sys: &mut LinuxSys, call: &Call) -> Reply {
         Call::Sigprocmask { how, set } => reply(sys.sigprocmask(*how, *set), Reply::Mask),
         Call::Sigaction { signal, action } => reply(sys.sigaction(*signal, *action), Reply::Action),
         Call::Sigtimedwait { set } => reply(sys.sigtimedwait(*set), Reply::Signal),
+        _ => perform_on_attributes(sys, call),
+    }
+}
+
+fn perform_on_attributes(sys: &mut LinuxSys, call: &Call) -> Reply {
+    match call {
+        Call::Umask { mask } => reply(sys.umask(*mask), Reply::Permissions),
+        Call::SetHostname { name } => unit(sys.set_hostname(&name.0)),
+        Call::SetLimit { limit } => unit(sys.set_limit(*limit)),
+        Call::KeepCapabilities { keep } => unit(sys.keep_capabilities(*keep)),
+        Call::DropBounding { capability } => unit(sys.drop_bounding(*capability)),
+        Call::SetCapabilities { sets } => unit(sys.set_capabilities(*sets)),
+        Call::RaiseAmbient { capability } => unit(sys.raise_ambient(*capability)),
+        Call::SetNoNewPrivs => unit(sys.set_no_new_privs()),
+        Call::SetSeccompFilter { program } => unit(sys.set_seccomp_filter(program)),
+        Call::LandlockRestrictSelf { ruleset } => unit(sys.landlock_restrict_self(*ruleset)),
+        Call::InetSocket => reply(sys.inet_socket(), Reply::Fd),
+        Call::SetLoopbackUp { socket } => unit(sys.set_loopback_up(*socket)),
         _ => perform_on_the_tree(sys, call),
     }
 }

@@ -204,6 +204,7 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     }
     let _ = sys.chdir(c"/");
     let _ = sys.run_hook(Hook { number: 0, code: &|| Ok(()) });
+    change_attributes(sys);
     let _ = sys.setresuid(u32::MAX);
     if let Ok(memory) = sys.memfd_create(c"lies", false) {
         let _ = sys.fchmod(memory, 0o500);
@@ -247,6 +248,28 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     for fd in [one, other, read, write, ns, list] {
         let _ = sys.close(fd);
     }
+}
+
+/// Makes the calls that set attributes, so that none has an effect that a later call meets.
+fn change_attributes<S: Sys>(sys: &mut S) {
+    let _ = sys.umask(0o22);
+    let _ = sys.set_limit(Limit { resource: Resource::CORE, soft: 2048, hard: 4096 });
+    if sys.unshare(CloneFlags::NEWUTS).is_ok() {
+        let _ = sys.set_hostname(b"lies");
+    }
+    if let Ok(socket) = sys.inet_socket() {
+        let _ = sys.close(socket);
+    }
+    let _ = sys.set_loopback_up(Fd(900));
+    let _ = sys.keep_capabilities(false);
+    // No kernel knows these capabilities.
+    let _ = sys.drop_bounding(Capability(62));
+    let _ = sys.raise_ambient(Capability(62));
+    // Effective, and not permitted.
+    let _ = sys.set_capabilities(CapabilitySets { effective: 1, permitted: 0, inheritable: 0 });
+    let _ = sys.set_no_new_privs();
+    let _ = sys.landlock_restrict_self(Fd(900));
+    let _ = sys.set_seccomp_filter(&[]);
 }
 
 /// Makes the calls that change the tree of mounts, in a mount namespace of its own. The record is written to

@@ -492,6 +492,46 @@ pub(crate) const LIES: &[Planted] = &[
     in_memory("another_number", "dup3(", changes_call!(Call::DupTo { number, .. } => number.0 += 1)),
     in_memory("another_least_number", "fcntl(", changes_call!(Call::DupAbove { least, .. } => least.0 += 1)),
     in_memory("another_directory", "chdir(", changes_call!(Call::Chdir { path } => path.0.push(b'x'))),
+    planted("another_mask_of_permissions", "umask(", changes_call!(Call::Umask { mask } => *mask = 0o77)),
+    in_memory(
+        "another_host_name",
+        "sethostname(",
+        changes_call!(Call::SetHostname { name } => name.0[0] = b'L'),
+    ),
+    in_memory("another_limit", "prlimit64(", changes_call!(Call::SetLimit { limit } => limit.soft = 1024)),
+    planted("capabilities_kept", "prctl(", changes_call!(Call::KeepCapabilities { keep } => *keep = true)),
+    in_memory(
+        "another_capability_dropped",
+        "prctl(",
+        changes_call!(Call::DropBounding { capability } => capability.0 = 61),
+    ),
+    in_memory(
+        "another_capability_raised",
+        "prctl(",
+        changes_call!(Call::RaiseAmbient { capability } => capability.0 = 61),
+    ),
+    in_memory(
+        "other_capabilities",
+        "capset(",
+        changes_call!(Call::SetCapabilities { sets } => sets.inheritable = 1),
+    ),
+    in_memory(
+        "a_longer_filter",
+        "seccomp(",
+        changes_call!(Call::SetSeccompFilter { program } => {
+            program.push(nsexec::sys::types::BpfInstruction { code: 0xffff, jt: 0, jf: 0, k: 0 });
+        }),
+    ),
+    planted(
+        "another_rule_set",
+        "landlock_restrict_self(",
+        changes_call!(Call::LandlockRestrictSelf { ruleset } => *ruleset = Fd(901)),
+    ),
+    planted(
+        "another_interface_socket",
+        "ioctl(",
+        changes_call!(Call::SetLoopbackUp { socket } => *socket = Fd(901)),
+    ),
     planted("another_user", "setresuid(", changes_call!(Call::Setresuid { uid } => *uid = 0)),
     planted(
         "another_propagation",

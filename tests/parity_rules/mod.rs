@@ -1,6 +1,7 @@
 //! The rules of `tests/parity.rs`. Each starts in its own process, as root or as an ordinary user of this
 //! machine.
 
+mod attributes;
 mod below_proc;
 mod clone_child;
 mod clone_init;
@@ -44,6 +45,7 @@ use rules;
 /// Returns every rule.
 pub(crate) fn all() -> impl Iterator<Item = Rule> {
     [
+        attributes::RULES,
         below_proc::RULES,
         clone_child::RULES,
         clone_init::RULES,

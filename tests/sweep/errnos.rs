@@ -260,6 +260,29 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         // dup(2), fcntl(2).
         Call::DupTo { .. } => &[Errno::EBADF, Errno::EBUSY, Errno::EINTR, Errno::EINVAL, Errno::EMFILE],
         Call::DupAbove { .. } => &[Errno::EBADF, Errno::EINVAL, Errno::EMFILE],
+        // umask(2) always succeeds. A seccomp filter can refuse it.
+        Call::Umask { .. } => &[],
+        // sethostname(2), getrlimit(2).
+        Call::SetHostname { .. } => &[Errno::EPERM, Errno::EINVAL, Errno::EFAULT],
+        Call::SetLimit { .. } => &[Errno::EPERM, Errno::EINVAL, Errno::ENOSYS],
+        // capget(2), PR_SET_KEEPCAPS(2const), PR_CAPBSET_DROP(2const), PR_CAP_AMBIENT(2const). EINVAL from
+        // PR_CAPBSET_DROP is an older kernel, which does not know the capability.
+        Call::KeepCapabilities { .. } | Call::SetCapabilities { .. } => &[Errno::EPERM, Errno::EINVAL],
+        Call::DropBounding { .. } => &[Errno::EPERM],
+        Call::RaiseAmbient { .. } => &[Errno::EPERM, Errno::EINVAL],
+        // PR_SET_NO_NEW_PRIVS(2const), seccomp(2), landlock_restrict_self(2).
+        Call::SetNoNewPrivs => &[Errno::EINVAL, Errno::EPERM],
+        Call::SetSeccompFilter { .. } => {
+            &[Errno::EACCES, Errno::EINVAL, Errno::ENOMEM, Errno::ENOSYS, Errno::EPERM]
+        }
+        Call::LandlockRestrictSelf { .. } => {
+            &[Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EPERM, Errno::E2BIG, Errno::EBADFD, Errno::EBADF]
+        }
+        // socket(2), netdevice(7).
+        Call::InetSocket => {
+            &[Errno::EAFNOSUPPORT, Errno::EACCES, Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM]
+        }
+        Call::SetLoopbackUp { .. } => &[Errno::EPERM, Errno::ENODEV, Errno::EBADF],
         // chdir(2).
         Call::Chdir { .. } => &[
             Errno::EACCES,

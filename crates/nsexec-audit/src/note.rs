@@ -18,7 +18,7 @@ use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{CommandStrings, Directory, Move, NulTerminated, Prepared, Root, Surroundings};
 use nsexec::log::Level;
 use nsexec::policy::Policy;
-use nsexec::sys::types::Fd;
+use nsexec::sys::types::{BpfInstruction, Fd, Limit};
 
 /// The version of the note. It increases with each change that an older reader would misinterpret.
 pub const NOTE_VERSION: u32 = 2;
@@ -122,6 +122,9 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
     let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, set, .. } = note;
     let mut around = Surroundings::default().with_idle_hooks(set.hooks);
     (around.root, around.directory, around.groups) = (set.root, set.directory, set.groups);
+    (around.loopback, around.hostname) = (set.loopback, set.hostname.map(|name| name.0));
+    (around.limits, around.umask, around.capabilities) = (set.limits, set.umask, set.capabilities);
+    (around.no_new_privs, around.landlock, around.filter) = (set.no_new_privs, set.landlock, set.filter);
     Ok(Prepared {
         message: message.0,
         asked,
@@ -163,6 +166,22 @@ struct Version {
 /// The surroundings of the command. Of its functions before the exec a note has the number only.
 #[derive(PartialEq, Default, Serialize, Deserialize)]
 struct Set {
+    #[serde(default, skip_serializing_if = "is_false")]
+    loopback: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hostname: Option<Bytes>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<Limit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    umask: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    capabilities: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    no_new_privs: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    landlock: Option<Fd>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<Vec<BpfInstruction>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     root: Option<Root>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,6 +198,14 @@ impl Set {
     fn of(launch: &Prepared) -> Self {
         let around = &launch.around;
         Self {
+            loopback: around.loopback,
+            hostname: around.hostname.clone().map(Bytes),
+            limits: around.limits.clone(),
+            umask: around.umask,
+            capabilities: around.capabilities,
+            no_new_privs: around.no_new_privs,
+            landlock: around.landlock,
+            filter: around.filter.clone(),
             root: around.root.clone(),
             directory: around.directory.clone(),
             groups: around.groups.clone(),
@@ -192,6 +219,11 @@ impl Set {
 pub(crate) fn surroundings(launch: &Prepared) -> Option<String> {
     let set = Set::of(launch);
     (set != Set::default()).then(|| serde_json::to_string(&set).unwrap_or_default())
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -264,6 +296,15 @@ mod tests {
         around.directory = Some(Directory { path: c"/srv".into(), confined: true });
         around.root = Some(Root::default());
         around.groups = Some(std::vec![4, 20]);
+        (around.loopback, around.no_new_privs, around.umask) = (true, true, Some(0o27));
+        (around.hostname, around.capabilities) = (Some(b"box".to_vec()), Some(5));
+        around.limits.push(Limit {
+            resource: nsexec::sys::types::Resource::CPU,
+            soft: 1,
+            hard: Limit::INFINITY,
+        });
+        around.filter = Some(std::vec![BpfInstruction { code: 6, jt: 0, jf: 0, k: 1 }]);
+        around.landlock = Some(Fd(30));
         before.around = around;
         (before.policy.launch.gid, before.policy.launch.uid) = (Some(7), Some(1000));
         before.moves.push(Move { fd: Fd(9), number: Fd(1) });

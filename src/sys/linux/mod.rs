@@ -41,17 +41,23 @@ use core::ptr;
 use super::Sys;
 #[cfg(feature = "sealed-copy")]
 use super::types::Seals;
+#[cfg(feature = "std")]
+use super::types::{
+    BpfInstruction, Capability, CapabilitySets, Hook, InitFork, Limit, Mount, MountAttributes, MountKind,
+    Propagation, SharedStart,
+};
 use super::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, OpenFlags, Pid, PollFd, SigAction,
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
 };
-#[cfg(feature = "std")]
-use super::types::{Hook, InitFork, Mount, MountAttributes, MountKind, Propagation, SharedStart};
 #[cfg(feature = "legacy")]
 use message::{KernelMsghdr, KernelRights, iovec};
 use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
 #[cfg(feature = "std")]
-use surroundings::{MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE, at_recursive, mount_kind};
+use surroundings::{
+    CAPABILITY_VERSION_3, KernelIfreq, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE,
+    at_recursive, mount_kind,
+};
 
 /// The backend that calls the kernel of this machine.
 #[derive(Debug)]
@@ -542,6 +548,96 @@ impl Sys for LinuxSys {
     #[cfg(feature = "std")]
     fn run_hook(&mut self, hook: Hook<'_>) -> SysResult<()> {
         (hook.code)()
+    }
+
+    // -- the attributes of the command
+    // ------------------------------------------------------------------------
+
+    #[cfg(feature = "std")]
+    fn umask(&mut self, mask: u32) -> SysResult<u32> {
+        // SAFETY: a number.
+        reply(unsafe { syscall!(libc::SYS_umask, mask) }).map(|previous| previous as u32)
+    }
+
+    #[cfg(feature = "std")]
+    fn set_hostname(&mut self, name: &[u8]) -> SysResult<()> {
+        // SAFETY: the kernel reads `len` bytes of the slice.
+        unit(unsafe { syscall!(libc::SYS_sethostname, name.as_ptr(), name.len()) })
+    }
+
+    #[cfg(feature = "std")]
+    fn set_limit(&mut self, limit: Limit) -> SysResult<()> {
+        let new = [limit.soft, limit.hard];
+        // SAFETY: the kernel reads two numbers of 64 bits, and writes nothing to the null pointer.
+        unit(unsafe {
+            syscall!(libc::SYS_prlimit64, 0, limit.resource.0, new.as_ptr(), ptr::null_mut::<u64>())
+        })
+    }
+
+    #[cfg(feature = "std")]
+    fn keep_capabilities(&mut self, keep: bool) -> SysResult<()> {
+        // SAFETY: numbers.
+        unit(unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_KEEPCAPS, c_ulong::from(keep)) })
+    }
+
+    #[cfg(feature = "std")]
+    fn drop_bounding(&mut self, capability: Capability) -> SysResult<()> {
+        // SAFETY: numbers.
+        unit(unsafe { syscall!(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability.0) })
+    }
+
+    #[cfg(feature = "std")]
+    fn set_capabilities(&mut self, sets: CapabilitySets) -> SysResult<()> {
+        let header = [CAPABILITY_VERSION_3, 0];
+        // The low halves of the three sets, then the high ones.
+        let sets = [sets.effective, sets.permitted, sets.inheritable];
+        let data = [sets.map(|set| set as u32), sets.map(|set| (set >> 32) as u32)];
+        // SAFETY: the kernel reads the header (two numbers) and, in this version, two structures of three
+        // numbers. Both live through the call.
+        unit(unsafe { syscall!(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })
+    }
+
+    #[cfg(feature = "std")]
+    fn raise_ambient(&mut self, capability: Capability) -> SysResult<()> {
+        let raise = libc::PR_CAP_AMBIENT_RAISE;
+        // SAFETY: numbers.
+        unit(unsafe { syscall!(libc::SYS_prctl, libc::PR_CAP_AMBIENT, raise, capability.0) })
+    }
+
+    #[cfg(feature = "std")]
+    fn set_no_new_privs(&mut self) -> SysResult<()> {
+        // SAFETY: numbers.
+        unit(unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, c_ulong::from(true)) })
+    }
+
+    #[cfg(feature = "std")]
+    fn set_seccomp_filter(&mut self, program: &[BpfInstruction]) -> SysResult<()> {
+        // A longer program than the kernel takes (4,096) stays one that it refuses.
+        let len = u16::try_from(program.len()).unwrap_or(u16::MAX);
+        let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
+        // SAFETY: the kernel reads the structure and at most `len` instructions of the slice, whose layout is
+        // the kernel's: asserted below.
+        unit(unsafe { syscall!(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) })
+    }
+
+    #[cfg(feature = "std")]
+    fn landlock_restrict_self(&mut self, ruleset: Fd) -> SysResult<()> {
+        // SAFETY: numbers.
+        unit(unsafe { syscall!(libc::SYS_landlock_restrict_self, ruleset.0, 0) })
+    }
+
+    #[cfg(feature = "std")]
+    fn inet_socket(&mut self) -> SysResult<Fd> {
+        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+        // SAFETY: numbers.
+        fd(unsafe { syscall!(libc::SYS_socket, libc::AF_INET, kind, 0) })
+    }
+
+    #[cfg(feature = "std")]
+    fn set_loopback_up(&mut self, socket: Fd) -> SysResult<()> {
+        let request = KernelIfreq::loopback_up();
+        // SAFETY: the kernel reads one `struct ifreq`, which has this layout.
+        unit(unsafe { syscall!(libc::SYS_ioctl, socket.0, libc::SIOCSIFFLAGS, &raw const request) })
     }
 
     // -- the root file system of the command ---------------------------------------------------------------

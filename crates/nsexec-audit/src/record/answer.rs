@@ -8,8 +8,9 @@ use super::table::{argument, calls};
 use super::{Bytes, Call, Reply};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Hook, MaskHow, Mount, MountAttributes, MountKind, OpenFlags,
-    Pid, PollFd, Seals, SharedStart, SigAction, Signal, SignalSet, TidAddress, WaitFor,
+    BpfInstruction, Capability, CapabilitySets, CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Hook, Limit,
+    MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid, PollFd, Seals, SharedStart, SigAction,
+    Signal, SignalSet, TidAddress, WaitFor,
 };
 
 /// A backend with one method for all calls.

@@ -7,8 +7,9 @@ use super::kind::{self, Kind};
 use super::table::{argument, calls};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{
-    CloneFlags, ExecArgs, ExitSignal, Fd, Hook, MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid,
-    PollFd, Seals, SharedStart, SigAction, Signal, SignalSet, TidAddress, WaitFor,
+    BpfInstruction, Capability, CapabilitySets, CloneFlags, ExecArgs, ExitSignal, Fd, Hook, Limit, MaskHow,
+    Mount, MountAttributes, MountKind, OpenFlags, Pid, PollFd, Seals, SharedStart, SigAction, Signal,
+    SignalSet, TidAddress, WaitFor,
 };
 
 /// Any backend. A program that plans, records and replays launches contains the code of a launch only twice:

@@ -9,8 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::kind::{self, Kind, Size};
 use super::table::{argument, calls};
 use nsexec::sys::types::{
-    CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid,
-    PollFd, Received, Seals, SigAction, Signal, SignalSet, SocketType, TidAddress, WaitFor, Waited,
+    BpfInstruction, Capability, CapabilitySets, CloneFlags, Errno, ExitSignal, Fd, FsType, Limit, MaskHow,
+    Mount, MountAttributes, MountKind, OpenFlags, Pid, PollFd, Received, Seals, SigAction, Signal, SignalSet,
+    SocketType, TidAddress, WaitFor, Waited,
 };
 
 /// The bytes of a path, a buffer or an argument.
@@ -249,6 +250,8 @@ pub enum Reply {
     Mask(SignalSet),
     /// The previous disposition.
     Action(SigAction),
+    /// The previous mask of permissions.
+    Permissions(u32),
     /// The pending signal that was removed.
     Signal(Signal),
     /// An exec that is about to be made. It returns only if it fails.

@@ -93,6 +93,8 @@ one_value! {
     Mask(SignalSet) if |_value, _limit| true;
     /// The previous disposition of a signal.
     Action(SigAction) if |_value, _limit| true;
+    /// The previous mask of permissions.
+    Permissions(u32) if |_value, _limit| true;
     /// The pending signal that was removed.
     Signal(types::Signal) if |_value, _limit| true;
 }

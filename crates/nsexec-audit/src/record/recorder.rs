@@ -7,8 +7,9 @@ use super::table::{argument, calls};
 use super::{Bytes, Call, Line, Reply, Sink};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Hook, MaskHow, Mount, MountAttributes, MountKind, OpenFlags,
-    Pid, PollFd, Seals, SharedStart, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor,
+    BpfInstruction, Capability, CapabilitySets, CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Hook, Limit,
+    MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid, PollFd, Seals, SharedStart, SigAction,
+    Signal, SignalSet, SysResult, TidAddress, WaitFor,
 };
 
 /// A backend that records a line for each call of another backend.

@@ -57,6 +57,10 @@ macro_rules! argument {
     (in method: Ids) => { &[u32] };
     (in call: Ids) => { Vec<u32> };
     (convert Ids: $value:ident) => { $value.into() };
+    // The instructions of a filter.
+    (in method: Program) => { &[BpfInstruction] };
+    (in call: Program) => { Vec<BpfInstruction> };
+    (convert Program: $value:ident) => { $value.into() };
     // Code of the caller. `Call` has only its number.
     (in method: Hook) => { Hook<'_> };
     (in call: Hook) => { u32 };
@@ -213,6 +217,33 @@ macro_rules! calls {
             = setgroups(Groups(groups));
         run_hook RunHook { hook: Hook } -> Unit
             = pre_exec(HookNumber(hook));
+
+        // -- the attributes of the command -----------------------------------------------------------------
+
+        umask Umask { mask: u32 } -> Permissions
+            = umask(Octal(mask));
+        set_hostname SetHostname { name: Data } -> Unit
+            = sethostname(WithLength(name));
+        set_limit SetLimit { limit: Limit } -> Unit
+            = prlimit64("0", limit, "NULL");
+        keep_capabilities KeepCapabilities { keep: bool } -> Unit
+            = prctl("PR_SET_KEEPCAPS", Keep(keep));
+        drop_bounding DropBounding { capability: Capability } -> Unit
+            = prctl("PR_CAPBSET_DROP", capability);
+        set_capabilities SetCapabilities { sets: CapabilitySets } -> Unit
+            = capset("{version=_LINUX_CAPABILITY_VERSION_3, pid=0}", sets);
+        raise_ambient RaiseAmbient { capability: Capability } -> Unit
+            = prctl("PR_CAP_AMBIENT", "PR_CAP_AMBIENT_RAISE", capability, "0", "0");
+        set_no_new_privs SetNoNewPrivs -> Unit
+            = prctl("PR_SET_NO_NEW_PRIVS", "1", "0", "0", "0");
+        set_seccomp_filter SetSeccompFilter { program: Program } -> Unit
+            = seccomp("SECCOMP_SET_MODE_FILTER", "0", program);
+        landlock_restrict_self LandlockRestrictSelf { ruleset: Fd } -> Unit
+            = landlock_restrict_self(ruleset, "0");
+        inet_socket InetSocket -> Fd
+            = socket("AF_INET", "SOCK_DGRAM|SOCK_CLOEXEC", "IPPROTO_IP");
+        set_loopback_up SetLoopbackUp { socket: Fd } -> Unit
+            = ioctl(socket, "SIOCSIFFLAGS", "{ifr_name=\"lo\", ifr_flags=IFF_UP|IFF_RUNNING}");
 
         // -- the root file system of the command -----------------------------------------------------------
 

@@ -1,4 +1,5 @@
-//! The words for the calls that build the root file system of the command.
+//! The words for the calls that build the root file system of the command, and for those that set its
+//! attributes.
 
 use std::format;
 use std::string::String;
@@ -31,6 +32,18 @@ pub(super) const fn why(call: &Call) -> Option<&'static str> {
         Call::PivotRootHere => "the new root; the old one covers it until it is detached",
         Call::DetachHere => "the old root: from here on no path leads to it",
         Call::ChrootHere => "the new root of this process alone",
+        Call::Umask { .. } => "the permissions that new files of the command do not get",
+        Call::SetHostname { .. } => "the name of the new UTS namespace",
+        Call::SetLimit { .. } => "a limit of the command",
+        Call::KeepCapabilities { .. } => "the command is another user, and keeps capabilities",
+        Call::DropBounding { .. } => "no program of the command can get this capability",
+        Call::SetCapabilities { .. } => "the command has no other capability",
+        Call::RaiseAmbient { .. } => "the exec keeps this capability also for a user other than root",
+        Call::SetNoNewPrivs => "no exec gives the command new privileges",
+        Call::SetSeccompFilter { .. } => "last: the filter sees the exec, and no call before it",
+        Call::LandlockRestrictSelf { .. } => "the command is restricted by this rule set",
+        Call::InetSocket => "a socket for the interfaces of this network namespace",
+        Call::SetLoopbackUp { .. } => "a new network namespace begins with its loopback interface off",
         _ => return None,
     })
 }
@@ -46,6 +59,13 @@ pub(super) fn note(call: &Call, limit: usize) -> Option<String> {
         Call::PivotRootHere => "changes the root".into(),
         Call::DetachHere => "leaves the old root".into(),
         Call::ChrootHere => "changes its own root".into(),
+        Call::SetHostname { name } => format!("host name {}", one_line(&name.0, limit)),
+        Call::SetLimit { limit } => format!("limits {}", limit.resource),
+        Call::SetCapabilities { .. } => "sets its capabilities".into(),
+        Call::SetNoNewPrivs => "no new privileges".into(),
+        Call::SetSeccompFilter { program } => format!("filter of {} instructions", program.len()),
+        Call::LandlockRestrictSelf { .. } => "Landlock rule set".into(),
+        Call::SetLoopbackUp { .. } => "turns loopback on".into(),
         _ => return None,
     })
 }

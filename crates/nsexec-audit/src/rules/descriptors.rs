@@ -102,6 +102,7 @@ impl Table {
                 | Call::Openat2 { .. }
                 | Call::MemfdCreate { .. }
                 | Call::OpenTree { .. }
+                | Call::InetSocket
                 | Call::OpenInRoot { .. },
                 Reply::Fd(fd),
             ) => {

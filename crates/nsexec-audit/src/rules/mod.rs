@@ -17,6 +17,7 @@ mod maps;
 mod mounts;
 mod protocol;
 mod reading;
+mod restrictions;
 mod shared_memory;
 #[cfg(test)]
 mod tests;
@@ -137,6 +138,9 @@ pub const RULES: &[Rule] = &[
     maps::TOOL,
     mounts::SOURCES,
     tree::NO_MOUNT_AFTER,
+    restrictions::NO_NEW_PRIVS_FIRST,
+    restrictions::FILTER_LAST,
+    restrictions::IDS_FIRST,
     identity::AS_ASKED,
     failure::NOTHING_AFTER,
     protocol::PID_LINE,

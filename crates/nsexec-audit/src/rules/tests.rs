@@ -62,6 +62,10 @@ const PLANNED: &[&str] = &[
 /// The planned starts of our own launcher.
 const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, SHARED, JOINS, ENTERS];
 
+/// A call that gives up all capabilities.
+const CAPSET: &str =
+    "capset({version=_LINUX_CAPABILITY_VERSION_3, pid=0}, {effective=0, permitted=0, inheritable=0}) = 0";
+
 /// The name of a planned start of our own launcher through the stages.
 const OURS: &str = "ours";
 /// A direct start with a user namespace, maps, time offsets and an oom score.
@@ -547,6 +551,15 @@ const RULE_BREAKS: &[RuleBreak] = &[
     ("setgroups-before-gid-map", NAMED, |f| f.edited(LAUNCHER, "\"deny\"", "\"allo\"")),
     ("setgroups-before-gid-map", GIVEN_UP, |f| f.edited(LAUNCHER, "\"deny\"", "\"allo\"")),
     ("no-mount-after-root", PLAIN, |f| f.with(INIT, "MS_PRIVATE", "umount2(\".\", MNT_DETACH) = 0")),
+    ("no-new-privs-first", PLAIN, |f| f.with(INIT, "MS_PRIVATE", "landlock_restrict_self(9, 0) = 0")),
+    ("filter-last", PLAIN, |f| {
+        f.with(INIT, "MS_PRIVATE", "prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) = 0").with(
+            INIT,
+            "MS_PRIVATE",
+            "seccomp(SECCOMP_SET_MODE_FILTER, 0, {len=1, filter=0x7f0000000000}) = 0",
+        )
+    }),
+    ("ids-before-capabilities", DIRECT, |f| f.with(INIT, "setgid", CAPSET)),
     ("identity-as-asked", DIRECT, |f| f.without(INIT, "setsid")),
     ("identity-as-asked", DIRECT, |f| f.without(INIT, "setuid")),
     ("identity-as-asked", DIRECT, |f| f.edited(INIT, "setgid(0)", "setgid(5)")),

@@ -18,6 +18,8 @@ pub mod cap {
     pub const KILL: u32 = 5;
     pub const SETGID: u32 = 6;
     pub const SETUID: u32 = 7;
+    pub const SETPCAP: u32 = 8;
+    pub const NET_ADMIN: u32 = 12;
     pub const SYS_CHROOT: u32 = 18;
     pub const SYS_PTRACE: u32 = 19;
     pub const SYS_ADMIN: u32 = 21;
@@ -40,6 +42,12 @@ pub(super) struct Creds {
     pub(super) groups: Vec<u32>,
     pub(super) permitted: u64,
     pub(super) effective: u64,
+    pub(super) inheritable: u64,
+    pub(super) ambient: u64,
+    /// The bounding set; `None` if it is the machine's ([`Settings::bounding`](super::Settings::bounding)).
+    pub(super) bounding: Option<u64>,
+    /// The securebit SECBIT_KEEP_CAPS.
+    pub(super) keep_caps: bool,
 }
 
 impl Creds {
@@ -55,11 +63,14 @@ impl Creds {
         self.effective >> capability & 1 == 1
     }
 
-    /// Enters a user namespace, which gives all capabilities in it (user_namespaces(7), "Capabilities").
+    /// Enters a user namespace, which gives all capabilities in it (user_namespaces(7), "Capabilities"). The
+    /// other sets and the securebits get their initial values (set_cred_user_ns).
     pub(super) fn enter_user(&mut self, user: NsId) {
         self.user = user;
         self.permitted = ALL_CAPS;
         self.effective = ALL_CAPS;
+        self.bounding = Some(ALL_CAPS);
+        (self.inheritable, self.ambient, self.keep_caps) = (0, 0, false);
     }
 }
 
@@ -145,7 +156,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Implements setgroups(2) without any group.
+    /// Implements setgroups(2).
     ///
     /// Errors: `EPERM`: the process lacks CAP_SETGID, the group map is not yet written, or setgroups is
     /// denied in the namespace (user_namespaces(7), "/proc/PID/setgroups").
@@ -184,7 +195,10 @@ impl Kernel {
         }
         if let Some(root) = self.user(old.user).uid_map.to_kernel(0) {
             if old.uid.contains(&root) && !new.uid.contains(&root) {
-                (new.permitted, new.effective) = (0, 0);
+                if !old.keep_caps {
+                    (new.permitted, new.effective) = (0, 0);
+                }
+                new.ambient = 0;
             }
             match (old.euid() == root, new.euid() == root) {
                 (true, false) => new.effective = 0,

@@ -54,6 +54,10 @@ pub(super) enum Object {
     Fifo,
     /// Any other directory.
     Directory(FsType),
+    /// An internet socket, with the network namespace in which it was created.
+    InetSocket(NsId),
+    /// A Landlock rule set.
+    Ruleset,
     /// A place in the tree of mounts, and whether it is a directory. The content of a file is not modelled.
     Tree(Place, bool, Access),
 }
@@ -66,10 +70,12 @@ impl Object {
     pub(super) fn fs_type(&self) -> FsType {
         const PIPEFS: FsType = FsType(0x5049_5045);
         const SOCKFS: FsType = FsType(0x534f_434b);
+        const ANON_INODE_FS: FsType = FsType(0x0904_1934);
         match self {
             Self::Namespace(_) => FsType::NSFS,
             Self::Proc(..) | Self::ProcRoot(_) | Self::ProcDir(..) | Self::FdList(..) => FsType::PROC,
-            Self::Socket(..) => SOCKFS,
+            Self::Socket(..) | Self::InetSocket(_) => SOCKFS,
+            Self::Ruleset => ANON_INODE_FS,
             Self::PipeRead(_) | Self::PipeWrite(_) => PIPEFS,
             Self::Pidfd(_) => FsType::PIDFS,
             Self::Directory(kind) | Self::PathOnly(kind) => *kind,
@@ -80,7 +86,7 @@ impl Object {
     }
 
     /// Returns whether the object was opened with O_PATH.
-    fn is_path_only(&self) -> bool {
+    pub(super) fn is_path_only(&self) -> bool {
         matches!(
             self,
             Self::PathOnly(_)
@@ -126,10 +132,11 @@ impl Kernel {
         Ok(&self.descriptions[slot.description].object)
     }
 
-    /// Implements getsockopt(2) with SO_TYPE. Every simulated socket is a stream socket.
+    /// Implements getsockopt(2) with SO_TYPE. Every simulated socket pair is of stream sockets.
     pub(super) fn socket_type(&self, me: Task, fd: Fd) -> SysResult<SocketType> {
         match self.object(me, fd)? {
             Object::Socket(..) => Ok(SocketType::STREAM),
+            Object::InetSocket(_) => Ok(SocketType::DGRAM),
             object if object.is_path_only() => Err(Errno::EBADF),
             _ => Err(Errno::ENOTSOCK),
         }
@@ -156,7 +163,7 @@ impl Kernel {
     /// Returns the lowest free number. Fails with `EMFILE`.
     pub(super) fn free_number(&self, me: Task) -> SysResult<i32> {
         let table = &self.process(me).fds;
-        (0..self.settings.descriptors).find(|number| !table.contains_key(number)).ok_or(Errno::EMFILE)
+        (0..self.descriptor_limit(me)).find(|number| !table.contains_key(number)).ok_or(Errno::EMFILE)
     }
 
     /// Installs a descriptor received through a socket at the lowest free number. If no number is free, the
@@ -175,7 +182,7 @@ impl Kernel {
         if fd == number {
             return Err(Errno::EINVAL);
         }
-        if !(0..self.settings.descriptors).contains(&number.0) {
+        if !(0..self.descriptor_limit(me)).contains(&number.0) {
             return Err(Errno::EBADF);
         }
         self.duplicate(me, fd, number, true)
@@ -192,11 +199,11 @@ impl Kernel {
     /// Errors: `EBADF`: `fd` is not open. `EINVAL`: `least` is beyond the limit. `EMFILE`.
     pub(super) fn dup_above(&mut self, me: Task, fd: Fd, least: Fd) -> SysResult<Fd> {
         self.slot(me, fd)?;
-        if !(0..self.settings.descriptors).contains(&least.0) {
+        if !(0..self.descriptor_limit(me)).contains(&least.0) {
             return Err(Errno::EINVAL);
         }
         let table = &self.process(me).fds;
-        let free = (least.0..self.settings.descriptors).find(|number| !table.contains_key(number));
+        let free = (least.0..self.descriptor_limit(me)).find(|number| !table.contains_key(number));
         let number = Fd(free.ok_or(Errno::EMFILE)?);
         self.duplicate(me, fd, number, true)?;
         Ok(number)
@@ -312,7 +319,9 @@ impl Kernel {
             Object::Regular(content) => self.advance(index, &content, len),
             Object::Null | Object::Sink | Object::Fifo => Vec::new(),
             Object::Tree(_, false, Access::Read | Access::Both) => Vec::new(),
-            Object::Namespace(_) | Object::Pidfd(_) => return Err(Errno::EINVAL.into()),
+            Object::Namespace(_) | Object::Pidfd(_) | Object::Ruleset => return Err(Errno::EINVAL.into()),
+            // No datagram ever comes.
+            Object::InetSocket(_) => return Err(Halt::Block),
             Object::Directory(_)
             | Object::Tree(_, true, Access::Read | Access::Both)
             | Object::FdList(_, Access::Read | Access::Both)
@@ -349,7 +358,7 @@ impl Kernel {
         if object.is_path_only() {
             return Err(Errno::EBADF.into());
         }
-        if how == Writing::Send && !matches!(object, Object::Socket(..)) {
+        if how == Writing::Send && !matches!(object, Object::Socket(..) | Object::InetSocket(_)) {
             return Err(Errno::ENOTSOCK.into());
         }
         match object {
@@ -385,6 +394,9 @@ impl Kernel {
                 Ok(data.len())
             }
             Object::Null | Object::Tree(_, false, Access::Both) => Ok(data.len()),
+            // It has no peer.
+            Object::InetSocket(_) => Err(Errno::EDESTADDRREQ.into()),
+            Object::Ruleset => Err(Errno::EINVAL.into()),
             _ => Err(Errno::EBADF.into()),
         }
     }

@@ -84,10 +84,12 @@ pub struct Settings {
     pub pipe_buffer: usize,
     /// Bytes that fit into each direction of a socket pair. Linux: 212,992 with overhead (socket(7)).
     pub socket_buffer: usize,
-    /// Descriptors in each process (RLIMIT_NOFILE).
+    /// Descriptors in each process that does not set its own limit (RLIMIT_NOFILE).
     pub descriptors: i32,
     /// The maximum number of processes, the launcher included.
     pub processes: usize,
+    /// The hard limits of the launcher, by the number of the resource. A resource without an entry has none.
+    pub hard_limits: BTreeMap<u32, u64>,
     /// The number of namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
     pub limits: BTreeMap<NsKind, usize>,
     /// System calls that this kernel lacks, by strace's name, and the errno that they return: `("pidfd_open",
@@ -98,7 +100,8 @@ pub struct Settings {
     pub bounding: u64,
     /// True if the launcher has changed its root, so it cannot create user namespaces (EPERM).
     pub chrooted: bool,
-    /// True if the set-user-id bit has no effect (PR_SET_NO_NEW_PRIVS(2const)).
+    /// True if the launcher starts with no_new_privs, so that no exec gives privileges
+    /// (PR_SET_NO_NEW_PRIVS(2const)).
     pub no_new_privs: bool,
     /// True if descriptors of socketpair and pipe2 are not close-on-exec, as in runc's C code, which leaks
     /// its sync pipes to the mapping tools.
@@ -132,6 +135,7 @@ impl Default for Settings {
             socket_buffer: 212_992,
             descriptors: 1024,
             processes: 1024,
+            hard_limits: BTreeMap::new(),
             limits: BTreeMap::new(),
             lacks: BTreeMap::new(),
             bounding: ALL_CAPS,
@@ -267,15 +271,10 @@ impl Kernel {
             Call::Setgid { gid } => unit(self.setgid(me, *gid)?),
             Call::SchedGetaffinity => Reply::Affinity(0b11),
             Call::Mount { mount } => unit(self.mount(me, *mount)?),
-            Call::DropGroups
-            | Call::DupTo { .. }
-            | Call::DupAbove { .. }
-            | Call::SetGroups { .. }
-            | Call::RunHook { .. } => self.surrounding(me, call)?,
             Call::Sigprocmask { how, set } => Reply::Mask(self.sigprocmask(me, *how, *set)?),
             Call::Sigaction { signal, action } => Reply::Action(self.sigaction(me, *signal, *action)?),
             Call::Sigtimedwait { set } => Reply::Signal(self.sigtimedwait(me, *set)?),
-            of_tree => self.tree(me, of_tree)?,
+            other => self.surrounding(me, other)?,
         })
     }
 
@@ -289,7 +288,19 @@ impl Kernel {
             Call::SetGroups { groups } => unit(self.set_groups(me, groups)?),
             // The code runs on the real kernel only.
             Call::RunHook { .. } => Reply::Unit,
-            other => panic!("{other} does not set the surroundings of the command"),
+            Call::Umask { .. }
+            | Call::SetHostname { .. }
+            | Call::SetLimit { .. }
+            | Call::KeepCapabilities { .. }
+            | Call::DropBounding { .. }
+            | Call::SetCapabilities { .. }
+            | Call::RaiseAmbient { .. }
+            | Call::SetNoNewPrivs
+            | Call::SetSeccompFilter { .. }
+            | Call::LandlockRestrictSelf { .. }
+            | Call::InetSocket
+            | Call::SetLoopbackUp { .. } => self.attribute(me, call)?,
+            of_tree => self.tree(me, of_tree)?,
         })
     }
 
@@ -403,6 +414,7 @@ impl Kernel {
             Some(Call::Read { fd, .. } | Call::ReceiveFd { socket: fd }) => match self.object(task, *fd) {
                 Ok(Object::Socket(pair, side)) => self.pairs[*pair].readable(*side),
                 Ok(Object::PipeRead(pipe)) => self.pipes[*pipe].readable(),
+                Ok(Object::InetSocket(_)) => false,
                 _ => true,
             },
             Some(Call::Write { fd, data } | Call::Send { fd, data }) => {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
 
-use super::creds::{ALL_CAPS, Creds};
+use super::creds::Creds;
 use super::descriptors::{Access, Object};
 use super::files::Exe;
 use super::kernel::{Halt, Kernel};
@@ -159,30 +159,39 @@ impl Kernel {
         }
     }
 
-    /// Changes the credentials for an exec. Root gets all capabilities of the bounding set, other users get
-    /// none. A set-user-id program runs as root, in a namespace where root is mapped (capabilities(7),
-    /// "Capabilities and execution of programs by root"). The process becomes dumpable, unless its effective
-    /// id differs from its real one.
+    /// Changes the credentials for an exec (cap_bprm_creds_from_file). Root gets the capabilities of the
+    /// bounding and the inheritable set, and other users keep the ambient ones. A set-user-id program runs as
+    /// root, in a namespace where root is mapped (capabilities(7), "Capabilities and execution of programs by
+    /// root"). With no_new_privs the process gets no id and no capability that it lacks.
     fn change_creds_for_exec(&mut self, me: Task, setuid_root: bool) {
-        let mut new = self.process(me).creds.clone();
-        let root = self.user(new.user).uid_map.to_kernel(0);
-        let gains = !self.settings.no_new_privs
-            && setuid_root
-            && self.user(new.user).uid_map.shown_as(0).is_some()
-            && new.euid() != 0;
+        let old = self.process(me).creds.clone();
+        let mut new = old.clone();
+        let user = self.user(new.user);
+        let root = user.uid_map.to_kernel(0);
+        let no_new_privs = self.has_no_new_privs(me);
+        let gains = !no_new_privs && setuid_root && user.uid_map.shown_as(0).is_some() && new.euid() != 0;
         if gains {
             new.uid[1] = 0;
+            new.ambient = 0;
         }
+        let by_effective = gains || root.is_some_and(|root| new.euid() == root);
+        let is_root = by_effective || root.is_some_and(|root| new.uid[0] == root);
+        new.permitted = if is_root { self.bounding(&old) | old.inheritable } else { 0 };
+        if no_new_privs {
+            new.permitted &= old.permitted;
+        }
+        new.permitted |= new.ambient;
+        new.effective = if by_effective { new.permitted } else { new.ambient };
         new.uid[2] = new.uid[1];
         new.gid[2] = new.gid[1];
-        let is_root = gains || root.is_some_and(|root| new.uid[0] == root || new.uid[1] == root);
-        let caps = if is_root { ALL_CAPS & self.settings.bounding } else { 0 };
-        (new.permitted, new.effective) = (caps, caps);
-        let dumpable = new.uid[0] == new.uid[1] && new.gid[0] == new.gid[1];
+        new.keep_caps = false;
+        // commit_creds: new privileges make the process non-dumpable.
+        let same = old.euid() == new.euid() && new.permitted & !old.permitted == 0;
+        let dumpable = same && new.uid[0] == new.uid[1] && new.gid[0] == new.gid[1];
         let process = self.process_mut(me);
         process.creds = new;
         process.dumpable = dumpable;
-        if gains {
+        if !same {
             process.pdeathsig = None;
         }
     }

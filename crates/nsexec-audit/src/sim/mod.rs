@@ -11,6 +11,7 @@
 //! | `process`, `life` | the state of a process and its pids; clone, exec, death, reaping |
 //! | `creds`, `idmaps` | ids, capabilities, maps |
 //! | `namespaces` | owners, joining, creating |
+//! | `attributes`, `bpf` | limits, capability sets, filters, host name, loopback |
 //! | `descriptors`, `streams` | descriptor tables and open files; pipes, socket pairs, polls |
 //! | `procfs` | paths and files |
 //! | `mounts`, `lookup`, `tree` | mounts, paths in them, and the calls that change them |
@@ -46,6 +47,8 @@
 //! The simulator may panic at a mistake in itself or in a test. No byte that a simulated process writes makes
 //! it panic.
 
+mod attributes;
+mod bpf;
 mod creds;
 mod descriptors;
 mod dump;

@@ -16,7 +16,9 @@ use super::program::{Main, Rest};
 use crate::record::{Call, Line};
 use crate::transcript::Role;
 use nsexec::namespace::NsKind;
-use nsexec::sys::types::{Errno, ExitSignal, Fd, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
+use nsexec::sys::types::{
+    Errno, ExitSignal, Fd, Limit, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus,
+};
 
 /// A simulated process, numbered in the order of birth. The number is never reused, unlike a pid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -64,6 +66,12 @@ pub(super) struct Process {
     /// Its root directory and its working directory.
     pub(super) root: Place,
     pub(super) cwd: Place,
+    /// True after PR_SET_NO_NEW_PRIVS. See also [`Settings::no_new_privs`](super::Settings::no_new_privs).
+    pub(super) no_new_privs: bool,
+    /// The mask of permissions.
+    pub(super) umask: u32,
+    /// The limits that this process or an ancestor of it has set, by the number of the resource.
+    pub(super) limits: BTreeMap<u32, Limit>,
     pub(super) dumpable: bool,
     /// The user namespace of its memory. While the process is not dumpable, its files belong to root of this
     /// namespace.

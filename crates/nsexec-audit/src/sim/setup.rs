@@ -154,8 +154,15 @@ impl Sim {
                 groups: user.groups.clone(),
                 permitted: user.caps,
                 effective: user.caps,
+                inheritable: 0,
+                ambient: 0,
+                bounding: None,
+                keep_caps: false,
             },
             ns: proxy,
+            no_new_privs: false,
+            umask: 0o22,
+            limits: BTreeMap::new(),
             root: root.clone(),
             cwd: root,
             dumpable: true,
@@ -244,6 +251,13 @@ impl Sim {
         (read, write)
     }
 
+    /// Opens a Landlock rule set in the launcher under this number.
+    pub fn ruleset(&mut self, number: Fd) {
+        let fd = self.kernel.install(self.launcher, Object::Ruleset, true).expect("room for a descriptor");
+        self.duplicate(fd, number);
+        self.kernel.close(self.launcher, fd).expect("an open descriptor");
+    }
+
     /// Returns a descriptor of the launcher which becomes readable when a signal asks for the end of a
     /// launch: [`FaultKind::Stop`](super::FaultKind::Stop).
     pub fn interrupt(&mut self) -> Fd {
@@ -290,6 +304,10 @@ impl Sim {
                 groups: Vec::new(),
                 permitted: ALL_CAPS,
                 effective: ALL_CAPS,
+                inheritable: 0,
+                ambient: 0,
+                bounding: None,
+                keep_caps: false,
             };
             let user = kernel.process(task).creds.user;
             let maps = [(Ids::Users, uid_map), (Ids::Groups, gid_map)];

@@ -167,8 +167,10 @@ impl Kernel {
     /// Implements recvmsg(2) of one byte, with room for one descriptor. A descriptor without room in the
     /// message or in the table is closed, and the message is marked as truncated (scm_detach_fds).
     pub(super) fn receive_fd(&mut self, me: Task, socket: Fd) -> Result<Received, Halt> {
-        let Object::Socket(pair, side) = *self.object(me, socket)? else {
-            return Err(Errno::ENOTSOCK.into());
+        let (pair, side) = match *self.object(me, socket)? {
+            Object::Socket(pair, side) => (pair, side),
+            Object::InetSocket(_) => return Err(Halt::Block),
+            _ => return Err(Errno::ENOTSOCK.into()),
         };
         let (bytes, came) = self.pairs[pair].take(side, 1).ok_or(Halt::Block)??;
         let mut came = came.into_iter();
@@ -224,6 +226,7 @@ impl Kernel {
                 bits(pipe.bytes.len() + PIPE_BUF.min(pipe.capacity) <= pipe.capacity, output)
                     | bits(pipe.readers == 0, POLLERR)
             }
+            Object::InetSocket(_) => output,
             Object::Pidfd(task) => bits(self.process(task).has_ended(), input),
             Object::PathOnly(_)
             | Object::ProcRoot(_)

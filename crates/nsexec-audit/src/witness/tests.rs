@@ -198,7 +198,7 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
             .prop_map(|(set, signal)| (Call::Sigtimedwait { set }, Reply::Signal(signal)))
             .boxed(),
     ];
-    proptest::strategy::Union::new(parts.into_iter().chain(copies()).chain(trees()))
+    proptest::strategy::Union::new(parts.into_iter().chain(copies()).chain(trees()).chain(attributes()))
 }
 
 /// Returns the calls of a process that copies its own program.
@@ -224,6 +224,41 @@ fn copies() -> Vec<BoxedStrategy<(Call, Reply)>> {
                 (Call::Execveat { fd, argv, envp: std::vec![Bytes::default(); count] }, Reply::NoReturn)
             })
             .boxed(),
+    ]
+}
+
+/// Returns the calls that set attributes.
+fn attributes() -> Vec<BoxedStrategy<(Call, Reply)>> {
+    let unit = |call: BoxedStrategy<Call>| call.prop_map(|call| (call, Reply::Unit)).boxed();
+    let capability = || (0..70_u32).prop_map(Capability);
+    let limit = (0..20_u32, any::<u64>(), any::<u64>()).prop_map(|(number, soft, hard)| Limit {
+        resource: Resource(number),
+        soft,
+        hard,
+    });
+    let sets = (any::<u64>(), any::<u64>(), any::<u64>())
+        .prop_map(|(effective, permitted, inheritable)| CapabilitySets { effective, permitted, inheritable });
+    // strace shows the number of the instructions.
+    let empty = BpfInstruction { code: 0, jt: 0, jf: 0, k: 0 };
+    std::vec![
+        (0..0o1000_u32, 0..0o1000_u32)
+            .prop_map(|(mask, old)| (Call::Umask { mask }, Reply::Permissions(old)))
+            .boxed(),
+        unit(bytes().prop_map(|name| Call::SetHostname { name }).boxed()),
+        unit(limit.prop_map(|limit| Call::SetLimit { limit }).boxed()),
+        unit(any::<bool>().prop_map(|keep| Call::KeepCapabilities { keep }).boxed()),
+        unit(capability().prop_map(|capability| Call::DropBounding { capability }).boxed()),
+        unit(sets.prop_map(|sets| Call::SetCapabilities { sets }).boxed()),
+        unit(capability().prop_map(|capability| Call::RaiseAmbient { capability }).boxed()),
+        unit(Just(Call::SetNoNewPrivs).boxed()),
+        unit(
+            (0..5000_usize)
+                .prop_map(move |count| Call::SetSeccompFilter { program: std::vec![empty; count] })
+                .boxed()
+        ),
+        unit(fd().prop_map(|ruleset| Call::LandlockRestrictSelf { ruleset }).boxed()),
+        fd().prop_map(|fd| (Call::InetSocket, Reply::Fd(fd))).boxed(),
+        unit(fd().prop_map(|socket| Call::SetLoopbackUp { socket }).boxed()),
     ]
 }
 
@@ -411,7 +446,7 @@ fn foreign_calls_are_not_parsed() {
         "socketpair(AF_UNIX, SOCK_STREAM, 0, [3, 4]) = 0",
         "clone(child_stack=NULL, flags=CLONE_VM|CLONE_VFORK|SIGCHLD) = 7",
         "setgroups(1, NULL) = 0",
-        "prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) = 0",
+        "prctl(PR_SET_TIMERSLACK, 1) = 0",
         "read(3,  <unfinished ...>",
         "exit_group(0) = ?",
     ] {

@@ -40,8 +40,28 @@ fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
             around.root = Some(root());
         }
         around.groups = Some(vec![4, 20]);
+        if policy.launch.uid == Some(RESTRICTED) {
+            restrict(&mut around);
+        }
         around
     })
+}
+
+/// The user id of a command whose scenario sets every attribute.
+pub(super) const RESTRICTED: u32 = 1001;
+
+/// The number of its Landlock rule set.
+pub(super) const RULE_SET: Fd = Fd(22);
+
+fn restrict(around: &mut Surroundings) {
+    around.loopback = true;
+    around.hostname = Some(b"box".to_vec());
+    around.limits = vec![Limit { resource: Resource::NOFILE, soft: 64, hard: 64 }];
+    around.umask = Some(0o27);
+    around.capabilities = Some(1 << Capability::CHOWN.0);
+    around.no_new_privs = true;
+    around.landlock = Some(RULE_SET);
+    around.filter = Some(vec![BpfInstruction { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }]);
 }
 
 /// Returns an empty root directory with each kind of mount.

@@ -11,6 +11,7 @@ use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::sim::{Extra, User};
 
+use super::launching::{RESTRICTED, RULE_SET};
 use super::refusals::{covered_directory, covered_oom_score, covered_uid_map};
 use super::starts::{FIVE, OWN, SEVEN, WIDE, kill_child, mapped, old, ordinary, realistic, tools};
 use super::{Scenario, Way, flags, leak};
@@ -76,6 +77,16 @@ fn direct() -> Vec<Scenario> {
             "the same through the stages",
             &mapped(&[NsKind::Mnt, NsKind::Pid, NsKind::Net], WIDE).with_setgroup(true),
         ))),
+        restricted(root(
+            "direct_attributes",
+            "the command gets a host name, limits, one capability, a rule set and a filter",
+            &mapped(&[NsKind::Net, NsKind::Uts], WIDE).with_setgroup(true),
+        )),
+        stages(restricted(root(
+            "direct_attributes_again",
+            "the same through the stages",
+            &mapped(&[NsKind::Net, NsKind::Uts], WIDE).with_setgroup(true),
+        ))),
         stages(surrounded(root(
             "direct_surroundings_again",
             "the same through the stages",
@@ -108,6 +119,14 @@ pub(super) fn surrounded(mut scenario: Scenario) -> Scenario {
     let policy = &mut scenario.policy;
     *policy = policy.with_credentials(Credentials::Keep).with_descriptors(Descriptors::Named);
     (policy.launch.uid, policy.launch.gid, policy.launch.groups) = (Some(1000), Some(100), true);
+    scenario
+}
+
+/// Gives the command every attribute, and the surroundings of [`surrounded`].
+fn restricted(scenario: Scenario) -> Scenario {
+    let mut scenario = surrounded(scenario);
+    scenario.sim.ruleset(RULE_SET);
+    scenario.policy.launch.uid = Some(RESTRICTED);
     scenario
 }
 

@@ -320,6 +320,8 @@ truth_values! {
     Cloexec = "FD_CLOEXEC", "0";
     /// Whether a process is dumpable.
     Dumpable = "SUID_DUMP_USER", "SUID_DUMP_DISABLE";
+    /// Whether a process keeps its capabilities.
+    Keep = "1", "0";
     /// The flags of a file in memory. strace 6.1 has no name for MFD_EXEC.
     Executable = "MFD_CLOEXEC|MFD_ALLOW_SEALING|0x10" | "MFD_CLOEXEC|MFD_ALLOW_SEALING|MFD_EXEC",
         "MFD_CLOEXEC|MFD_ALLOW_SEALING";

@@ -60,6 +60,7 @@ pub(super) fn write_result(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result 
         Reply::Parent(pid) | Reply::ParentOfInit { pid, .. } | Reply::Pid(pid) => write!(f, "{pid}"),
         Reply::Waited(waited) => write!(f, "{}", waited.pid),
         Reply::Affinity(_) => f.write_str("8"),
+        Reply::Permissions(mask) => write!(f, "0{mask:02o}"),
         Reply::Signal(signal) => write!(f, "{} ({})", signal.0, SignalName(*signal)),
         Reply::Errno(errno) => match errno.name() {
             Some(name) => write!(f, "-1 {name} ({errno})"),
@@ -273,6 +274,12 @@ impl Shown for kind::Mask {
 
     fn parse(_: &Call, filled: &str, _: &str) -> Option<Reply> {
         signal_set(filled).map(Reply::Mask)
+    }
+}
+
+impl Shown for kind::Permissions {
+    fn parse(_: &Call, _: &str, result: &str) -> Option<Reply> {
+        u32::from_str_radix(result, 8).ok().map(Reply::Permissions)
     }
 }
 

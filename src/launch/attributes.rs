@@ -1,0 +1,157 @@
+//! The settings of a [`Command`] for the attributes of its process: limits, capabilities, filters; and for
+//! its host name and its loopback interface.
+
+use std::format;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::vec::Vec;
+
+use super::command::Command;
+use super::setting::SettingError;
+use crate::deciders::namespace::{NsKind, NsSet};
+use crate::sys::types::{BpfInstruction, Capability, Limit, Resource};
+
+/// The longest host name in bytes (`HOST_NAME_MAX`, sethostname(2)).
+const HOST_NAME_MAX: usize = 64;
+
+/// The largest number of instructions of a filter (`BPF_MAXINSNS`, seccomp(2)).
+const INSTRUCTIONS_MAX: usize = 4096;
+
+impl Command {
+    /// Sets the host name in the new UTS namespace (sethostname(2)): at most 64 bytes.
+    pub fn hostname(&mut self, name: impl AsRef<[u8]>) -> &mut Self {
+        let name = name.as_ref();
+        if name.is_empty() || name.len() > HOST_NAME_MAX || name.contains(&0) {
+            let why = format!("1 to {HOST_NAME_MAX} bytes without a NUL are needed");
+            self.note(SettingError::Value { setting: "hostname", why });
+            return self;
+        }
+        self.around.hostname = Some(name.into());
+        self
+    }
+
+    /// Turns the loopback interface of the new network namespace on: without it, 127.0.0.1 does not answer.
+    pub fn loopback_up(&mut self) -> &mut Self {
+        self.around.loopback = true;
+        self
+    }
+
+    /// Limits a resource of the command (setrlimit(2)): `soft` is enforced, and the command may raise it up
+    /// to `hard`. The units are those of the [`Resource`]. [`Limit::INFINITY`] is no limit. A hard limit
+    /// above the caller's own needs CAP_SYS_RESOURCE.
+    pub fn limit(&mut self, resource: Resource, soft: u64, hard: u64) -> &mut Self {
+        if soft > hard {
+            let why = format!("the soft limit {soft} of {resource} is above the hard one, {hard}");
+            self.note(SettingError::Value { setting: "limit", why });
+            return self;
+        }
+        self.around.limits.push(Limit { resource, soft, hard });
+        self
+    }
+
+    /// Sets the mask of permissions that new files of the command do not get (umask(2)).
+    pub fn umask(&mut self, mask: u32) -> &mut Self {
+        match mask {
+            0..=0o777 => self.around.umask = Some(mask),
+            _ => {
+                let why = format!("{mask:#o} is not a mask of permissions, which end at 0o777");
+                self.note(SettingError::Value { setting: "umask", why });
+            }
+        }
+        self
+    }
+
+    /// Gives the command these capabilities and no other one (capabilities(7)), also after it has executed
+    /// other programs: the bounding set has no other one, and a user id other than 0 keeps these through the
+    /// ambient set (Linux 4.3). An empty list removes all.
+    ///
+    /// In a new user namespace they are capabilities over that namespace and those that it owns.
+    pub fn capabilities(&mut self, kept: impl IntoIterator<Item = Capability>) -> &mut Self {
+        let mut set = 0;
+        for capability in kept {
+            match capability.name() {
+                Some(_) => set |= 1 << capability.0,
+                None => {
+                    let why = format!("{capability} is not a known capability");
+                    self.note(SettingError::Value { setting: "capabilities", why });
+                }
+            }
+        }
+        self.around.capabilities = Some(set);
+        self
+    }
+
+    /// Ensures that no exec gives the command new privileges (PR_SET_NO_NEW_PRIVS(2const)): set-user-id bits
+    /// and file capabilities have no effect. Cannot be undone.
+    pub fn no_new_privs(&mut self) -> &mut Self {
+        self.around.no_new_privs = true;
+        self
+    }
+
+    /// Installs a seccomp filter (seccomp(2)), and sets [`no_new_privs`](Self::no_new_privs), which the
+    /// kernel asks for. The crate seccompiler makes such programs.
+    ///
+    /// The filter is installed last, right before the exec, so it must allow execve(2). If it also allows
+    /// pwritev2(2) and write(2), a failed exec is reported with its cause.
+    pub fn seccomp_filter(&mut self, program: impl Into<Vec<BpfInstruction>>) -> &mut Self {
+        let program = program.into();
+        if program.is_empty() || program.len() > INSTRUCTIONS_MAX {
+            let why = format!("{} instructions; the kernel takes 1 to {INSTRUCTIONS_MAX}", program.len());
+            self.note(SettingError::Value { setting: "seccomp_filter", why });
+            return self;
+        }
+        self.around.filter = Some(program);
+        self.no_new_privs()
+    }
+
+    /// Installs a seccomp filter as [`seccomp_filter`](Self::seccomp_filter) does. The program is in the form
+    /// in which libseccomp exports it (`seccomp_export_bpf(3)`) and bubblewrap takes it: 8 bytes for each
+    /// instruction, in the machine's byte order.
+    pub fn seccomp_filter_bytes(&mut self, program: impl AsRef<[u8]>) -> &mut Self {
+        let read = |instruction: &[u8]| match *instruction {
+            [a, b, jt, jf, k1, k2, k3, k4] => Some(BpfInstruction {
+                code: u16::from_ne_bytes([a, b]),
+                jt,
+                jf,
+                k: u32::from_ne_bytes([k1, k2, k3, k4]),
+            }),
+            _ => None,
+        };
+        let program = program.as_ref();
+        match program.chunks(8).map(read).collect::<Option<Vec<_>>>() {
+            Some(instructions) => self.seccomp_filter(instructions),
+            None => {
+                let why =
+                    format!("{} bytes are not a number of whole instructions of 8 bytes", program.len());
+                self.note(SettingError::Value { setting: "seccomp_filter_bytes", why });
+                self
+            }
+        }
+    }
+
+    /// Restricts the command by a Landlock rule set (landlock(7), Linux 5.13), given as its descriptor, and
+    /// sets [`no_new_privs`](Self::no_new_privs), which the kernel asks for. The crate landlock makes rule
+    /// sets. The set must allow the exec of the command.
+    pub fn landlock(&mut self, ruleset: impl Into<OwnedFd>) -> &mut Self {
+        self.landlock = Some(Arc::new(ruleset.into()));
+        self.no_new_privs()
+    }
+
+    /// Checks the settings of attributes. `joined` are the kinds that are joined.
+    pub(super) fn check_attributes(&self, joined: NsSet, rootless: bool) -> Result<(), SettingError> {
+        let has = |kind| self.created.contains(kind) || joined.contains(kind);
+        if self.around.hostname.is_some() && !has(NsKind::Uts) {
+            return Err(SettingError::NeedsNamespace { setting: "hostname", kind: NsKind::Uts });
+        }
+        if self.around.loopback && !has(NsKind::Net) {
+            return Err(SettingError::NeedsNamespace { setting: "loopback_up", kind: NsKind::Net });
+        }
+        if self.around.capabilities.is_some() && rootless && !has(NsKind::User) {
+            return Err(SettingError::Value {
+                setting: "capabilities",
+                why: "the caller has none over its user namespace: create or join one".into(),
+            });
+        }
+        Ok(())
+    }
+}
