@@ -250,8 +250,9 @@ impl Command {
     /// namespace all its processes are killed with it. A command that changes its ids can undo it.
     ///
     /// The kernel sends the signal when the thread that launched ends. So a launch of a thread that is not
-    /// the first one is carried out by a thread of this library that lasts as long as the process; its
-    /// namespaces and ids are those that this process had at the first such launch.
+    /// the first one is carried out by a new thread of this library, which ends after the command. It begins
+    /// with the attributes of the calling thread (namespaces, ids, capabilities, seccomp filters).
+    /// [`before_start`](Self::before_start) and [`on_record`](Self::on_record) run on it.
     pub fn kill_with_parent(&mut self) -> &mut Self {
         self.kill_with_parent = true;
         self

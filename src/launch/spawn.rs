@@ -11,17 +11,20 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::string::{String, ToString};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 use std::vec::Vec;
 
+use nix::sys::signal::SigSet;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::unistd::{getpid, gettid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid as NixPid, getpid, gettid};
 
 use super::LaunchError;
+use super::handle::Child;
 use super::pipes::LogReader;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
@@ -249,45 +252,48 @@ impl Drop for UnwindGuard {
     }
 }
 
-/// Runs `work` on a thread that lasts as long as this process, unless this is its first thread. The kernel
-/// sends the parent-death signal when the thread that created the process ends.
+/// Runs a launch on a new thread, which ends after the command, unless this is the first thread of the
+/// process. The kernel sends the parent-death signal when the thread that created the command's process ends.
+///
+/// The thread is a clone of the calling one, so the kernel copies the attributes of a thread to it:
+/// namespaces, capabilities, seccomp filters, no_new_privs. It waits for the command even if the [`Child`] is
+/// dropped, and reaps nothing.
 ///
 /// # Errors
-/// [`LaunchError::Start`]: the thread cannot be created.
-pub(super) fn on_lasting_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LaunchError> + Send + 'static,
-) -> Result<T, LaunchError> {
-    type Work = Box<dyn FnOnce() + Send>;
-    static THREAD: Mutex<Option<Sender<Work>>> = Mutex::new(None);
+/// [`LaunchError::Start`]: the thread cannot be created. Otherwise the error of the launch.
+pub(super) fn on_lasting_thread(
+    launch: impl FnOnce() -> Result<Child, LaunchError> + Send + 'static,
+) -> Result<Child, LaunchError> {
     if gettid() == getpid() {
-        return work();
+        return launch();
     }
+    let failed = |errno| LaunchError::Start { step: Step::MakeThread, errno: Errno(errno) };
     let (answer, answered) = channel();
-    let work: Work = Box::new(move || {
-        let result = catch_unwind(AssertUnwindSafe(work));
-        // The receiver waits for it.
+    let run = move || {
+        let result = catch_unwind(AssertUnwindSafe(launch));
+        let pid = result.as_ref().ok().and_then(|launched| launched.as_ref().ok()).map(Child::pid);
+        // The program's signals must not be delivered to a thread that only waits. They are blocked before
+        // the answer: the calling thread may rely on a signal as soon as it has returned.
+        let _ = SigSet::all().thread_block();
+        // The calling thread waits for the answer.
         let _ = answer.send(result);
-    });
-    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
-    let sender = match &*thread {
-        Some(sender) => sender.clone(),
-        None => {
-            let (sender, works) = channel::<Work>();
-            let run = move || works.into_iter().for_each(|work| work());
-            Builder::new().name("nsexec-launcher".into()).spawn(run).map_err(|error| LaunchError::Start {
-                step: Step::MakeThread,
-                errno: Errno(error.raw_os_error().unwrap_or(libc::EAGAIN)),
-            })?;
-            thread.insert(sender).clone()
+        if let Some(pid) = pid {
+            wait_without_reaping(pid);
         }
     };
-    drop(thread);
-    let gone = || LaunchError::Start { step: Step::MakeThread, errno: Errno(libc::EAGAIN) };
-    sender.send(work).map_err(|_| gone())?;
-    match answered.recv().map_err(|_| gone())? {
+    let builder = Builder::new().name("nsexec-launcher".into());
+    builder.spawn(run).map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
+    match answered.recv().map_err(|_| failed(libc::EAGAIN))? {
         Ok(result) => result,
         Err(panic) => resume_unwind(panic),
     }
+}
+
+/// Waits until a child of this process has ended, and leaves its status to another wait (waitid(2), WNOWAIT).
+/// Returns also if another thread has reaped it.
+fn wait_without_reaping(pid: Pid) {
+    let options = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+    while waitid(Id::Pid(NixPid::from_raw(pid.0)), options) == Err(nix::errno::Errno::EINTR) {}
 }
 
 /// Executes the command in this process, as stage 2 of a launch would. Returns the reason if the exec fails.
