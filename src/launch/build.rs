@@ -156,7 +156,8 @@ impl Command {
             return Err(SettingError::Twice { kind });
         }
         self.check_numbers()?;
-        let joined: NsSet = joined.into_iter().collect();
+        let joins: Vec<&Join> = self.joins.iter().filter(|join| join.is_needed()).collect();
+        let joined: NsSet = joins.iter().map(|join| join.kind()).collect();
         self.check_root(joined.contains(NsKind::Mnt))?;
         self.check_directory()?;
         let rootless = is_rootless();
@@ -166,7 +167,7 @@ impl Command {
             self.check_kept_ids(users, groups)?;
         }
         let mut paths = Vec::new();
-        for join in &self.joins {
+        for join in joins {
             if !paths.is_empty() {
                 paths.push(b',');
             }
@@ -196,7 +197,8 @@ impl Command {
     /// Returns whether the command must not leave its root directory or mount namespace by its working
     /// directory.
     fn is_confined(&self) -> bool {
-        self.around.root.is_some() || self.joins.iter().any(|join| join.kind() == NsKind::Mnt)
+        self.around.root.is_some()
+            || self.joins.iter().any(|join| join.kind() == NsKind::Mnt && join.is_needed())
     }
 
     /// Returns the group id to set. In a user namespace a command with a user id of its own must not keep the

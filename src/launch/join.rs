@@ -20,12 +20,14 @@ pub(super) enum Join {
     Path(NsKind, PathBuf),
     /// An open file of nsfs.
     Open(NsKind, Arc<OwnedFd>),
+    /// An open file of nsfs, of a process. Left out if the launching thread is in this namespace.
+    OfProcess(NsKind, Arc<OwnedFd>),
 }
 
 impl Join {
     pub(super) const fn kind(&self) -> NsKind {
         match self {
-            Self::Path(kind, _) | Self::Open(kind, _) => *kind,
+            Self::Path(kind, _) | Self::Open(kind, _) | Self::OfProcess(kind, _) => *kind,
         }
     }
 
@@ -33,7 +35,17 @@ impl Join {
     pub(super) fn owned(&self) -> Option<Arc<OwnedFd>> {
         match self {
             Self::Path(..) => None,
-            Self::Open(_, fd) => Some(Arc::clone(fd)),
+            Self::Open(_, fd) | Self::OfProcess(_, fd) => Some(Arc::clone(fd)),
+        }
+    }
+
+    /// Returns whether a launch of this thread joins the namespace. That of a process is left out if the
+    /// thread is in it: the kernel refuses the own user namespace (`EINVAL`), and to an ordinary user each
+    /// other own one (`EPERM`), setns(2).
+    pub(super) fn is_needed(&self) -> bool {
+        match self {
+            Self::Path(..) | Self::Open(..) => true,
+            Self::OfProcess(kind, fd) => !is_own_namespace(fd, *kind),
         }
     }
 
@@ -55,7 +67,7 @@ impl Join {
                 }
                 entry.extend(bytes);
             }
-            Self::Open(kind, fd) => {
+            Self::Open(kind, fd) | Self::OfProcess(kind, fd) => {
                 let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
                 match kind_of(path.as_ref()) {
                     Ok(found) if found == kind.flag() => {}
@@ -75,8 +87,8 @@ fn file(path: OsString, why: &str) -> SettingError {
     SettingError::File { doing: "join the namespace", path, why: why.into() }
 }
 
-/// Opens namespaces of a process, without those in which this process already is. A pidfd makes sure that all
-/// belong to the same process: its number may be used again at any moment.
+/// Opens namespaces of a process. A pidfd makes sure that all belong to the same process: its number may be
+/// used again at any moment.
 ///
 /// # Errors
 /// [`SettingError::File`]: the process does not exist, has ended meanwhile, or is not visible in /proc.
@@ -92,9 +104,7 @@ pub(super) fn of_process(
         let opened = namespace_of(before, kind).map_err(|error| {
             file(format!("/proc/{before}/ns/{}", kind.proc_name()).into(), &error.to_string())
         })?;
-        if !is_own_namespace(&opened, kind) {
-            joins.push(Join::Open(kind, Arc::new(opened)));
-        }
+        joins.push(Join::OfProcess(kind, Arc::new(opened)));
     }
     // The process had this number before and after, so the files are its own.
     if number() == Some(before) { Ok(joins) } else { Err(gone()) }

@@ -169,16 +169,22 @@ pub fn creator_of(path: &Path) -> io::Result<u32> {
     }
 }
 
-/// Opens a namespace of a process: of a pid, or of `self`.
+/// Opens a namespace of a process.
 pub(super) fn namespace_of(pid: impl fmt::Display, kind: NsKind) -> io::Result<OwnedFd> {
     File::open(format!("/proc/{pid}/ns/{}", kind.proc_name())).map(OwnedFd::from)
 }
 
-/// Returns whether this process is in the namespace of an open file. Joining it again is pointless: setns(2)
-/// to the own user namespace fails (`EINVAL`), and to another own namespace it needs privileges.
+/// Returns whether this thread is in the namespace of an open file, and for a pid or time namespace, whether
+/// its children will be. Joining it again is pointless: setns(2) to the own user namespace fails (`EINVAL`),
+/// and to another own namespace it needs privileges.
 #[must_use]
 pub fn is_own_namespace(theirs: &OwnedFd, kind: NsKind) -> bool {
-    let ours = namespace_of("self", kind);
+    // Each thread has its own namespaces: those of /proc/self are the first thread's.
+    let ours = File::open(match kind {
+        NsKind::Pid => "/proc/thread-self/ns/pid_for_children".into(),
+        NsKind::Time => "/proc/thread-self/ns/time_for_children".into(),
+        _ => format!("/proc/thread-self/ns/{}", kind.proc_name()),
+    });
     match (ours.and_then(|ours| Ok(fstat(ours)?)), fstat(theirs)) {
         (Ok(ours), Ok(theirs)) => (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino),
         _ => false,

@@ -46,7 +46,8 @@ impl Command {
     }
 
     /// Joins these namespaces of a process. They are opened now, through a pidfd: a later process with the
-    /// same number is never joined by mistake. Namespaces in which this process already is are left out.
+    /// same number is never joined by mistake. Namespaces in which the launching thread already is are left
+    /// out.
     pub fn join_pid(&mut self, pid: u32, kinds: impl IntoIterator<Item = NsKind>) -> &mut Self {
         let joins = join::process(pid).and_then(|pidfd| join::of_process(&pidfd, kinds));
         self.add_joins(joins)

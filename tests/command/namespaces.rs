@@ -150,6 +150,29 @@ fn namespaces_of_a_process_are_joined() {
     assert_eq!(stdout(&mut command), expected);
 }
 
+/// The namespaces of a process are compared with those of the thread that launches, when it launches. Threads
+/// of one process may be in different namespaces.
+#[test]
+fn namespaces_of_a_process_are_left_out_by_the_launching_thread() {
+    if !is_root() {
+        return;
+    }
+    let uts = link("self", NsKind::Uts);
+    let mut command = sh("readlink /proc/self/ns/uts");
+    command.join_pid(std::process::id(), [NsKind::Uts, NsKind::User, NsKind::Pid]);
+    // On this thread all are its own, and are left out.
+    assert_eq!(stdout(&mut command), uts);
+    let elsewhere = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).unwrap();
+        let of_thread = link("thread-self", NsKind::Uts);
+        (stdout(&mut sh("readlink /proc/self/ns/uts")), of_thread, stdout(&mut command))
+    };
+    let (plain, of_thread, joined) = std::thread::spawn(elsewhere).join().unwrap();
+    assert_eq!(plain, of_thread);
+    assert_ne!(of_thread, uts);
+    assert_eq!(joined, uts);
+}
+
 #[test]
 fn a_command_joins_and_gets_piped_streams_and_ids_there() {
     let owner = Owner::new([NsKind::User, NsKind::Uts]);
