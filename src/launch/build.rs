@@ -110,6 +110,7 @@ impl Command {
             true => on_lasting_thread(launch)?,
             false => launch()?,
         };
+        child.identify();
         let [stdin, stdout, stderr] = ours;
         child.stdin = stdin.map(Into::into);
         child.stdout = stdout.map(Into::into);

@@ -92,8 +92,9 @@ impl fmt::Debug for Command {
 }
 
 /// A command that has not begun: its process exists in its namespaces and waits for the launcher. The
-/// function of [`Command::before_start`] gets it.
-#[derive(Clone, Copy, Debug)]
+/// function of [`Command::before_start`] gets it, and cannot keep it: later the pid may belong to another
+/// process.
+#[derive(Debug)]
 pub struct Starting {
     pid: Pid,
 }
@@ -258,7 +259,8 @@ impl Command {
         self
     }
 
-    /// Kills and reaps the command when its [`Child`] is dropped.
+    /// Kills and reaps the command when its [`Child`] is dropped. If the kernel refuses the kill (`EPERM`: a
+    /// command with other ids), the command continues, and is not waited for.
     pub fn kill_on_drop(&mut self) -> &mut Self {
         self.kill_on_drop = true;
         self

@@ -1,6 +1,7 @@
 //! [`LaunchError`]: why the command was not started, on one line, with the root cause first.
 
 use std::ffi::OsString;
+use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -108,7 +109,14 @@ impl LaunchError {
 
     /// The error of a wait for a command that ran.
     pub(super) fn waiting(error: &std::io::Error) -> Self {
-        Self::Wait { error: error.to_string() }
+        let why = match error.raw_os_error() {
+            Some(errno) if Errno(errno) == Errno::ECHILD => {
+                ". It has ended, and its status is lost: this process ignores SIGCHLD, or another part of the \
+                 program has reaped it"
+            }
+            _ => "",
+        };
+        Self::Wait { error: format!("{error}{why}") }
     }
 
     /// Returns the step that failed, and the error of its call.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::{Mode, umask};
 use nsexec::launch::{Command, LaunchError, SettingError, Stdio};
 use nsexec::namespace::NsKind;
+use nsexec::sys::Sys as _;
+use nsexec::sys::linux::LinuxSys;
 
 use crate::kit::{is_root, sh, stdout};
 
@@ -159,11 +161,9 @@ fn a_handle_has_the_pidfd_and_the_namespaces() {
     drop(namespace);
     child.signal(15).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
-    let reaped = sh("exit 0").spawn().map(|mut child| {
-        child.wait().unwrap();
-        child.pidfd().map(|_| ()).unwrap_err().raw_os_error()
-    });
-    assert_eq!(reaped.unwrap(), Some(nix::libc::ESRCH));
+    // After the wait nothing is sent, and the pidfd is still that of the command.
+    child.signal(15).unwrap();
+    child.pidfd().unwrap();
 }
 
 #[test]
@@ -172,6 +172,50 @@ fn kill_on_drop_leaves_no_process() {
     let pid = nix::unistd::Pid::from_raw(child.pid().0);
     drop(child);
     assert_eq!(nix::sys::signal::kill(pid, None), Err(nix::errno::Errno::ESRCH));
+}
+
+/// Another part of the program waits for all children, as an old event loop does.
+#[test]
+fn a_command_that_another_wait_has_reaped_is_an_error_and_gets_no_signal() {
+    let mut child = sh("exit 3").kill_on_drop().spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    nix::sys::wait::waitpid(pid, None).unwrap();
+    for _ in 0..2 {
+        assert_eq!(child.try_wait().unwrap_err().raw_os_error(), Some(nix::libc::ECHILD));
+    }
+    assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(nix::libc::ECHILD));
+    assert_eq!(child.kill().unwrap_err().raw_os_error(), Some(nix::libc::ESRCH));
+    assert_eq!(child.namespace(NsKind::Net).unwrap_err().raw_os_error(), Some(nix::libc::ESRCH));
+}
+
+/// The pidfd exists from the launch on: one that is opened later could be that of another process.
+#[test]
+fn the_pidfd_is_opened_with_the_launch() {
+    let child = sh("exit 0").spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    nix::sys::wait::waitpid(pid, None).unwrap();
+    child.pidfd().unwrap();
+}
+
+/// A thread with other ids may not kill the command (kill(2)). The kernel keeps ids for each thread.
+#[test]
+fn kill_on_drop_does_not_wait_for_a_command_that_it_may_not_kill() {
+    if !is_root() {
+        return;
+    }
+    let child = Command::new("sleep").arg("600").kill_on_drop().spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    let (dropped, is_dropped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // SAFETY: the call changes the ids of this thread alone, which ends soon.
+        unsafe { LinuxSys::new() }.setresuid(1021).unwrap();
+        drop(child);
+        dropped.send(()).unwrap();
+    });
+    let in_time = is_dropped.recv_timeout(Duration::from_secs(20));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let _ = nix::sys::wait::waitpid(pid, None);
+    in_time.expect("the drop waits for a command that runs on");
 }
 
 #[test]
