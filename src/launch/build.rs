@@ -14,11 +14,12 @@ use super::handle::Child;
 use super::join::Join;
 use super::policy::Descriptors;
 use super::prepared::Prepared;
+use super::query::lacks_capability;
 use super::script::Step;
 use super::setting::SettingError;
 use super::spawn::on_lasting_thread;
 use super::stdio::{Stdio, duplicate_above, open};
-use super::subordinate::{Map, Mapping, Side, is_rootless, map};
+use super::subordinate::{CAP_SETGID, Map, Mapping, Side, is_rootless, map};
 use super::surroundings::Move;
 use crate::deciders::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use crate::deciders::idmap::IdMap;
@@ -164,7 +165,7 @@ impl Command {
         let rootless = is_rootless();
         let (users, groups) = self.maps()?;
         if let (Some(users), Some(groups)) = (&users, &groups) {
-            self.check_ids(users, groups, rootless)?;
+            self.check_ids(users, groups)?;
             self.check_kept_ids(users, groups)?;
         }
         let mut paths = Vec::new();
@@ -250,7 +251,7 @@ impl Command {
     }
 
     /// Checks that the ids of the command are mapped, and that groups can be set.
-    fn check_ids(&self, users: &Map, groups: &Map, rootless: bool) -> Result<(), SettingError> {
+    fn check_ids(&self, users: &Map, groups: &Map) -> Result<(), SettingError> {
         if let Some(id) = self.uid.filter(|id| !users.maps(*id)) {
             return Err(SettingError::NotMapped { noun: "user", id });
         }
@@ -258,7 +259,7 @@ impl Command {
         if let Some(id) = ids.copied().find(|id| !groups.maps(*id)) {
             return Err(SettingError::NotMapped { noun: "group", id });
         }
-        if self.around.groups.is_some() && denies_setgroups(users, groups, rootless) {
+        if self.around.groups.is_some() && denies_setgroups(groups) {
             return Err(SettingError::Conflict {
                 settings: ["groups", "a map of the own group alone"],
                 why: "the kernel denies setgroups(2) in such a user namespace (user_namespaces(7)): use map_auto, which \
@@ -281,8 +282,16 @@ impl Command {
             (false, Some(_)) => Credentials::Root,
             (false, None) => Credentials::RootLast,
         };
+        // A command with a user id of its own loses the groups, as with `std::process::Command`, if this
+        // process may drop them.
+        let may_drop = match maps {
+            Some((_, groups)) => !denies_setgroups(groups),
+            // The joined namespace may deny setgroups(2), most likely to an ordinary user.
+            None if in_user => !rootless,
+            None => !lacks_capability(CAP_SETGID),
+        };
         let setgroups = match maps {
-            Some((users, groups)) if denies_setgroups(users, groups, rootless) => Setgroups::Deny,
+            Some((_, groups)) if denies_setgroups(groups) => Setgroups::Deny,
             Some(_) => Setgroups::FromMessage,
             None => Setgroups::DropIfAllowed,
         };
@@ -299,8 +308,7 @@ impl Command {
             .with_stages(self.before_start.is_some());
         policy.launch.uid = self.uid;
         policy.launch.gid = self.group_to_set(maps.map(|(_, groups)| groups), in_user);
-        // Root that sets a user id drops its groups, as `std::process::Command` does.
-        policy.launch.groups = self.around.groups.is_some() || self.uid.is_some() && !rootless;
+        policy.launch.groups = self.around.groups.is_some() || self.uid.is_some() && may_drop;
         policy
     }
 
@@ -325,7 +333,7 @@ impl Command {
             if let Some(tool) = &map.tool {
                 message = message.with_gidmap_path(tool);
             }
-            if !parts.rootless {
+            if !denies_setgroups(map) {
                 message = message.with_setgroup(true);
             }
         }
@@ -340,10 +348,10 @@ impl Command {
     }
 }
 
-/// Returns whether setgroups(2) must be denied in the new user namespace: a caller without privileges maps
-/// its own ids alone.
-fn denies_setgroups(users: &Map, groups: &Map, rootless: bool) -> bool {
-    rootless && users.tool.is_none() && groups.tool.is_none()
+/// Returns whether setgroups(2) must be denied in the new user namespace: a caller without CAP_SETGID maps
+/// its own group alone, and writes the map itself (user_namespaces(7)).
+fn denies_setgroups(groups: &Map) -> bool {
+    groups.lacks_capability && groups.tool.is_none()
 }
 
 /// Returns the first kind that is both created and joined, or joined twice.

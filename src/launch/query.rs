@@ -59,6 +59,16 @@ pub(super) fn signals_of_child(pid: Pid, pidfd: Option<&OwnedFd>) -> Option<Sign
     status(&format!("/proc/{number}/status"))
 }
 
+/// Returns whether this thread's effective capabilities lack the one with this number (capabilities(7)).
+/// Without a /proc only a thread without user id 0 lacks it.
+pub(super) fn lacks_capability(number: u32) -> bool {
+    let status = read("/proc/thread-self/status").map(|text| StatusText::new(&text));
+    match status.ok().and_then(|status| status.bits("CapEff")) {
+        Some(set) => set >> number & 1 == 0,
+        None => !geteuid().is_root(),
+    }
+}
+
 /// Reads /proc/self/status; a text without fields if there is no /proc.
 #[must_use]
 pub fn own_status() -> StatusText {

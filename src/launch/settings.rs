@@ -151,9 +151,9 @@ impl Command {
         self
     }
 
-    /// Sets the user id of the command, in its user namespace: the real, effective and saved one. If this
-    /// process is root and no groups are set, the supplementary groups are dropped, as with
-    /// [`std::process::Command`].
+    /// Sets the user id of the command, in its user namespace: the real, effective and saved one. If no
+    /// groups are set, the supplementary groups are dropped, as with [`std::process::Command`]: with
+    /// CAP_SETGID, and in a new user namespace that allows setgroups(2).
     ///
     /// The id is set last, right before the exec. A process that was root loses its capabilities by that.
     pub fn uid(&mut self, uid: u32) -> &mut Self {

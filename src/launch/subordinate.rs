@@ -16,6 +16,7 @@ use std::vec::Vec;
 
 use nix::unistd::{User, getegid, geteuid, getuid};
 
+use super::query::lacks_capability;
 use super::setting::SettingError;
 use crate::deciders::idmap::{EXTENTS_MAX, Extent, IdMap, MAP_TEXT_MAX};
 
@@ -51,6 +52,8 @@ pub(super) struct Map {
     pub(super) maps_own: bool,
     /// The tool that writes it, if the caller may not.
     pub(super) tool: Option<CString>,
+    /// Whether the caller lacks the capability to write any map (CAP_SETUID, CAP_SETGID).
+    pub(super) lacks_capability: bool,
 }
 
 impl Map {
@@ -70,6 +73,14 @@ impl Side {
         }
     }
 
+    /// Returns the number of the capability that writes any map of this side (user_namespaces(7)).
+    const fn capability(self) -> u32 {
+        match self {
+            Self::Users => 7,
+            Self::Groups => CAP_SETGID,
+        }
+    }
+
     const fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Users => ("/etc/subuid", "newuidmap", "/proc/self/uid_map"),
@@ -77,6 +88,9 @@ impl Side {
         }
     }
 }
+
+/// The number of the capability for group ids (capabilities(7)).
+pub(super) const CAP_SETGID: u32 = 6;
 
 /// Returns whether the effective user id is not 0: then the kernel accepts only a map of the own id.
 pub(super) fn is_rootless() -> bool {
@@ -113,13 +127,14 @@ pub(super) fn map(mapping: &Mapping, side: Side) -> Result<Map, SettingError> {
     };
     let text = text_of(&extents, side)?;
     let alone = matches!(extents.as_slice(), [one] if one.count == 1 && one.outside == own);
-    let tool = match is_rootless() && !alone {
+    let lacks_capability = is_rootless() || lacks_capability(side.capability());
+    let tool = match lacks_capability && !alone {
         true => Some(find_tool(tool, side)?),
         false => None,
     };
     let is_own = |extent: &Extent| own.checked_sub(extent.outside).is_some_and(|above| above < extent.count);
     let maps_own = extents.iter().any(is_own);
-    Ok(Map { text, extents, maps_own, tool })
+    Ok(Map { text, extents, maps_own, tool, lacks_capability })
 }
 
 /// Returns the text of a map that the kernel accepts.
@@ -150,17 +165,16 @@ pub struct Range {
 }
 
 /// Returns the caller's subordinate ids: as getsubids(1) reports them, which asks the name services as
-/// newuidmap does, otherwise from the file.
+/// newuidmap does, otherwise from the file. Like the mapping tools, it is searched in the absolute
+/// directories of PATH alone.
 fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError> {
     let uid = getuid();
     let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
     let (file, ..) = side.names();
-    let mut getsubids = Command::new("getsubids");
-    if side == Side::Groups {
-        getsubids.arg("-g");
-    }
-    let asked =
-        name.as_ref().map(|name| getsubids.arg(name).stdin(Stdio::null()).stderr(Stdio::null()).output());
+    let asked = name.as_ref().zip(find_program("getsubids")).map(|(name, getsubids)| {
+        let side: &[&str] = if side == Side::Groups { &["-g"] } else { &[] };
+        Command::new(getsubids).args(side).arg(name).stdin(Stdio::null()).stderr(Stdio::null()).output()
+    });
     if let Some(Ok(output)) = asked {
         if output.status.success() {
             return Ok(ranges_of_tool(&String::from_utf8_lossy(&output.stdout)));
@@ -317,9 +331,14 @@ fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
             side.noun()
         ),
     };
-    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    let found = find_in_path(tool, Some(&path), is_executable).ok_or_else(missing)?;
+    let found = find_program(tool).ok_or_else(missing)?;
     CString::new(found.as_os_str().as_bytes()).map_err(|_| missing())
+}
+
+/// Returns the path of a program in an absolute directory of this process's PATH.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    find_in_path(name, Some(&path), is_executable)
 }
 
 /// Returns the first executable file of this name in an absolute directory of `path`. A message can carry
