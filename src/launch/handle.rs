@@ -1,6 +1,7 @@
 //! [`Child`]: the handle of a started command. Not part of the bootstrap: its calls are in no record.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
@@ -169,11 +170,14 @@ impl Child {
     /// command.
     ///
     /// # Errors
-    /// The error of a read, or those of [`wait`](Self::wait).
+    /// The error of a read, or those of [`wait`](Self::wait). The command is waited for in any case.
     pub fn wait_with_output(mut self) -> io::Result<Output> {
         drop(self.stdin.take());
-        let (stdout, stderr) = read_both(self.stdout.take(), self.stderr.take())?;
-        Ok(Output { status: self.wait()?, stdout, stderr })
+        // A failed read closes both pipes, so the command is not blocked by them.
+        let read = read_both(self.stdout.take(), self.stderr.take());
+        let status = self.wait();
+        let (stdout, stderr) = read?;
+        Ok(Output { status: status?, stdout, stderr })
     }
 
     /// Sends SIGKILL to the command. In a pid namespace of its own, that ends all processes in it.
@@ -254,24 +258,27 @@ pub fn exit_code(status: ExitStatus) -> i32 {
 
 /// Reads two pipes to their ends at the same time: the command may fill one while the other is read.
 fn read_both(one: Option<ChildStdout>, other: Option<ChildStderr>) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    std::thread::scope(|scope| {
-        let other = other.map(|pipe| scope.spawn(|| read_to_end(Some(pipe))));
-        let one = read_to_end(one);
-        let other = match other.map(std::thread::ScopedJoinHandle::join) {
-            Some(Ok(read)) => read,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => Ok(Vec::new()),
-        };
-        Ok((one?, other?))
-    })
-}
-
-fn read_to_end(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(mut pipe) = pipe {
-        pipe.read_to_end(&mut bytes)?;
+    let mut pipes = [one.map(OwnedFd::from), other.map(OwnedFd::from)].map(|fd| fd.map(File::from));
+    let mut texts = [Vec::new(), Vec::new()];
+    let mut buffer = std::vec![0; 0x1_0000];
+    while pipes.iter().any(Option::is_some) {
+        // The kernel skips a negative descriptor.
+        let request = |pipe: &Option<File>| pipe.as_ref().map_or(Fd(-1), |pipe| Fd(pipe.as_raw_fd()));
+        let mut requests = pipes.each_ref().map(|pipe| PollFd::new(request(pipe), PollEvents::IN));
+        poll(&mut requests, -1)?;
+        for ((request, pipe), text) in requests.iter().zip(&mut pipes).zip(&mut texts) {
+            let Some(file) = pipe.as_mut().filter(|_| request.revents != PollEvents::NONE) else { continue };
+            match file.read(&mut buffer) {
+                Ok(0) => *pipe = None,
+                Ok(count) => text.extend(buffer.iter().take(count)),
+                // The pipe may be set to O_NONBLOCK by another process that has it.
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
-    Ok(bytes)
+    let [one, other] = texts;
+    Ok((one, other))
 }
 
 /// Waits until a descriptor is ready, the timeout expires, or a signal arrives.

@@ -30,6 +30,18 @@ fn large_output_on_both_streams_does_not_block() {
     assert_eq!((output.stdout.len(), output.stderr.len()), (300_000, 300_000));
 }
 
+/// A failed read does not leave a process that no one has waited for.
+#[test]
+fn a_command_whose_output_cannot_be_read_is_waited_for() {
+    let mut child = sh("exit 3").spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    // A directory is always ready, and cannot be read.
+    child.stdout = Some(OwnedFd::from(File::open("/").unwrap()).into());
+    let error = child.wait_with_output().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EISDIR));
+    assert_eq!(nix::sys::wait::waitpid(pid, None), Err(nix::errno::Errno::ECHILD));
+}
+
 #[test]
 fn output_has_an_empty_standard_input() {
     assert_eq!(stdout(&mut sh("cat; echo end")), "end");
