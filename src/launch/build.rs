@@ -18,7 +18,7 @@ use super::query::lacks_capability;
 use super::script::Step;
 use super::setting::SettingError;
 use super::spawn::on_lasting_thread;
-use super::stdio::{Stdio, duplicate_above, open};
+use super::stdio::{Kind, Stdio, descriptor_limit, duplicate_above, open};
 use super::subordinate::{CAP_SETGID, Map, Mapping, Side, is_rootless, map};
 use super::surroundings::Move;
 use crate::deciders::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
@@ -122,14 +122,21 @@ impl Command {
 
     /// Opens the standard streams, and returns the descriptors that the command gets under other numbers.
     fn moves(&self, default: [Stdio; 3]) -> Result<(Moves, [Option<OwnedFd>; 3]), LaunchError> {
-        let failed = |error: io::Error| LaunchError::Start {
-            step: Step::OpenStdio,
-            errno: Errno(error.raw_os_error().unwrap_or(libc::EIO)),
+        let failed = |step| {
+            move |error: io::Error| LaunchError::Start {
+                step,
+                errno: Errno(error.raw_os_error().unwrap_or(libc::EIO)),
+            }
         };
         let mut ours = [const { None }; 3];
         let mut found = Moves::new();
         for (((number, set), default), ours) in (0..).zip(&self.stdio).zip(&default).zip(&mut ours) {
-            let opened = open(set.as_ref().unwrap_or(default), number == 0).map_err(failed)?;
+            let stdio = set.as_ref().unwrap_or(default);
+            if self.descriptors.iter().any(|(given, _)| *given == Fd(number)) {
+                check_default(stdio)?;
+                continue;
+            }
+            let opened = open(stdio, number == 0).map_err(failed(Step::OpenStdio))?;
             *ours = opened.caller;
             found.extend(opened.command.map(|fd| (Fd(number), fd)));
         }
@@ -137,10 +144,11 @@ impl Command {
         // Above every number that the command gets: no source is overwritten before it is used.
         let above =
             found.iter().map(|(number, _)| number.0.saturating_add(1)).max().unwrap_or_default().max(3);
+        check_limit(above, descriptor_limit())?;
         let mut moves = Vec::new();
         for (number, fd) in found {
             let fd = match fd.as_raw_fd() < above {
-                true => Arc::new(duplicate_above(&fd, above).map_err(failed)?),
+                true => Arc::new(duplicate_above(&fd, above).map_err(failed(Step::DuplicateDescriptor))?),
                 false => fd,
             };
             moves.push((number, fd));
@@ -158,6 +166,9 @@ impl Command {
             return Err(SettingError::Twice { kind });
         }
         self.check_numbers()?;
+        if self.sets_propagation && !self.created.contains(NsKind::Mnt) {
+            return Err(SettingError::NeedsNamespace { setting: "propagation", kind: NsKind::Mnt });
+        }
         let joins: Vec<&Join> = self.joins.iter().filter(|join| join.is_needed()).collect();
         let joined: NsSet = joins.iter().map(|join| join.kind()).collect();
         self.check_root(joined.contains(NsKind::Mnt))?;
@@ -346,6 +357,30 @@ impl Command {
         }
         Ok(message)
     }
+}
+
+/// Checks the stream that a descriptor of [`Command::fd`] replaces. Nothing could come through a pipe.
+fn check_default(stdio: &Stdio) -> Result<(), SettingError> {
+    match stdio.0 {
+        Kind::Piped => Err(SettingError::Conflict {
+            settings: ["fd", "output"],
+            why: "the output would not reach this process: use spawn or status, or leave descriptors 1 and 2 to output",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that the numbers below `above`, and one more for the launch, are below the limit of this process.
+fn check_limit(above: i32, limit: u64) -> Result<(), SettingError> {
+    if u64::try_from(above).is_ok_and(|above| above < limit) {
+        return Ok(());
+    }
+    let why = format!(
+        "the number {} is too high: this process may have {limit} descriptors (RLIMIT_NOFILE), and the launch needs a \
+         higher number itself",
+        above.saturating_sub(1)
+    );
+    Err(SettingError::Value { setting: "fd", why })
 }
 
 /// Returns whether setgroups(2) must be denied in the new user namespace: a caller without CAP_SETGID maps

@@ -61,6 +61,7 @@ pub struct Command {
     pub(super) groups: Option<Mapping>,
     pub(super) new_session: bool,
     pub(super) propagation: Option<Propagation>,
+    pub(super) sets_propagation: bool,
     pub(super) oom_score_adj: Option<i32>,
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
@@ -138,6 +139,7 @@ impl Command {
             groups: None,
             new_session: false,
             propagation: Some(Propagation::Slave),
+            sets_propagation: false,
             oom_score_adj: None,
             uid: None,
             gid: None,
@@ -220,13 +222,15 @@ impl Command {
         self
     }
 
-    /// Gives the command a descriptor under this number. Numbers 0 to 2 replace the standard streams.
+    /// Gives the command a descriptor under this number. Numbers 0 to 2 replace the standard streams,
+    /// which [`output`](Self::output) refuses for 1 and 2. A number must be below the limit of descriptors of
+    /// this process by at least two (RLIMIT_NOFILE, getrlimit(2)).
     pub fn fd(&mut self, number: u32, fd: impl Into<OwnedFd>) -> &mut Self {
         match i32::try_from(number) {
             Ok(number) => self.descriptors.push((Fd(number), Arc::new(fd.into()))),
             Err(_) => self.note(SettingError::Value {
                 setting: "fd",
-                why: std::format!("{number} is no number of a descriptor"),
+                why: std::format!("{number} is too high for a descriptor"),
             }),
         }
         self

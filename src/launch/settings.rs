@@ -115,8 +115,9 @@ impl Command {
     }
 
     /// Sets the propagation of mount events in the new mount namespace; `None` leaves it as it was copied.
-    /// The default is [`Propagation::Slave`].
+    /// The default is [`Propagation::Slave`]. Refused without a new mount namespace.
     pub fn propagation(&mut self, propagation: Option<Propagation>) -> &mut Self {
+        self.sets_propagation = true;
         self.propagation = propagation;
         self
     }
