@@ -107,6 +107,8 @@ pub(super) fn map(mapping: &Mapping, side: Side) -> Result<Map, SettingError> {
         Side::Groups => getegid().as_raw(),
     };
     let (_, tool, parent) = side.names();
+    // Without a /proc the kernel decides.
+    let parents = || fs::read_to_string(parent).map(|text| extents_of(&text)).unwrap_or_default();
     let extents = match mapping {
         Mapping::Root => [Extent { inside: 0, outside: own, count: 1 }].into(),
         Mapping::CurrentUser => [Extent { inside: own, outside: own, count: 1 }].into(),
@@ -117,13 +119,9 @@ pub(super) fn map(mapping: &Mapping, side: Side) -> Result<Map, SettingError> {
             if lines.len() == 1 {
                 return Err(no_range(side));
             }
-            lines
+            split(&lines, &parents(), side)?
         }
-        Mapping::Ranges(ranges) => {
-            // Without a /proc the kernel decides.
-            let parents = fs::read_to_string(parent).map(|text| extents_of(&text)).unwrap_or_default();
-            split(ranges, &parents, side)?
-        }
+        Mapping::Ranges(ranges) => split(ranges, &parents(), side)?,
     };
     let text = text_of(&extents, side)?;
     let alone = matches!(extents.as_slice(), [one] if one.count == 1 && one.outside == own);
@@ -284,9 +282,15 @@ fn split(ranges: &[Extent], parents: &[Extent], side: Side) -> Result<Vec<Extent
     }
     let mut lines = Vec::new();
     for range in ranges {
+        if range.inside.checked_add(range.count).is_none() || range.outside.checked_add(range.count).is_none()
+        {
+            return Err(SettingError::Map {
+                why: format!("the map of {} ids: the range '{range}' ends after the last id", side.noun()),
+            });
+        }
         let mut done: u32 = 0;
         while done < range.count {
-            let outside = range.outside.wrapping_add(done);
+            let outside = range.outside + done;
             let room = parents.iter().find_map(|parent| {
                 outside
                     .checked_sub(parent.inside)
@@ -303,7 +307,7 @@ fn split(ranges: &[Extent], parents: &[Extent], side: Side) -> Result<Vec<Extent
                 });
             };
             let count = room.min(range.count - done);
-            lines.push(Extent { inside: range.inside.wrapping_add(done), outside, count });
+            lines.push(Extent { inside: range.inside + done, outside, count });
             done += count;
         }
     }
@@ -412,6 +416,12 @@ mod tests {
             error,
             "the map of group ids: the group id 11 outside is not mapped in the caller's own user namespace"
         );
+        // A split range must not begin again at id 0.
+        let parents = [extent(0, 0, 5), extent(5, 90, 5)];
+        for range in [extent(u32::MAX - 6, 0, 10), extent(0, u32::MAX - 6, 10)] {
+            let error = split(&[range], &parents, Side::Users).unwrap_err().to_string();
+            assert!(error.contains("ends after the last id"), "{error}");
+        }
         assert_eq!(split(&[extent(0, 5, 10)], &[], Side::Users).unwrap(), [extent(0, 5, 10)]);
     }
 
