@@ -45,10 +45,17 @@ use crate::words::log::Level;
 /// # }
 /// ```
 ///
-/// Differences from `std`: the command gets descriptors 0 to 2 and those of [`fd`](Self::fd), and no other
-/// one, unless [`inherit_descriptors`](Self::inherit_descriptors) is set; errors are a [`LaunchError`], which
-/// names the step that failed. Settings are checked when the command is started, before any process is
-/// created: [`LaunchError::Setting`].
+/// Differences from `std`:
+/// - The command gets descriptors 0 to 2 and those of [`fd`](Self::fd), and no other one, unless
+///   [`inherit_descriptors`](Self::inherit_descriptors) is set.
+/// - Errors are a [`LaunchError`], which names the step that failed. It converts to an [`io::Error`].
+/// - Settings are checked when the command is started, before any process is created:
+///   [`LaunchError::Setting`].
+/// - The command enters its [`current_dir`](Self::current_dir) before its ids change, and its PATH is
+///   searched in its own root directory.
+/// - [`Stdio`] of a file can be used for several launches.
+/// - [`Child::wait`] returns the same result again; [`Child::kill`] and [`Child::signal`] go through the
+///   pidfd.
 #[derive(Clone)]
 pub struct Command {
     pub(super) line: CommandLine,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::format;
+use std::io::ErrorKind;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -165,6 +166,15 @@ impl From<SettingError> for LaunchError {
     }
 }
 
+impl From<LaunchError> for std::io::Error {
+    /// Returns an error with the kind of the failed call's errno, whose text and source are the launch error.
+    fn from(error: LaunchError) -> Self {
+        let errno = error.step().and_then(|(_, errno)| errno);
+        let kind = errno.map_or(ErrorKind::Other, |errno| Self::from_raw_os_error(errno.0).kind());
+        Self::new(kind, error)
+    }
+}
+
 impl From<CommandError> for LaunchError {
     fn from(error: CommandError) -> Self {
         Self::Command(error)
@@ -308,7 +318,7 @@ impl fmt::Display for FailureKind {
             Self::NotSealed => f.write_str(
                 "this program does not run from a sealed copy of itself: a process of the mount namespace to join \
                  could open it through /proc/self/exe and overwrite it (CVE-2019-5736). Call \
-                 nsexec::launch::run_from_sealed_copy() first in main, or Launcher::trust_mount_namespace() if every \
+                 nsexec::launch::run_from_sealed_copy() first in main, or trust_mount_namespace() of Command or Launcher if every \
                  process in that namespace is trusted",
             ),
         }

@@ -143,7 +143,8 @@ impl Command {
     }
 
     /// Sets the working directory of the command, in its namespaces. A relative path begins at the working
-    /// directory of this process.
+    /// directory of this process. Unlike [`std::process::Command`], the command enters it before its ids
+    /// change, so a directory that only the caller may enter is allowed.
     pub fn current_dir(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         match c_string(directory.as_ref().as_os_str()) {
             Some(path) => self.around.directory = Some(Directory { path, confined: false }),
@@ -156,7 +157,8 @@ impl Command {
     /// groups are set, the supplementary groups are dropped, as with [`std::process::Command`]: with
     /// CAP_SETGID, and in a new user namespace that allows setgroups(2).
     ///
-    /// The id is set last, right before the exec. A process that was root loses its capabilities by that.
+    /// The id is set last, right before the exec. A process with user id 0 loses its capabilities by that,
+    /// the ambient ones too. Another one with CAP_SETUID keeps them (capabilities(7)).
     pub fn uid(&mut self, uid: u32) -> &mut Self {
         self.uid = Some(uid);
         self
@@ -185,7 +187,8 @@ impl Command {
     /// The process is a fork of one thread of this program: locks that other threads held stay locked. So the
     /// code calls only functions that are safe in a signal handler (signal-safety(7)): system calls, and code
     /// without allocation, locks, `println!` and panics. It neither closes descriptors that it did not open,
-    /// nor changes the signal mask or the parent-death signal.
+    /// by close(2), close_range(2) or as the target of dup2(2), since the launch has its pipes there; nor
+    /// changes the signal mask or the parent-death signal.
     pub unsafe fn pre_exec(
         &mut self,
         code: impl Fn() -> io::Result<()> + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The manners of `std::process::Command`.
+//! The interface of `std::process::Command`.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -110,6 +110,9 @@ fn a_missing_command_is_an_error_of_the_exec() {
     let error = Command::new("no-such-command").spawn().unwrap_err();
     assert!(matches!(error, LaunchError::Exec { .. }), "{error:?}");
     assert_eq!(error.exit_code(), 127);
+    let text = error.to_string();
+    let error = std::io::Error::from(error);
+    assert_eq!((error.kind(), error.to_string()), (std::io::ErrorKind::NotFound, text));
     let error = Command::new("a\0b").spawn().unwrap_err();
     assert!(matches!(error, LaunchError::Command(_)), "{error:?}");
 }

@@ -87,7 +87,7 @@ fn bad_maps_are_found_before_any_process() {
         assert!(text.contains("map of user ids"), "{text}");
     }
     let text = refused(sh("").map_root());
-    assert_eq!(text, "a map of ids needs a new user namespace: without it, the host would change too");
+    assert_eq!(text, "a map of ids needs a new user namespace: unshare NsKind::User too");
     let text = refused(sh("").unshare([NsKind::User]).map_root().uid(5));
     assert_eq!(text, "the user id 5 of the command is not mapped in its user namespace: add it to the map");
     let text = refused(sh("").unshare([NsKind::Net]).join(NsKind::Net, "/proc/self/ns/net"));
@@ -273,6 +273,20 @@ fn a_command_joins_and_gets_piped_streams_and_ids_there() {
     let output = command.output();
     // Root drops its groups for a user id, which this namespace denies an ordinary user.
     assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), "line\n0\n/usr\n");
+}
+
+/// A launcher keeps the namespaces open: their numbers must not become those of other files.
+#[test]
+fn a_launcher_keeps_the_joined_namespaces_open() {
+    let owner = Owner::new([NsKind::User, NsKind::Uts]);
+    let uts = link(&owner.pid().to_string(), NsKind::Uts);
+    let mut command = sh(&format!("test $(readlink /proc/self/ns/uts) = '{uts}'"));
+    command.join_pid(owner.pid(), [NsKind::User, NsKind::Uts]);
+    let mut launcher = command.launcher().unwrap();
+    drop(command);
+    let others: Vec<File> = (0..20).map(|_| File::open("/proc/self/ns/uts").unwrap()).collect();
+    assert_eq!(launcher.spawn().unwrap().wait().unwrap().code(), Some(0));
+    drop(others);
 }
 
 #[test]
