@@ -14,11 +14,12 @@ use super::handle::Child;
 use super::join::Join;
 use super::policy::Descriptors;
 use super::prepared::Prepared;
+use super::query::lacks_capability;
 use super::script::Step;
 use super::setting::SettingError;
 use super::spawn::on_lasting_thread;
-use super::stdio::{Stdio, duplicate_above, open};
-use super::subordinate::{Map, Mapping, Side, is_rootless, map};
+use super::stdio::{Kind, Stdio, descriptor_limit, duplicate_above, open};
+use super::subordinate::{CAP_SETGID, Map, Mapping, Side, is_rootless, map};
 use super::surroundings::Move;
 use crate::deciders::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use crate::deciders::idmap::IdMap;
@@ -94,7 +95,7 @@ impl Command {
             // As in `moves`: no descriptor of the command may take its number before it is used.
             let above = moves.iter().map(|(number, _)| number.0.saturating_add(1)).max().unwrap_or_default();
             let fd = match ruleset.as_raw_fd() < above {
-                true => Arc::new(duplicate_above(ruleset, above).map_err(stdio_failed)?),
+                true => Arc::new(duplicate_above(ruleset, above).map_err(failed(Step::DuplicateDescriptor))?),
                 false => Arc::clone(ruleset),
             };
             prepared.around.landlock = Some(Fd(fd.as_raw_fd()));
@@ -123,6 +124,7 @@ impl Command {
             true => on_lasting_thread(launch)?,
             false => launch()?,
         };
+        child.identify();
         let [stdin, stdout, stderr] = ours;
         child.stdin = stdin.map(Into::into);
         child.stdout = stdout.map(Into::into);
@@ -133,11 +135,15 @@ impl Command {
 
     /// Opens the standard streams, and returns the descriptors that the command gets under other numbers.
     fn moves(&self, default: [Stdio; 3]) -> Result<(Moves, [Option<OwnedFd>; 3]), LaunchError> {
-        let failed = stdio_failed;
         let mut ours = [const { None }; 3];
         let mut found = Moves::new();
         for (((number, set), default), ours) in (0..).zip(&self.stdio).zip(&default).zip(&mut ours) {
-            let opened = open(set.as_ref().unwrap_or(default), number == 0).map_err(failed)?;
+            let stdio = set.as_ref().unwrap_or(default);
+            if self.descriptors.iter().any(|(given, _)| *given == Fd(number)) {
+                check_default(stdio)?;
+                continue;
+            }
+            let opened = open(stdio, number == 0).map_err(failed(Step::OpenStdio))?;
             *ours = opened.caller;
             found.extend(opened.command.map(|fd| (Fd(number), fd)));
         }
@@ -145,10 +151,11 @@ impl Command {
         // Above every number that the command gets: no source is overwritten before it is used.
         let above =
             found.iter().map(|(number, _)| number.0.saturating_add(1)).max().unwrap_or_default().max(3);
+        check_limit(above, descriptor_limit())?;
         let mut moves = Vec::new();
         for (number, fd) in found {
             let fd = match fd.as_raw_fd() < above {
-                true => Arc::new(duplicate_above(&fd, above).map_err(failed)?),
+                true => Arc::new(duplicate_above(&fd, above).map_err(failed(Step::DuplicateDescriptor))?),
                 false => fd,
             };
             moves.push((number, fd));
@@ -161,20 +168,23 @@ impl Command {
         if let Some(wrong) = &self.wrong {
             return Err(wrong.clone());
         }
-        let joins: Vec<&Join> = self.joins.iter().filter(|join| !join.is_left_out()).collect();
-        let joined: Vec<NsKind> = joins.iter().map(|join| join.kind()).collect();
+        let joined: Vec<NsKind> = self.joins.iter().map(Join::kind).collect();
         if let Some(kind) = first_twice(self.created, &joined) {
             return Err(SettingError::Twice { kind });
         }
         self.check_numbers()?;
-        let joined: NsSet = joined.into_iter().collect();
+        if self.sets_propagation && !self.created.contains(NsKind::Mnt) {
+            return Err(SettingError::NeedsNamespace { setting: "propagation", kind: NsKind::Mnt });
+        }
+        let joins: Vec<&Join> = self.joins.iter().filter(|join| join.is_needed()).collect();
+        let joined: NsSet = joins.iter().map(|join| join.kind()).collect();
         self.check_root(joined.contains(NsKind::Mnt))?;
         self.check_directory()?;
         let rootless = is_rootless();
         self.check_attributes(joined, rootless)?;
         let (users, groups) = self.maps()?;
         if let (Some(users), Some(groups)) = (&users, &groups) {
-            self.check_ids(users, groups, rootless)?;
+            self.check_ids(users, groups)?;
             self.check_kept_ids(users, groups)?;
         }
         let mut paths = Vec::new();
@@ -208,7 +218,8 @@ impl Command {
     /// Returns whether the command must not leave its root directory or mount namespace by its working
     /// directory.
     fn is_confined(&self) -> bool {
-        self.around.root.is_some() || self.joins.iter().any(|join| join.kind() == NsKind::Mnt)
+        self.around.root.is_some()
+            || self.joins.iter().any(|join| join.kind() == NsKind::Mnt && join.is_needed())
     }
 
     /// Returns the group id to set. In a user namespace a command with a user id of its own must not keep the
@@ -259,7 +270,7 @@ impl Command {
     }
 
     /// Checks that the ids of the command are mapped, and that groups can be set.
-    fn check_ids(&self, users: &Map, groups: &Map, rootless: bool) -> Result<(), SettingError> {
+    fn check_ids(&self, users: &Map, groups: &Map) -> Result<(), SettingError> {
         if let Some(id) = self.uid.filter(|id| !users.maps(*id)) {
             return Err(SettingError::NotMapped { noun: "user", id });
         }
@@ -267,7 +278,7 @@ impl Command {
         if let Some(id) = ids.copied().find(|id| !groups.maps(*id)) {
             return Err(SettingError::NotMapped { noun: "group", id });
         }
-        if self.around.groups.is_some() && denies_setgroups(users, groups, rootless) {
+        if self.around.groups.is_some() && denies_setgroups(groups) {
             return Err(SettingError::Conflict {
                 settings: ["groups", "a map of the own group alone"],
                 why: "the kernel denies setgroups(2) in such a user namespace (user_namespaces(7)): use map_auto, which \
@@ -290,8 +301,16 @@ impl Command {
             (false, Some(_)) => Credentials::Root,
             (false, None) => Credentials::RootLast,
         };
+        // A command with a user id of its own loses the groups, as with `std::process::Command`, if this
+        // process may drop them.
+        let may_drop = match maps {
+            Some((_, groups)) => !denies_setgroups(groups),
+            // The joined namespace may deny setgroups(2), most likely to an ordinary user.
+            None if in_user => !rootless,
+            None => !lacks_capability(CAP_SETGID),
+        };
         let setgroups = match maps {
-            Some((users, groups)) if denies_setgroups(users, groups, rootless) => Setgroups::Deny,
+            Some((_, groups)) if denies_setgroups(groups) => Setgroups::Deny,
             Some(_) => Setgroups::FromMessage,
             None => Setgroups::DropIfAllowed,
         };
@@ -308,8 +327,7 @@ impl Command {
             .with_stages(self.before_start.is_some());
         policy.launch.uid = self.uid;
         policy.launch.gid = self.group_to_set(maps.map(|(_, groups)| groups), in_user);
-        // Root that sets a user id drops its groups, as `std::process::Command` does.
-        policy.launch.groups = self.around.groups.is_some() || self.uid.is_some() && !rootless;
+        policy.launch.groups = self.around.groups.is_some() || self.uid.is_some() && may_drop;
         policy
     }
 
@@ -334,7 +352,7 @@ impl Command {
             if let Some(tool) = &map.tool {
                 message = message.with_gidmap_path(tool);
             }
-            if !parts.rootless {
+            if !denies_setgroups(map) {
                 message = message.with_setgroup(true);
             }
         }
@@ -349,10 +367,34 @@ impl Command {
     }
 }
 
-/// Returns whether setgroups(2) must be denied in the new user namespace: a caller without privileges maps
-/// its own ids alone.
-fn denies_setgroups(users: &Map, groups: &Map, rootless: bool) -> bool {
-    rootless && users.tool.is_none() && groups.tool.is_none()
+/// Checks the stream that a descriptor of [`Command::fd`] replaces. Nothing could come through a pipe.
+fn check_default(stdio: &Stdio) -> Result<(), SettingError> {
+    match stdio.0 {
+        Kind::Piped => Err(SettingError::Conflict {
+            settings: ["fd", "output"],
+            why: "the output would not reach this process: use spawn or status, or leave descriptors 1 and 2 to output",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that the numbers below `above`, and one more for the launch, are below the limit of this process.
+fn check_limit(above: i32, limit: u64) -> Result<(), SettingError> {
+    if u64::try_from(above).is_ok_and(|above| above < limit) {
+        return Ok(());
+    }
+    let why = format!(
+        "the number {} is too high: this process may have {limit} descriptors (RLIMIT_NOFILE), and the launch needs a \
+         higher number itself",
+        above.saturating_sub(1)
+    );
+    Err(SettingError::Value { setting: "fd", why })
+}
+
+/// Returns whether setgroups(2) must be denied in the new user namespace: a caller without CAP_SETGID maps
+/// its own group alone, and writes the map itself (user_namespaces(7)).
+fn denies_setgroups(groups: &Map) -> bool {
+    groups.lacks_capability && groups.tool.is_none()
 }
 
 /// Returns the first kind that is both created and joined, or joined twice.
@@ -362,7 +404,6 @@ fn first_twice(created: NsSet, joined: &[NsKind]) -> Option<NsKind> {
 }
 
 /// Returns the error of a descriptor that cannot be opened or duplicated for the command.
-fn stdio_failed(error: io::Error) -> LaunchError {
-    let errno = Errno(error.raw_os_error().unwrap_or(libc::EIO));
-    LaunchError::Start { step: Step::OpenStdio, errno }
+fn failed(step: Step) -> impl Fn(io::Error) -> LaunchError {
+    move |error| LaunchError::Start { step, errno: Errno(error.raw_os_error().unwrap_or(libc::EIO)) }
 }

@@ -45,10 +45,17 @@ use crate::words::log::Level;
 /// # }
 /// ```
 ///
-/// Differences from `std`: the command gets descriptors 0 to 2 and those of [`fd`](Self::fd), and no other
-/// one, unless [`inherit_descriptors`](Self::inherit_descriptors) is set; errors are a [`LaunchError`], which
-/// names the step that failed. Settings are checked when the command is started, before any process is
-/// created: [`LaunchError::Setting`].
+/// Differences from `std`:
+/// - The command gets descriptors 0 to 2 and those of [`fd`](Self::fd), and no other one, unless
+///   [`inherit_descriptors`](Self::inherit_descriptors) is set.
+/// - Errors are a [`LaunchError`], which names the step that failed. It converts to an [`io::Error`].
+/// - Settings are checked when the command is started, before any process is created:
+///   [`LaunchError::Setting`].
+/// - The command enters its [`current_dir`](Self::current_dir) before its ids change, and its PATH is
+///   searched in its own root directory.
+/// - [`Stdio`] of a file can be used for several launches.
+/// - [`Child::wait`] returns the same result again; [`Child::kill`] and [`Child::signal`] go through the
+///   pidfd.
 #[derive(Clone)]
 pub struct Command {
     pub(super) line: CommandLine,
@@ -61,6 +68,7 @@ pub struct Command {
     pub(super) groups: Option<Mapping>,
     pub(super) new_session: bool,
     pub(super) propagation: Option<Propagation>,
+    pub(super) sets_propagation: bool,
     pub(super) oom_score_adj: Option<i32>,
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
@@ -93,8 +101,9 @@ impl fmt::Debug for Command {
 }
 
 /// A command that has not begun: its process exists in its namespaces and waits for the launcher. The
-/// function of [`Command::before_start`] gets it.
-#[derive(Clone, Copy, Debug)]
+/// function of [`Command::before_start`] gets it, and cannot keep it: later the pid may belong to another
+/// process.
+#[derive(Debug)]
 pub struct Starting {
     pid: Pid,
 }
@@ -138,6 +147,7 @@ impl Command {
             groups: None,
             new_session: false,
             propagation: Some(Propagation::Slave),
+            sets_propagation: false,
             oom_score_adj: None,
             uid: None,
             gid: None,
@@ -221,13 +231,15 @@ impl Command {
         self
     }
 
-    /// Gives the command a descriptor under this number. Numbers 0 to 2 replace the standard streams.
+    /// Gives the command a descriptor under this number. Numbers 0 to 2 replace the standard streams,
+    /// which [`output`](Self::output) refuses for 1 and 2. A number must be below the limit of descriptors of
+    /// this process by at least two (RLIMIT_NOFILE, getrlimit(2)).
     pub fn fd(&mut self, number: u32, fd: impl Into<OwnedFd>) -> &mut Self {
         match i32::try_from(number) {
             Ok(number) => self.descriptors.push((Fd(number), Arc::new(fd.into()))),
             Err(_) => self.note(SettingError::Value {
                 setting: "fd",
-                why: std::format!("{number} is no number of a descriptor"),
+                why: std::format!("{number} is too high for a descriptor"),
             }),
         }
         self
@@ -252,15 +264,16 @@ impl Command {
     /// namespace all its processes are killed with it. A command that changes its ids can undo it.
     ///
     /// The kernel sends the signal when the thread that launched ends. So a launch of a thread that is not
-    /// the first one is carried out by a new thread, which inherits the namespaces, privileges and filters of
-    /// the calling one, and lasts as long as the command. The functions of
+    /// the first one is carried out by a new thread of this library, which ends after the command. It begins
+    /// with the attributes of the calling thread (namespaces, ids, capabilities, seccomp filters).
     /// [`before_start`](Self::before_start) and [`on_record`](Self::on_record) run on it.
     pub fn kill_with_parent(&mut self) -> &mut Self {
         self.kill_with_parent = true;
         self
     }
 
-    /// Kills and reaps the command when its [`Child`] is dropped.
+    /// Kills and reaps the command when its [`Child`] is dropped. If the kernel refuses the kill (`EPERM`: a
+    /// command with other ids), the command continues, and is not waited for.
     pub fn kill_on_drop(&mut self) -> &mut Self {
         self.kill_on_drop = true;
         self

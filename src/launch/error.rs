@@ -1,6 +1,8 @@
 //! [`LaunchError`]: why the command was not started, on one line, with the root cause first.
 
 use std::ffi::OsString;
+use std::format;
+use std::io::ErrorKind;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -111,7 +113,14 @@ impl LaunchError {
 
     /// The error of a wait for a command that ran.
     pub(super) fn waiting(error: &std::io::Error) -> Self {
-        Self::Wait { error: error.to_string() }
+        let why = match error.raw_os_error() {
+            Some(errno) if Errno(errno) == Errno::ECHILD => {
+                ". It has ended, and its status is lost: this process ignores SIGCHLD, or another part of the \
+                 program has reaped it"
+            }
+            _ => "",
+        };
+        Self::Wait { error: format!("{error}{why}") }
     }
 
     /// Returns the step that failed, and the error of its call.
@@ -157,6 +166,15 @@ impl LaunchError {
 impl From<SettingError> for LaunchError {
     fn from(error: SettingError) -> Self {
         Self::Setting(error)
+    }
+}
+
+impl From<LaunchError> for std::io::Error {
+    /// Returns an error with the kind of the failed call's errno, whose text and source are the launch error.
+    fn from(error: LaunchError) -> Self {
+        let errno = error.step().and_then(|(_, errno)| errno);
+        let kind = errno.map_or(ErrorKind::Other, |errno| Self::from_raw_os_error(errno.0).kind());
+        Self::new(kind, error)
     }
 }
 
@@ -305,7 +323,7 @@ impl fmt::Display for FailureKind {
             Self::NotSealed => f.write_str(
                 "this program does not run from a sealed copy of itself: a process of the mount namespace to join \
                  could open it through /proc/self/exe and overwrite it (CVE-2019-5736). Call \
-                 nsexec::launch::run_from_sealed_copy() first in main, or Launcher::trust_mount_namespace() if every \
+                 nsexec::launch::run_from_sealed_copy() first in main, or trust_mount_namespace() of Command or Launcher if every \
                  process in that namespace is trusted",
             ),
         }

@@ -1,6 +1,7 @@
 //! [`Child`]: the handle of a started command. Not part of the bootstrap: its calls are in no record.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
@@ -8,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::vec::Vec;
 
-use super::query::{namespace_of, open_pidfd};
+use super::query::{namespace_of, open_pidfd, pid_in_proc};
 use crate::deciders::namespace::NsKind;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
@@ -29,6 +30,9 @@ pub struct Child {
     pid: Pid,
     first: bool,
     status: Option<ExitStatus>,
+    /// Whether a wait has found that the command is reaped already. Its pid may belong to another process
+    /// now.
+    lost: bool,
     pidfd: OnceLock<OwnedFd>,
     kill_on_drop: bool,
 }
@@ -43,9 +47,16 @@ impl Child {
             pid,
             first,
             status: None,
+            lost: false,
             pidfd: OnceLock::new(),
             kill_on_drop: false,
         }
+    }
+
+    /// Opens the pidfd, so that each signal goes to this command even if another part of the program reaps
+    /// it. Without one (Linux before 5.3, no free descriptor) signals are sent by the pid.
+    pub(super) fn identify(&self) {
+        let _ = self.pidfd();
     }
 
     /// Sets whether the command is killed and reaped when the handle is dropped.
@@ -77,18 +88,20 @@ impl Child {
         self.pid.0.unsigned_abs()
     }
 
-    /// Returns the pidfd of the command (pidfd_open(2), Linux 5.3). It is opened at the first call.
+    /// Returns the pidfd of the command (pidfd_open(2), Linux 5.3). [`Command`](super::Command) opens it with
+    /// the launch, a [`Launcher`](super::Launcher) at the first call.
     ///
     /// It is readable when the command has ended, and identifies the command even after it has been reaped.
     ///
     /// # Errors
-    /// `ENOSYS`: an older kernel. `ESRCH`: the command has been reaped. `EMFILE`: no descriptor is free.
+    /// `ENOSYS`: an older kernel. `ESRCH`: the command was reaped before the first call. `EMFILE`: no
+    /// descriptor is free.
     pub fn pidfd(&self) -> io::Result<BorrowedFd<'_>> {
         if let Some(pidfd) = self.pidfd.get() {
             return Ok(pidfd.as_fd());
         }
-        if self.status.is_some() {
-            return Err(io::Error::from_raw_os_error(Errno::ESRCH.0));
+        if self.status.is_some() || self.lost {
+            return Err(gone());
         }
         let opened = open_pidfd(self.pid.0)?;
         Ok(self.pidfd.get_or_init(|| opened).as_fd())
@@ -98,17 +111,26 @@ impl Child {
     ///
     /// # Errors
     /// `ENOENT`: the command has ended, or the kernel does not have the kind. `EACCES`: the command has other
-    /// privileges, and this process may not trace it (ptrace(2), "Ptrace access mode checking").
+    /// privileges, and this process may not trace it (ptrace(2), "Ptrace access mode checking"). `ESRCH`: the
+    /// command has been reaped, or /proc does not show it.
     pub fn namespace(&self, kind: NsKind) -> io::Result<OwnedFd> {
-        namespace_of(self.pid.0, kind)
+        let Some(pidfd) = self.pidfd.get() else {
+            return if self.lost { Err(gone()) } else { namespace_of(self.pid.0, kind) };
+        };
+        // Its number in /proc before and after: only then the file is that of this command.
+        let number = || pid_in_proc(pidfd).ok().filter(|number| *number > 0);
+        let before = number().ok_or_else(gone)?;
+        let opened = namespace_of(before, kind)?;
+        if number() == Some(before) { Ok(opened) } else { Err(gone()) }
     }
 
     /// Waits until the command has ended. Later calls return the same status again. Closes
     /// [`stdin`](Self::stdin) first, so that a command that reads it to its end can end.
     ///
     /// # Errors
-    /// `ECHILD`: this process ignores SIGCHLD, so the kernel reaps the command, and its status is lost
-    /// (wait(2)).
+    /// `ECHILD`: the command has ended, and its status is lost: this process ignores SIGCHLD, so the kernel
+    /// reaps the command (wait(2)), or another part of the program has reaped it. Later calls return the same
+    /// error.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
         loop {
@@ -154,11 +176,14 @@ impl Child {
     /// command.
     ///
     /// # Errors
-    /// The error of a read, or those of [`wait`](Self::wait).
+    /// The error of a read, or those of [`wait`](Self::wait). The command is waited for in any case.
     pub fn wait_with_output(mut self) -> io::Result<Output> {
         drop(self.stdin.take());
-        let (stdout, stderr) = read_both(self.stdout.take(), self.stderr.take())?;
-        Ok(Output { status: self.wait()?, stdout, stderr })
+        // A failed read closes both pipes, so the command is not blocked by them.
+        let read = read_both(self.stdout.take(), self.stderr.take());
+        let status = self.wait();
+        let (stdout, stderr) = read?;
+        Ok(Output { status: status?, stdout, stderr })
     }
 
     /// Sends SIGKILL to the command. In a pid namespace of its own, that ends all processes in it.
@@ -174,20 +199,30 @@ impl Child {
     pub(super) fn signal_group(&self, signal: i32) -> io::Result<()> {
         match self.status {
             Some(_) => Ok(()),
+            None if self.lost => Err(gone()),
             None => kill(Pid(-self.pid.0), signal),
         }
     }
 
-    /// Sends a signal to the command, by its pid: the kernel does not use that again before the command has
-    /// been reaped.
+    /// Sends a signal to the command: through its pidfd (pidfd_send_signal(2)) if that is open, otherwise by
+    /// its pid (kill(2)). After the command has been waited for, this sends nothing and succeeds.
     ///
     /// # Errors
-    /// The error of kill(2). After the command has been reaped, this sends nothing and succeeds.
+    /// `EPERM`: the command has other ids, and this process has no CAP_KILL. `ESRCH`: another part of the
+    /// program has reaped the command. `EINVAL`: an unknown signal.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
-        match self.status {
+        match (self.status, self.pidfd.get()) {
             // Another process may have this pid now.
-            Some(_) => Ok(()),
-            None => kill(self.pid, signal),
+            (Some(_), _) => Ok(()),
+            (None, Some(pidfd)) => match send_signal(pidfd, signal) {
+                // A seccomp filter may know kill(2) alone.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && !self.lost => {
+                    kill(self.pid, signal)
+                }
+                sent => sent,
+            },
+            (None, None) if self.lost => Err(gone()),
+            (None, None) => kill(self.pid, signal),
         }
     }
 
@@ -197,7 +232,11 @@ impl Child {
         if self.status.is_some() {
             return Ok(self.status);
         }
-        let status = waitpid(self.pid, options)?;
+        if self.lost {
+            return Err(io::Error::from_raw_os_error(libc::ECHILD));
+        }
+        let status = waitpid(self.pid, options)
+            .inspect_err(|error| self.lost |= error.raw_os_error() == Some(libc::ECHILD))?;
         self.status = status.filter(|status| status.stopped_signal().is_none() && !status.continued());
         Ok(status)
     }
@@ -206,10 +245,12 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.kill_on_drop && self.status.is_none() {
-            // Both fail if the command is reaped already, because SIGCHLD is ignored or by another part of
-            // this program.
-            let _ = self.kill();
-            let _ = self.wait();
+            // Without the kill the command may run for ever. Reaped if it has ended: a wait fails if another
+            // part of this program has reaped it, or SIGCHLD is ignored.
+            let _ = match self.kill() {
+                Ok(()) => self.wait().map(Some),
+                Err(_) => self.try_wait(),
+            };
         }
     }
 }
@@ -223,24 +264,27 @@ pub fn exit_code(status: ExitStatus) -> i32 {
 
 /// Reads two pipes to their ends at the same time: the command may fill one while the other is read.
 fn read_both(one: Option<ChildStdout>, other: Option<ChildStderr>) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    std::thread::scope(|scope| {
-        let other = other.map(|pipe| scope.spawn(|| read_to_end(Some(pipe))));
-        let one = read_to_end(one);
-        let other = match other.map(std::thread::ScopedJoinHandle::join) {
-            Some(Ok(read)) => read,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => Ok(Vec::new()),
-        };
-        Ok((one?, other?))
-    })
-}
-
-fn read_to_end(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(mut pipe) = pipe {
-        pipe.read_to_end(&mut bytes)?;
+    let mut pipes = [one.map(OwnedFd::from), other.map(OwnedFd::from)].map(|fd| fd.map(File::from));
+    let mut texts = [Vec::new(), Vec::new()];
+    let mut buffer = std::vec![0; 0x1_0000];
+    while pipes.iter().any(Option::is_some) {
+        // The kernel skips a negative descriptor.
+        let request = |pipe: &Option<File>| pipe.as_ref().map_or(Fd(-1), |pipe| Fd(pipe.as_raw_fd()));
+        let mut requests = pipes.each_ref().map(|pipe| PollFd::new(request(pipe), PollEvents::IN));
+        poll(&mut requests, -1)?;
+        for ((request, pipe), text) in requests.iter().zip(&mut pipes).zip(&mut texts) {
+            let Some(file) = pipe.as_mut().filter(|_| request.revents != PollEvents::NONE) else { continue };
+            match file.read(&mut buffer) {
+                Ok(0) => *pipe = None,
+                Ok(count) => text.extend(buffer.iter().take(count)),
+                // The pipe may be set to O_NONBLOCK by another process that has it.
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
-    Ok(bytes)
+    let [one, other] = texts;
+    Ok((one, other))
 }
 
 /// Waits until a descriptor is ready, the timeout expires, or a signal arrives.
@@ -274,4 +318,50 @@ fn kill(pid: Pid, signal: i32) -> io::Result<()> {
     // SAFETY: one call, whose arguments are numbers.
     let mut sys = unsafe { LinuxSys::new() };
     sys.kill(pid, Signal(signal)).map_err(|errno| io::Error::from_raw_os_error(errno.0))
+}
+
+/// Sends a signal to the process of a pidfd (pidfd_send_signal(2), Linux 5.1).
+fn send_signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+    // SAFETY: one call, whose arguments are numbers.
+    let mut sys = unsafe { LinuxSys::new() };
+    let sent = sys.pidfd_send_signal(Fd(pidfd.as_raw_fd()), Signal(signal));
+    sent.map_err(|errno| io::Error::from_raw_os_error(errno.0))
+}
+
+/// The error for a command that another part of the program has reaped.
+fn gone() -> io::Error {
+    io::Error::from_raw_os_error(Errno::ESRCH.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::string::ToString as _;
+
+    use super::*;
+
+    /// A pid may belong to another process as soon as the command is reaped. The pidfd does not.
+    #[test]
+    fn process_with_the_pid_of_a_reaped_command_gets_no_signal() {
+        let mut reaped = Command::new("true").spawn().unwrap();
+        let pidfd = open_pidfd(reaped.id().try_into().unwrap()).unwrap();
+        reaped.wait().unwrap();
+        let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut child = Child::new(Pid(other.id().try_into().unwrap()), false);
+        child.pidfd.set(pidfd).unwrap();
+        let failed = |result: io::Result<()>| result.unwrap_err().raw_os_error();
+        assert_eq!(failed(child.kill()), Some(libc::ESRCH));
+        assert_eq!(failed(child.namespace(NsKind::Net).map(drop)), Some(libc::ESRCH));
+        child.pidfd = OnceLock::new();
+        child.lost = true;
+        assert_eq!(failed(child.kill()), Some(libc::ESRCH));
+        assert_eq!(failed(child.signal_group(libc::SIGKILL)), Some(libc::ESRCH));
+        assert_eq!(failed(child.pidfd().map(drop)), Some(libc::ESRCH));
+        assert_eq!(failed(child.wait().map(drop)), Some(libc::ECHILD));
+        let text = super::super::LaunchError::waiting(&child.wait().unwrap_err()).to_string();
+        assert!(text.contains("another part of the program has reaped it"), "{text}");
+        assert_eq!(other.try_wait().unwrap(), None);
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
 }

@@ -20,7 +20,7 @@ pub(super) enum Join {
     Path(NsKind, PathBuf),
     /// An open file of nsfs.
     Open(NsKind, Arc<OwnedFd>),
-    /// An open file of nsfs of a process: the join is left out if the caller is there already.
+    /// An open file of nsfs, of a process. Left out if the launching thread is in this namespace.
     OfProcess(NsKind, Arc<OwnedFd>),
 }
 
@@ -31,16 +31,21 @@ impl Join {
         }
     }
 
-    /// Returns whether the calling thread is in this namespace already, and so need not join it.
-    pub(super) fn is_left_out(&self) -> bool {
-        matches!(self, Self::OfProcess(kind, fd) if is_own_namespace(fd, *kind))
-    }
-
     /// Returns the open file, which must stay open up to the join.
     pub(super) fn owned(&self) -> Option<Arc<OwnedFd>> {
         match self {
             Self::Path(..) => None,
             Self::Open(_, fd) | Self::OfProcess(_, fd) => Some(Arc::clone(fd)),
+        }
+    }
+
+    /// Returns whether a launch of this thread joins the namespace. That of a process is left out if the
+    /// thread is in it: the kernel refuses the own user namespace (`EINVAL`), and to an ordinary user each
+    /// other own one (`EPERM`), setns(2).
+    pub(super) fn is_needed(&self) -> bool {
+        match self {
+            Self::Path(..) | Self::Open(..) => true,
+            Self::OfProcess(kind, fd) => !is_own_namespace(fd, *kind),
         }
     }
 

@@ -137,6 +137,8 @@ pub enum Step {
     MakeThread,
     /// Opening the standard streams of the command.
     OpenStdio,
+    /// Duplicating a descriptor of the command to a number above those that the command gets.
+    DuplicateDescriptor,
     /// Blocking all signals for the time of the fork.
     BlockSignals,
     /// Forking stage 0.
@@ -165,6 +167,7 @@ impl fmt::Display for Step {
             Self::MakeTimer => "failed to make the timer of the launch",
             Self::MakeThread => "failed to create the launching thread",
             Self::OpenStdio => "failed to open the standard streams of the command",
+            Self::DuplicateDescriptor => "failed to duplicate a descriptor of the command",
             Self::BlockSignals => "failed to block signals",
             Self::SpawnStage0 => "unable to spawn stage-0",
             Self::SpawnStage1 => "unable to spawn stage-1",

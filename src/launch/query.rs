@@ -59,6 +59,16 @@ pub(super) fn signals_of_child(pid: Pid, pidfd: Option<&OwnedFd>) -> Option<Sign
     status(&format!("/proc/{number}/status"))
 }
 
+/// Returns whether this thread's effective capabilities lack the one with this number (capabilities(7)).
+/// Without a /proc only a thread without user id 0 lacks it.
+pub(super) fn lacks_capability(number: u32) -> bool {
+    let status = read("/proc/thread-self/status").map(|text| StatusText::new(&text));
+    match status.ok().and_then(|status| status.bits("CapEff")) {
+        Some(set) => set >> number & 1 == 0,
+        None => !geteuid().is_root(),
+    }
+}
+
 /// Reads /proc/self/status; a text without fields if there is no /proc.
 #[must_use]
 pub fn own_status() -> StatusText {
@@ -169,16 +179,22 @@ pub fn creator_of(path: &Path) -> io::Result<u32> {
     }
 }
 
-/// Opens a namespace of a process: of a pid, or of `self`.
+/// Opens a namespace of a process.
 pub(super) fn namespace_of(pid: impl fmt::Display, kind: NsKind) -> io::Result<OwnedFd> {
     File::open(format!("/proc/{pid}/ns/{}", kind.proc_name())).map(OwnedFd::from)
 }
 
-/// Returns whether the calling thread is in the namespace of an open file. Joining it again is pointless:
-/// setns(2) to the own user namespace fails (`EINVAL`), and to another own namespace it needs privileges.
+/// Returns whether this thread is in the namespace of an open file, and for a pid or time namespace, whether
+/// its children will be. Joining it again is pointless: setns(2) to the own user namespace fails (`EINVAL`),
+/// and to another own namespace it needs privileges.
 #[must_use]
 pub fn is_own_namespace(theirs: &OwnedFd, kind: NsKind) -> bool {
-    let ours = namespace_of("thread-self", kind);
+    // Each thread has its own namespaces: those of /proc/self are the first thread's.
+    let ours = File::open(match kind {
+        NsKind::Pid => "/proc/thread-self/ns/pid_for_children".into(),
+        NsKind::Time => "/proc/thread-self/ns/time_for_children".into(),
+        _ => format!("/proc/thread-self/ns/{}", kind.proc_name()),
+    });
     match (ours.and_then(|ours| Ok(fstat(ours)?)), fstat(theirs)) {
         (Ok(ours), Ok(theirs)) => (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino),
         _ => false,

@@ -24,7 +24,8 @@ pub enum SettingError {
         /// The path.
         path: OsString,
     },
-    /// The setting changes what the caller shares with its host: it needs a new namespace.
+    /// The setting needs a new namespace of this kind: without it, it would change what the caller shares
+    /// with its host, or has no meaning.
     NeedsNamespace {
         /// The setting.
         setting: &'static str,
@@ -90,6 +91,9 @@ impl fmt::Display for SettingError {
                  the root itself",
                 OneLine(&path.to_string_lossy())
             ),
+            Self::NeedsNamespace { setting, kind: NsKind::User } => {
+                write!(f, "{setting} needs a new user namespace: unshare NsKind::User too")
+            }
             Self::NeedsNamespace { setting, kind } => {
                 write!(f, "{setting} needs a new {kind} namespace: without it, the host would change too")
             }

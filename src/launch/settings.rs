@@ -46,7 +46,8 @@ impl Command {
     }
 
     /// Joins these namespaces of a process. They are opened now, through a pidfd: a later process with the
-    /// same number is never joined by mistake. Those in which the launching thread is already are left out.
+    /// same number is never joined by mistake. Namespaces in which the launching thread already is are left
+    /// out.
     pub fn join_pid(&mut self, pid: u32, kinds: impl IntoIterator<Item = NsKind>) -> &mut Self {
         let joins = join::process(pid).and_then(|pidfd| join::of_process(&pidfd, kinds));
         self.add_joins(joins)
@@ -114,8 +115,9 @@ impl Command {
     }
 
     /// Sets the propagation of mount events in the new mount namespace; `None` leaves it as it was copied.
-    /// The default is [`Propagation::Slave`].
+    /// The default is [`Propagation::Slave`]. Refused without a new mount namespace.
     pub fn propagation(&mut self, propagation: Option<Propagation>) -> &mut Self {
+        self.sets_propagation = true;
         self.propagation = propagation;
         self
     }
@@ -141,7 +143,8 @@ impl Command {
     }
 
     /// Sets the working directory of the command, in its namespaces. A relative path begins at the working
-    /// directory of this process.
+    /// directory of this process. Unlike [`std::process::Command`], the command enters it before its ids
+    /// change, so a directory that only the caller may enter is allowed.
     pub fn current_dir(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         match c_string(directory.as_ref().as_os_str()) {
             Some(path) => self.around.directory = Some(Directory { path, confined: false }),
@@ -150,11 +153,12 @@ impl Command {
         self
     }
 
-    /// Sets the user id of the command, in its user namespace: the real, effective and saved one. If this
-    /// process is root and no groups are set, the supplementary groups are dropped, as with
-    /// [`std::process::Command`].
+    /// Sets the user id of the command, in its user namespace: the real, effective and saved one. If no
+    /// groups are set, the supplementary groups are dropped, as with [`std::process::Command`]: with
+    /// CAP_SETGID, and in a new user namespace that allows setgroups(2).
     ///
-    /// The id is set last, right before the exec. A process that was root loses its capabilities by that.
+    /// The id is set last, right before the exec. A process with user id 0 loses its capabilities by that,
+    /// the ambient ones too. Another one with CAP_SETUID keeps them (capabilities(7)).
     pub fn uid(&mut self, uid: u32) -> &mut Self {
         self.uid = Some(uid);
         self
@@ -183,7 +187,8 @@ impl Command {
     /// The process is a fork of one thread of this program: locks that other threads held stay locked. So the
     /// code calls only functions that are safe in a signal handler (signal-safety(7)): system calls, and code
     /// without allocation, locks, `println!` and panics. It neither closes descriptors that it did not open,
-    /// nor changes the signal mask or the parent-death signal.
+    /// by close(2), close_range(2) or as the target of dup2(2), since the launch has its pipes there; nor
+    /// changes the signal mask or the parent-death signal.
     pub unsafe fn pre_exec(
         &mut self,
         code: impl Fn() -> io::Result<()> + Send + Sync + 'static,

@@ -253,47 +253,46 @@ impl Drop for UnwindGuard {
     }
 }
 
-/// Runs a launch on a thread that lasts as long as the command, unless this is the first thread of the
-/// process. The kernel sends the parent-death signal when the thread that created the process ends.
+/// Runs a launch on a new thread, which ends after the command, unless this is the first thread of the
+/// process. The kernel sends the parent-death signal when the thread that created the command's process ends.
 ///
-/// This thread creates the other one, so that one has its namespaces, its privileges and its filters. A
-/// launch within `work` has a thread of its own.
+/// The thread is a clone of the calling one, so the kernel copies the attributes of a thread to it:
+/// namespaces, capabilities, seccomp filters, no_new_privs. It waits for the command even if the [`Child`] is
+/// dropped, and reaps nothing.
 ///
 /// # Errors
-/// Those of `work`. [`LaunchError::Start`]: the thread cannot be created.
+/// [`LaunchError::Start`]: the thread cannot be created. Otherwise the error of the launch.
 pub(super) fn on_lasting_thread(
-    work: impl FnOnce() -> Result<Child, LaunchError> + Send + 'static,
+    launch: impl FnOnce() -> Result<Child, LaunchError> + Send + 'static,
 ) -> Result<Child, LaunchError> {
     if gettid() == getpid() {
-        return work();
+        return launch();
     }
+    let failed = |errno| LaunchError::Start { step: Step::MakeThread, errno: Errno(errno) };
     let (answer, answered) = channel();
     let run = move || {
-        let result = catch_unwind(AssertUnwindSafe(work));
-        let started = result.as_ref().ok().and_then(|result| result.as_ref().ok()).map(Child::pid);
-        // No signal of the program is for a thread that only waits. Blocked before the answer: the calling
-        // thread may count on a signal as soon as it has returned.
+        let result = catch_unwind(AssertUnwindSafe(launch));
+        let pid = result.as_ref().ok().and_then(|launched| launched.as_ref().ok()).map(Child::pid);
+        // The program's signals must not be delivered to a thread that only waits. They are blocked before
+        // the answer: the calling thread may rely on a signal as soon as it has returned.
         let _ = SigSet::all().thread_block();
-        // The receiver waits for it.
+        // The calling thread waits for the answer.
         let _ = answer.send(result);
-        if let Some(pid) = started {
-            await_end(pid);
+        if let Some(pid) = pid {
+            wait_without_reaping(pid);
         }
     };
-    Builder::new().name("nsexec-launcher".into()).spawn(run).map_err(|error| LaunchError::Start {
-        step: Step::MakeThread,
-        errno: Errno(error.raw_os_error().unwrap_or(libc::EAGAIN)),
-    })?;
-    match answered.recv() {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => resume_unwind(panic),
-        Err(_) => unreachable!("the thread sends its answer before it ends"),
+    let builder = Builder::new().name("nsexec-launcher".into());
+    builder.spawn(run).map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
+    match answered.recv().map_err(|_| failed(libc::EAGAIN))? {
+        Ok(result) => result,
+        Err(panic) => resume_unwind(panic),
     }
 }
 
 /// Waits until a child of this process has ended, and leaves its status to another wait (waitid(2), WNOWAIT).
 /// Returns also if another thread has reaped it.
-fn await_end(pid: Pid) {
+fn wait_without_reaping(pid: Pid) {
     let options = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
     while waitid(Id::Pid(NixPid::from_raw(pid.0)), options) == Err(nix::errno::Errno::EINTR) {}
 }

@@ -10,6 +10,7 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::pipe2;
 
 /// The choice of a file for the standard input, output or error of a command, as with
@@ -94,6 +95,11 @@ pub(super) fn open(stdio: &Stdio, reads: bool) -> io::Result<Opened> {
             Opened { command: command(theirs), caller: Some(ours) }
         }
     })
+}
+
+/// Returns the soft limit of the numbers of descriptors: each is below it (getrlimit(2), RLIMIT_NOFILE).
+pub(super) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
 /// Duplicates a descriptor to a free number from `least` on.

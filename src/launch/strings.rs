@@ -151,10 +151,12 @@ impl CommandLine {
             match change {
                 Change::Clear => environment.clear(),
                 Change::Remove(name) => environment.retain(|(key, _)| key != name),
-                Change::Set(name, value) => match environment.iter_mut().find(|(key, _)| key == name) {
-                    Some((_, old)) => old.clone_from(value),
-                    None => environment.push((name.clone(), value.clone())),
-                },
+                Change::Set(name, value) => {
+                    let first = environment.iter().position(|(key, _)| key == name);
+                    // An inherited environment may have a name twice (environ(7)): none keeps the old value.
+                    environment.retain(|(key, _)| key != name);
+                    environment.insert(first.unwrap_or(environment.len()), (name.clone(), value.clone()));
+                }
             }
         }
         environment
@@ -227,6 +229,14 @@ mod tests {
         assert_eq!(texts(&["a"], &[("", "1")]).unwrap_err(), CommandError::BadVariable);
         assert_eq!(texts(&["a"], &[("A=B", "1")]).unwrap_err(), CommandError::BadVariable);
         assert_eq!(texts(&["a"], &[("A", "\0")]).unwrap_err(), CommandError::BadVariable);
+    }
+
+    #[test]
+    fn a_variable_that_is_inherited_twice_is_set_once() {
+        let mut command = CommandLine { words: ["a".into()].into(), ..CommandLine::default() };
+        command.set_env("A".as_ref(), "3".as_ref());
+        let inherited = pairs(&[("Z", "0"), ("A", "1"), ("B", "5"), ("A", "2")]);
+        assert_eq!(command.texts(inherited).unwrap().envp.text, b"Z=0\0A=3\0B=5\0");
     }
 
     #[test]

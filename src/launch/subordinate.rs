@@ -16,6 +16,7 @@ use std::vec::Vec;
 
 use nix::unistd::{User, getegid, geteuid, getuid};
 
+use super::query::lacks_capability;
 use super::setting::SettingError;
 use crate::deciders::idmap::{EXTENTS_MAX, Extent, IdMap, MAP_TEXT_MAX};
 
@@ -51,6 +52,8 @@ pub(super) struct Map {
     pub(super) maps_own: bool,
     /// The tool that writes it, if the caller may not.
     pub(super) tool: Option<CString>,
+    /// Whether the caller lacks the capability to write any map (CAP_SETUID, CAP_SETGID).
+    pub(super) lacks_capability: bool,
 }
 
 impl Map {
@@ -70,6 +73,14 @@ impl Side {
         }
     }
 
+    /// Returns the number of the capability that writes any map of this side (user_namespaces(7)).
+    const fn capability(self) -> u32 {
+        match self {
+            Self::Users => 7,
+            Self::Groups => CAP_SETGID,
+        }
+    }
+
     const fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Users => ("/etc/subuid", "newuidmap", "/proc/self/uid_map"),
@@ -77,6 +88,9 @@ impl Side {
         }
     }
 }
+
+/// The number of the capability for group ids (capabilities(7)).
+pub(super) const CAP_SETGID: u32 = 6;
 
 /// Returns whether the effective user id is not 0: then the kernel accepts only a map of the own id.
 pub(super) fn is_rootless() -> bool {
@@ -93,6 +107,8 @@ pub(super) fn map(mapping: &Mapping, side: Side) -> Result<Map, SettingError> {
         Side::Groups => getegid().as_raw(),
     };
     let (_, tool, parent) = side.names();
+    // Without a /proc the kernel decides.
+    let parents = || fs::read_to_string(parent).map(|text| extents_of(&text)).unwrap_or_default();
     let extents = match mapping {
         Mapping::Root => [Extent { inside: 0, outside: own, count: 1 }].into(),
         Mapping::CurrentUser => [Extent { inside: own, outside: own, count: 1 }].into(),
@@ -103,23 +119,20 @@ pub(super) fn map(mapping: &Mapping, side: Side) -> Result<Map, SettingError> {
             if lines.len() == 1 {
                 return Err(no_range(side));
             }
-            lines
+            split(&lines, &parents(), side)?
         }
-        Mapping::Ranges(ranges) => {
-            // Without a /proc the kernel decides.
-            let parents = fs::read_to_string(parent).map(|text| extents_of(&text)).unwrap_or_default();
-            split(ranges, &parents, side)?
-        }
+        Mapping::Ranges(ranges) => split(ranges, &parents(), side)?,
     };
     let text = text_of(&extents, side)?;
     let alone = matches!(extents.as_slice(), [one] if one.count == 1 && one.outside == own);
-    let tool = match is_rootless() && !alone {
+    let lacks_capability = is_rootless() || lacks_capability(side.capability());
+    let tool = match lacks_capability && !alone {
         true => Some(find_tool(tool, side)?),
         false => None,
     };
     let is_own = |extent: &Extent| own.checked_sub(extent.outside).is_some_and(|above| above < extent.count);
     let maps_own = extents.iter().any(is_own);
-    Ok(Map { text, extents, maps_own, tool })
+    Ok(Map { text, extents, maps_own, tool, lacks_capability })
 }
 
 /// Returns the text of a map that the kernel accepts.
@@ -150,17 +163,16 @@ pub struct Range {
 }
 
 /// Returns the caller's subordinate ids: as getsubids(1) reports them, which asks the name services as
-/// newuidmap does, otherwise from the file.
+/// newuidmap does, otherwise from the file. Like the mapping tools, it is searched in the absolute
+/// directories of PATH alone.
 fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError> {
     let uid = getuid();
     let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
     let (file, ..) = side.names();
-    let mut getsubids = Command::new("getsubids");
-    if side == Side::Groups {
-        getsubids.arg("-g");
-    }
-    let asked =
-        name.as_ref().map(|name| getsubids.arg(name).stdin(Stdio::null()).stderr(Stdio::null()).output());
+    let asked = name.as_ref().zip(find_program("getsubids")).map(|(name, getsubids)| {
+        let side: &[&str] = if side == Side::Groups { &["-g"] } else { &[] };
+        Command::new(getsubids).args(side).arg(name).stdin(Stdio::null()).stderr(Stdio::null()).output()
+    });
     if let Some(Ok(output)) = asked {
         if output.status.success() {
             return Ok(ranges_of_tool(&String::from_utf8_lossy(&output.stdout)));
@@ -270,9 +282,15 @@ fn split(ranges: &[Extent], parents: &[Extent], side: Side) -> Result<Vec<Extent
     }
     let mut lines = Vec::new();
     for range in ranges {
+        if range.inside.checked_add(range.count).is_none() || range.outside.checked_add(range.count).is_none()
+        {
+            return Err(SettingError::Map {
+                why: format!("the map of {} ids: the range '{range}' ends after the last id", side.noun()),
+            });
+        }
         let mut done: u32 = 0;
         while done < range.count {
-            let outside = range.outside.wrapping_add(done);
+            let outside = range.outside + done;
             let room = parents.iter().find_map(|parent| {
                 outside
                     .checked_sub(parent.inside)
@@ -289,7 +307,7 @@ fn split(ranges: &[Extent], parents: &[Extent], side: Side) -> Result<Vec<Extent
                 });
             };
             let count = room.min(range.count - done);
-            lines.push(Extent { inside: range.inside.wrapping_add(done), outside, count });
+            lines.push(Extent { inside: range.inside + done, outside, count });
             done += count;
         }
     }
@@ -317,9 +335,14 @@ fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
             side.noun()
         ),
     };
-    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    let found = find_in_path(tool, Some(&path), is_executable).ok_or_else(missing)?;
+    let found = find_program(tool).ok_or_else(missing)?;
     CString::new(found.as_os_str().as_bytes()).map_err(|_| missing())
+}
+
+/// Returns the path of a program in an absolute directory of this process's PATH.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    find_in_path(name, Some(&path), is_executable)
 }
 
 /// Returns the first executable file of this name in an absolute directory of `path`. A message can carry
@@ -393,6 +416,12 @@ mod tests {
             error,
             "the map of group ids: the group id 11 outside is not mapped in the caller's own user namespace"
         );
+        // A split range must not begin again at id 0.
+        let parents = [extent(0, 0, 5), extent(5, 90, 5)];
+        for range in [extent(u32::MAX - 6, 0, 10), extent(0, u32::MAX - 6, 10)] {
+            let error = split(&[range], &parents, Side::Users).unwrap_err().to_string();
+            assert!(error.contains("ends after the last id"), "{error}");
+        }
         assert_eq!(split(&[extent(0, 5, 10)], &[], Side::Users).unwrap(), [extent(0, 5, 10)]);
     }
 

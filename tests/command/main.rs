@@ -1,4 +1,4 @@
-//! `Command` on the real kernel: the manners of `std::process::Command`, maps, joins, descriptors, threads.
+//! `Command` on the real kernel: the interface of `std::process::Command`, maps, joins, descriptors, threads.
 //!
 //! Each test runs with the ids of the suite. If these are root's, one test runs the other tests again, in a
 //! process of an ordinary user.

@@ -1,4 +1,4 @@
-//! The manners of `std::process::Command`.
+//! The interface of `std::process::Command`.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::{Mode, umask};
 use nsexec::launch::{Command, LaunchError, SettingError, Stdio};
 use nsexec::namespace::NsKind;
+use nsexec::sys::Sys as _;
+use nsexec::sys::linux::LinuxSys;
 
 use crate::kit::{is_root, sh, stdout};
 
@@ -26,6 +28,18 @@ fn output_and_status_are_those_of_the_command() {
 fn large_output_on_both_streams_does_not_block() {
     let output = sh("head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero").output().unwrap();
     assert_eq!((output.stdout.len(), output.stderr.len()), (300_000, 300_000));
+}
+
+/// A failed read does not leave a process that no one has waited for.
+#[test]
+fn a_command_whose_output_cannot_be_read_is_waited_for() {
+    let mut child = sh("exit 3").spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    // A directory is always ready, and cannot be read.
+    child.stdout = Some(OwnedFd::from(File::open("/").unwrap()).into());
+    let error = child.wait_with_output().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EISDIR));
+    assert_eq!(nix::sys::wait::waitpid(pid, None), Err(nix::errno::Errno::ECHILD));
 }
 
 #[test]
@@ -96,6 +110,9 @@ fn a_missing_command_is_an_error_of_the_exec() {
     let error = Command::new("no-such-command").spawn().unwrap_err();
     assert!(matches!(error, LaunchError::Exec { .. }), "{error:?}");
     assert_eq!(error.exit_code(), 127);
+    let text = error.to_string();
+    let error = std::io::Error::from(error);
+    assert_eq!((error.kind(), error.to_string()), (std::io::ErrorKind::NotFound, text));
     let error = Command::new("a\0b").spawn().unwrap_err();
     assert!(matches!(error, LaunchError::Command(_)), "{error:?}");
 }
@@ -131,8 +148,34 @@ fn named_descriptors_have_their_numbers() {
     assert!(matches!(error, LaunchError::Setting(SettingError::NumberTwice { .. })), "{error:?}");
     let error = sh("").fd(u32::MAX, file()).spawn().unwrap_err().to_string();
     assert!(error.contains("4294967295"), "{error}");
-    let error = sh("").fd(1 << 30, file()).spawn().unwrap_err().to_string();
-    assert!(error.contains("standard streams") || error.contains("pass on"), "{error}");
+}
+
+/// The launch itself needs a number above those of the command.
+#[test]
+fn numbers_at_the_limit_of_descriptors_are_refused() {
+    let file = || OwnedFd::from(File::open("/proc/self/status").unwrap());
+    let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    let limit = u32::try_from(limit).unwrap();
+    for number in [1 << 30, limit, limit - 1] {
+        let error = sh("").fd(number, file()).spawn().unwrap_err();
+        assert!(matches!(error, LaunchError::Setting(SettingError::Value { setting: "fd", .. })), "{error}");
+        assert!(error.to_string().contains(&number.to_string()), "{error}");
+    }
+    // dash accepts one digit only.
+    let test = format!("test -e /proc/self/fd/{}", limit - 2);
+    assert_eq!(sh(&test).fd(limit - 2, file()).status().unwrap().code(), Some(0));
+}
+
+/// Nothing would come through the pipe.
+#[test]
+fn output_refuses_a_descriptor_in_place_of_the_pipe() {
+    let null = || File::options().read(true).write(true).open("/dev/null").unwrap();
+    for number in [1, 2] {
+        let error = sh("echo a").fd(number, null()).output().unwrap_err();
+        assert!(matches!(error, LaunchError::Setting(SettingError::Conflict { .. })), "{error}");
+        assert!(sh("echo a").fd(number, null()).status().unwrap().success());
+    }
+    assert_eq!(stdout(sh("head -c 4").fd(0, File::open("/proc/self/status").unwrap())), "Name");
 }
 
 #[test]
@@ -159,11 +202,9 @@ fn a_handle_has_the_pidfd_and_the_namespaces() {
     drop(namespace);
     child.signal(15).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
-    let reaped = sh("exit 0").spawn().map(|mut child| {
-        child.wait().unwrap();
-        child.pidfd().map(|_| ()).unwrap_err().raw_os_error()
-    });
-    assert_eq!(reaped.unwrap(), Some(nix::libc::ESRCH));
+    // After the wait nothing is sent, and the pidfd is still that of the command.
+    child.signal(15).unwrap();
+    child.pidfd().unwrap();
 }
 
 #[test]
@@ -172,6 +213,50 @@ fn kill_on_drop_leaves_no_process() {
     let pid = nix::unistd::Pid::from_raw(child.pid().0);
     drop(child);
     assert_eq!(nix::sys::signal::kill(pid, None), Err(nix::errno::Errno::ESRCH));
+}
+
+/// Another part of the program waits for all children, as an old event loop does.
+#[test]
+fn a_command_that_another_wait_has_reaped_is_an_error_and_gets_no_signal() {
+    let mut child = sh("exit 3").kill_on_drop().spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    nix::sys::wait::waitpid(pid, None).unwrap();
+    for _ in 0..2 {
+        assert_eq!(child.try_wait().unwrap_err().raw_os_error(), Some(nix::libc::ECHILD));
+    }
+    assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(nix::libc::ECHILD));
+    assert_eq!(child.kill().unwrap_err().raw_os_error(), Some(nix::libc::ESRCH));
+    assert_eq!(child.namespace(NsKind::Net).unwrap_err().raw_os_error(), Some(nix::libc::ESRCH));
+}
+
+/// The pidfd exists from the launch on: one that is opened later could be that of another process.
+#[test]
+fn the_pidfd_is_opened_with_the_launch() {
+    let child = sh("exit 0").spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    nix::sys::wait::waitpid(pid, None).unwrap();
+    child.pidfd().unwrap();
+}
+
+/// A thread with other ids may not kill the command (kill(2)). The kernel keeps ids for each thread.
+#[test]
+fn kill_on_drop_does_not_wait_for_a_command_that_it_may_not_kill() {
+    if !is_root() {
+        return;
+    }
+    let child = Command::new("sleep").arg("600").kill_on_drop().spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    let (dropped, is_dropped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // SAFETY: the call changes the ids of this thread alone, which ends soon.
+        unsafe { LinuxSys::new() }.setresuid(1021).unwrap();
+        drop(child);
+        dropped.send(()).unwrap();
+    });
+    let in_time = is_dropped.recv_timeout(Duration::from_secs(20));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let _ = nix::sys::wait::waitpid(pid, None);
+    in_time.expect("the drop waits for a command that runs on");
 }
 
 #[test]

@@ -213,6 +213,8 @@ fn settings_that_cannot_work_are_found_before_any_process() {
     }
     let text = refused(sh("").tmpfs("/mnt"));
     assert!(text.contains("needs a new mnt namespace"), "{text}");
+    let text = refused(sh("").propagation(Some(Propagation::Private)));
+    assert!(text.contains("propagation needs a new mnt namespace"), "{text}");
     let text = refused(sh("").unshare(KINDS).root("/").propagation(Some(Propagation::Shared)));
     assert!(text.contains("pivot_root(2)"), "{text}");
     let mut chroot = sh("");

@@ -87,7 +87,7 @@ fn bad_maps_are_found_before_any_process() {
         assert!(text.contains("map of user ids"), "{text}");
     }
     let text = refused(sh("").map_root());
-    assert_eq!(text, "a map of ids needs a new user namespace: without it, the host would change too");
+    assert_eq!(text, "a map of ids needs a new user namespace: unshare NsKind::User too");
     let text = refused(sh("").unshare([NsKind::User]).map_root().uid(5));
     assert_eq!(text, "the user id 5 of the command is not mapped in its user namespace: add it to the map");
     let text = refused(sh("").unshare([NsKind::Net]).join(NsKind::Net, "/proc/self/ns/net"));
@@ -106,6 +106,94 @@ fn groups_that_the_kernel_would_deny_are_refused_with_the_reason() {
     }
     let error = command.spawn().unwrap_err().to_string();
     assert!(error.contains("map_auto") && error.contains("denies setgroups(2)"), "{error}");
+}
+
+/// Runs one test of this file in another process, by this program with these arguments.
+fn again(program: &str, args: &[&str], test: &str) {
+    let output = std::process::Command::new(program)
+        .args(args)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("NSEXEC_TEST_AGAIN", "1")
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && text.contains("1 passed");
+    assert!(passed, "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn is_again() -> bool {
+    std::env::var_os("NSEXEC_TEST_AGAIN").is_some()
+}
+
+/// Run by the next test, as root without CAP_SETGID.
+#[test]
+fn launches_without_setgid() {
+    if !is_again() {
+        return;
+    }
+    assert_eq!(stdout(sh("id -u; cat /proc/self/setgroups").unshare([NsKind::User])), "0\ndeny");
+    assert_eq!(stdout(sh("id -u").unshare([NsKind::User]).uid(0)), "0");
+    assert_eq!(stdout(sh("id -u").uid(1021)), "1021");
+    let error = sh("").unshare([NsKind::User]).groups([0]).spawn().unwrap_err();
+    assert!(matches!(error, LaunchError::Setting(SettingError::Conflict { .. })), "{error}");
+}
+
+/// Root in a container may lack the capability. The kernel then treats its maps as those of a user.
+#[test]
+fn root_without_setgid_maps_itself_and_keeps_its_groups() {
+    if is_root() && !is_again() {
+        let without = ["--bounding-set=-setgid", "--inh-caps=-setgid"];
+        again("setpriv", &without, "namespaces::launches_without_setgid");
+    }
+}
+
+/// Run by the next test, as a user with subordinate ids.
+#[test]
+fn launches_with_subordinate_ids() {
+    if !is_again() {
+        return;
+    }
+    let script = "id -G; cat /proc/self/setgroups";
+    let auto = |command: &mut Command| stdout(command.unshare([NsKind::User]).map_auto());
+    assert_eq!(auto(sh(script).groups([7, 9])), "0 7 9\nallow");
+    // The groups are dropped with a user id.
+    assert_eq!(auto(sh(script).uid(5)), "0\nallow");
+    assert_eq!(auto(sh("cat /proc/self/gid_map | tr -s ' '").uid(0)), " 0 65534 1\n 1 300000 50");
+}
+
+/// In a mount namespace of its own, nobody gets subordinate ids. A program of the working directory does not
+/// answer for getsubids(1), even if PATH has that directory.
+#[test]
+fn a_user_with_subordinate_ids_maps_them_and_sets_groups() {
+    let tool = std::path::Path::new("/usr/bin/newuidmap");
+    let files = ["/etc/subuid", "/etc/subgid"].map(std::path::Path::new);
+    if !is_root() || is_again() || !tool.exists() || !files.iter().all(|file| file.exists()) {
+        return;
+    }
+    // The user may not be able to reach this program's file.
+    let script = "mount -t tmpfs none /mnt && cp \"$1\" /mnt/test && echo nobody:300000:50 >/mnt/ids && \
+        mount --bind /mnt/ids /etc/subuid && mount --bind /mnt/ids /etc/subgid && shift && \
+        cd /mnt && echo '#!/bin/sh' >getsubids && chmod 755 /mnt getsubids && export PATH=.:$PATH && \
+        exec setpriv --reuid nobody --regid 65534 --clear-groups /mnt/test \"$@\"";
+    again("unshare", &["-m", "sh", "-c", script, "sh"], "namespaces::launches_with_subordinate_ids");
+}
+
+/// A user without a line in the files.
+#[test]
+fn map_auto_without_subordinate_ids_is_an_error_with_the_file() {
+    let uid = own().0.to_string();
+    let name = nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().map(|user| user.name);
+    let text = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let owns = |line: &str| {
+        line.split(':').next().is_some_and(|owner| owner == uid || Some(owner) == name.as_deref())
+    };
+    if text.lines().any(owns) {
+        return;
+    }
+    let error = sh("").unshare([NsKind::User]).map_auto().spawn().unwrap_err().to_string();
+    assert!(error.contains("/etc/subuid has no range for"), "{error}");
 }
 
 /// Ends the process that owns the namespaces.
@@ -150,6 +238,29 @@ fn namespaces_of_a_process_are_joined() {
     assert_eq!(stdout(&mut command), expected);
 }
 
+/// The namespaces of a process are compared with those of the thread that launches, when it launches. Threads
+/// of one process may be in different namespaces.
+#[test]
+fn namespaces_of_a_process_are_left_out_by_the_launching_thread() {
+    if !is_root() {
+        return;
+    }
+    let uts = link("self", NsKind::Uts);
+    let mut command = sh("readlink /proc/self/ns/uts");
+    command.join_pid(std::process::id(), [NsKind::Uts, NsKind::User, NsKind::Pid]);
+    // On this thread all are its own, and are left out.
+    assert_eq!(stdout(&mut command), uts);
+    let elsewhere = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).unwrap();
+        let of_thread = link("thread-self", NsKind::Uts);
+        (stdout(&mut sh("readlink /proc/self/ns/uts")), of_thread, stdout(&mut command))
+    };
+    let (plain, of_thread, joined) = std::thread::spawn(elsewhere).join().unwrap();
+    assert_eq!(plain, of_thread);
+    assert_ne!(of_thread, uts);
+    assert_eq!(joined, uts);
+}
+
 #[test]
 fn a_command_joins_and_gets_piped_streams_and_ids_there() {
     let owner = Owner::new([NsKind::User, NsKind::Uts]);
@@ -162,6 +273,20 @@ fn a_command_joins_and_gets_piped_streams_and_ids_there() {
     let output = command.output();
     // Root drops its groups for a user id, which this namespace denies an ordinary user.
     assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), "line\n0\n/usr\n");
+}
+
+/// A launcher keeps the namespaces open: their numbers must not become those of other files.
+#[test]
+fn a_launcher_keeps_the_joined_namespaces_open() {
+    let owner = Owner::new([NsKind::User, NsKind::Uts]);
+    let uts = link(&owner.pid().to_string(), NsKind::Uts);
+    let mut command = sh(&format!("test $(readlink /proc/self/ns/uts) = '{uts}'"));
+    command.join_pid(owner.pid(), [NsKind::User, NsKind::Uts]);
+    let mut launcher = command.launcher().unwrap();
+    drop(command);
+    let others: Vec<File> = (0..20).map(|_| File::open("/proc/self/ns/uts").unwrap()).collect();
+    assert_eq!(launcher.spawn().unwrap().wait().unwrap().code(), Some(0));
+    drop(others);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Launches of several threads.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nsexec::launch::{Child, Command, LaunchError};
+use nsexec::launch::{Child, Command, LaunchError, Stdio};
 use nsexec::namespace::NsKind;
 
 use crate::kit::{sh, stdout};
@@ -61,6 +62,86 @@ fn kill_with_parent_outlives_the_thread_that_launches() {
     assert_eq!(child.wait_timeout(Duration::from_millis(100)).unwrap(), None);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// The program drops the handle and never waits: the thread that launched still must not end.
+#[test]
+fn kill_with_parent_outlives_a_dropped_handle() {
+    let launch = || {
+        let mut command = sh("sleep 0.5; echo done");
+        let mut child = command.stdout(Stdio::piped()).kill_with_parent().spawn().unwrap();
+        (child.id(), child.stdout.take().unwrap())
+    };
+    let (pid, mut stdout) = thread::spawn(launch).join().unwrap();
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "done\n");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    // Nothing else has reaped it.
+    let ended = nix::sys::wait::waitpid(pid, None).unwrap();
+    assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(pid, 0));
+}
+
+/// The launching thread has the attributes of the thread that calls, not those of an earlier caller.
+/// no_new_privs is an attribute of a thread (PR_SET_NO_NEW_PRIVS(2const)).
+#[test]
+fn kill_with_parent_keeps_the_attributes_of_the_calling_thread() {
+    let read = || {
+        let mut command = Command::new("grep");
+        stdout(command.args(["NoNewPrivs", "/proc/self/status"]).kill_with_parent())
+    };
+    let restricted = move || {
+        nix::sys::prctl::set_no_new_privs().unwrap();
+        read()
+    };
+    let own = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let own = own.lines().find(|line| line.starts_with("NoNewPrivs")).unwrap().to_owned();
+    assert_eq!(thread::spawn(read).join().unwrap(), own);
+    assert_eq!(thread::spawn(restricted).join().unwrap(), "NoNewPrivs:\t1");
+    assert_eq!(thread::spawn(read).join().unwrap(), own);
+}
+
+/// A function of the caller launches another command of that kind.
+#[test]
+fn kill_with_parent_launches_within_a_launch() {
+    let (answer, answered) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let mut command = sh("exit 5");
+        command.kill_with_parent().before_start(|_| match sh("exit 6").kill_with_parent().status() {
+            Ok(status) if status.code() == Some(6) => Ok(()),
+            other => Err(std::io::Error::other(format!("{other:?}"))),
+        });
+        answer.send(command.status().map(|status| status.code())).unwrap();
+    });
+    let answer = answered.recv_timeout(Duration::from_secs(60)).expect("the inner launch waits for ever");
+    assert_eq!(answer.unwrap(), Some(5));
+}
+
+/// Each launching thread ends after its command.
+#[test]
+fn kill_with_parent_leaves_no_threads() {
+    const LAUNCHES: usize = 1000;
+    thread::spawn(|| {
+        for _ in 0..LAUNCHES {
+            assert!(Command::new("true").kill_with_parent().status().unwrap().success());
+        }
+    })
+    .join()
+    .unwrap();
+    // Those of other tests end with their commands.
+    let end = Instant::now() + Duration::from_secs(60);
+    while launching_threads() > 20 {
+        assert!(Instant::now() < end, "{} threads are left", launching_threads());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Returns the number of threads of this process that launch, or wait for the end of a command.
+fn launching_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let name =
+        |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.flatten().map(name).filter(|name| name.trim() == "nsexec-launcher").count()
 }
 
 /// A panic of the caller's function reaches the thread that launches, and later launches work.

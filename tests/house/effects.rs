@@ -105,7 +105,7 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "src/launch/handle.rs",
-        uses: &["libc", "std::process", "std::thread", "std::time::Instant"],
+        uses: &["libc", "std::fs", "std::process", "std::time::Instant"],
         why: "the handle of a command: waits for it, reads its output, sends signals to it",
     },
     Place {

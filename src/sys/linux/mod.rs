@@ -26,7 +26,8 @@
 //! fcntl(F_GET_SEALS, F_ADD_SEALS) memfd_create sendfile fchmod unlinkat statfs execveat · clone execve wait4
 //! kill pidfd_open getpid gettid · setns unshare setsid setresuid setuid setgid setgroups sched_getaffinity
 //! mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG) · rt_sigprocmask
-//! rt_sigaction rt_sigtimedwait. These are all.
+//! rt_sigaction rt_sigtimedwait. These are all of a bootstrap. The handle of a command adds
+//! pidfd_send_signal.
 
 #[cfg(feature = "legacy")]
 mod message;
@@ -89,6 +90,19 @@ impl LinuxSys {
     #[must_use]
     pub const unsafe fn new() -> Self {
         Self { _private: () }
+    }
+
+    /// Sends a signal to the process of a pidfd (pidfd_send_signal(2), Linux 5.1). The handle of a started
+    /// command calls it. No script does, so the trait does not have it.
+    ///
+    /// # Errors
+    /// `ESRCH`: the process has ended and is reaped. `EPERM`, `EINVAL`: the same as with kill(2).
+    #[cfg(feature = "std")]
+    #[allow(clippy::unused_self, reason = "the unsafe constructor restricts who may call it")]
+    pub(crate) fn pidfd_send_signal(&mut self, pidfd: Fd, signal: Signal) -> SysResult<()> {
+        let info: *const libc::siginfo_t = core::ptr::null();
+        // SAFETY: numbers, and a null pointer, for which the kernel fills in the information.
+        unit(unsafe { syscall!(libc::SYS_pidfd_send_signal, pidfd.0, signal.0, info, 0) })
     }
 }
 
