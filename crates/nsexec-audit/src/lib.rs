@@ -13,6 +13,7 @@
 //! | [`witness`] | strace's output in the same schema |
 //! | [`rules`] | conditions that hold in every run, each with its reason |
 //! | [`plan`] | a run before it happens, on the simulated kernel |
+//! | [`machine`] | the facts of a machine, which a plan of a `Command` depends on |
 //! | [`replay`] | a run of another machine, repeated with the recorded replies |
 //! | [`render`] | a run as text, as a diagram, as a picture |
 //! | [`byte_order`] | messages of a machine with another byte order |
@@ -21,6 +22,7 @@ extern crate std;
 
 pub mod byte_order;
 pub mod diff;
+pub mod machine;
 pub mod normalise;
 pub mod note;
 pub mod plan;

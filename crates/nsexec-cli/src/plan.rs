@@ -15,12 +15,13 @@ use nsexec_audit::{End, Role, Run, Section};
 use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
 use super::decode;
-use super::facts::Facts;
 use super::failure::{FAILED, Failure};
 use super::hand_over;
 use super::output;
 use super::request;
 use super::run;
+use nsexec_audit::machine::caller::Facts;
+use nsexec_audit::machine::search;
 
 /// Prints a plan. Returns 0 if the plan ends with a command or an init process and breaks no rule, else 1.
 ///
@@ -63,7 +64,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     // `--assume command=FILE` plans for another machine, so this machine's files do not matter.
     if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
-        let (found, refused) = assume::search(&prepared);
+        let (found, refused) = search::search(&prepared);
         // If the search finds nothing here, the launch will find nothing either.
         assumptions.command = assumptions.command.or(Some(found.unwrap_or_default()));
         assumptions.refused = refused;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::string::String;
 use std::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use super::creds::ALL_CAPS;
 use super::descriptors::{Description, Object, TMPFS};
 use super::files::Made;
@@ -38,7 +40,8 @@ impl From<Errno> for Halt {
 
 /// The option hidepid of a mounted /proc (proc(5), "Mount options"). It hides a process that the caller may
 /// not inspect (ptrace(2), PTRACE_MODE_READ_FSCREDS).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HidePid {
     /// 0: hides nothing.
     #[default]
@@ -98,6 +101,9 @@ pub struct Settings {
     pub bounding: u64,
     /// True if the launcher has changed its root, so it cannot create user namespaces (EPERM).
     pub chrooted: bool,
+    /// The error of each attempt to create a user namespace, if a security module or a sysctl refuses it:
+    /// `EPERM` by kernel.unprivileged_userns_clone, `EACCES` by a security module.
+    pub user_refused: Option<Errno>,
     /// True if the set-user-id bit has no effect (PR_SET_NO_NEW_PRIVS(2const)).
     pub no_new_privs: bool,
     /// True if descriptors of socketpair and pipe2 are not close-on-exec, as in runc's C code, which leaks
@@ -136,6 +142,7 @@ impl Default for Settings {
             lacks: BTreeMap::new(),
             bounding: ALL_CAPS,
             chrooted: false,
+            user_refused: None,
             no_new_privs: false,
             leaks_descriptors: false,
             proc_masked: false,

@@ -201,12 +201,18 @@ impl Kernel {
 
     /// Returns the pid namespace whose processes the /proc of a process shows, if it has a /proc.
     pub(super) fn proc_pid_ns(&self, me: Task) -> Option<NsId> {
-        let process = self.process(me);
-        let place = self.look_up(me, &process.root, &process.root, "/proc").ok()?.place;
-        match self.origin(place.mount) {
-            Origin::Proc(ns) if place.path.is_empty() => Some(ns),
+        match self.origin(self.proc_place(me)?.mount) {
+            Origin::Proc(ns) => Some(ns),
             _ => None,
         }
+    }
+
+    /// Returns the root of the procfs at /proc, as a process sees it, if one is mounted there.
+    pub(super) fn proc_place(&self, me: Task) -> Option<Place> {
+        let root = &self.process(me).root;
+        let place = self.look_up(me, root, root, "/proc").ok()?.place;
+        let is_proc = matches!(self.origin(place.mount), Origin::Proc(_)) && place.path.is_empty();
+        is_proc.then_some(place)
     }
 
     /// Returns the entry at a place, or `None` if it does not exist. On the disks of the machine, and in the

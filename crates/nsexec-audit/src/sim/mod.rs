@@ -19,7 +19,7 @@
 //! | `turn` | [`SimSys`]: one turn of one process; fork and blocking by replay |
 //! | `schedule`, `fault` | the order of a run, and the faults in it |
 //! | `faultless` | runs with a fault from the state before the fault |
-//! | `program`, `setup` | the programs, and the machine before a run |
+//! | `program`, `setup`, `caller` | the programs, the machine before a run, and the launcher's place on it |
 //! | `report`, `dump` | the results of a run |
 //!
 //! ```
@@ -46,6 +46,7 @@
 //! The simulator may panic at a mistake in itself or in a test. No byte that a simulated process writes makes
 //! it panic.
 
+mod caller;
 mod creds;
 mod descriptors;
 mod dump;
@@ -70,6 +71,7 @@ mod streams;
 mod tree;
 mod turn;
 
+pub use caller::{OwnUser, ProcOwner};
 pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, FaultKind, Place, StopReaction};
 pub use faultless::Faultless;

@@ -125,6 +125,11 @@ impl Sim {
         sim
     }
 
+    /// Returns the launcher, and the kernel.
+    pub(super) fn launcher_and_kernel(&mut self) -> (Task, &mut Kernel) {
+        (self.launcher, &mut self.kernel)
+    }
+
     /// Returns the settings of the machine. Pipes that exist already keep their buffer size.
     pub fn settings(&mut self) -> &mut Settings {
         &mut self.kernel.settings

@@ -1,0 +1,207 @@
+//! [`PlanCommand`]: the plan of a [`Command`].
+
+use std::borrow::ToOwned;
+use std::format;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use nix::unistd::{getegid, geteuid};
+use nsexec::bootstrap::{Bootstrap, decode};
+use nsexec::launch::causes::Asked;
+use nsexec::launch::{Base, Circumstances, Command, MountStep, Prepared, Root};
+use nsexec::namespace::NsKind;
+
+use super::joins::{Target, look_at};
+use super::{FileState, Machine, Permission, search};
+use crate::plan::{Assumptions, Plan, PlanError, Refused, Start, plan};
+
+/// Plans a [`Command`].
+pub trait PlanCommand {
+    /// Returns the plan of exactly what [`Command::spawn`] does on this machine.
+    ///
+    /// The standard streams are opened for it, and closed again. The ids of the command's maps are those of
+    /// this process, as in `spawn`; so the machine must describe this user.
+    ///
+    /// # Errors
+    /// [`PlanError::Launch`]: the launch fails before any process is created, with the same error.
+    /// [`PlanError::OtherCaller`]: the machine has another user or group id than this process.
+    fn plan(&self, machine: &Machine) -> Result<Plan, PlanError>;
+}
+
+impl PlanCommand for Command {
+    fn plan(&self, machine: &Machine) -> Result<Plan, PlanError> {
+        let process = (geteuid().as_raw(), getegid().as_raw());
+        if (machine.uid, machine.gid) != process {
+            return Err(PlanError::OtherCaller { machine: (machine.uid, machine.gid), process });
+        }
+        let prepared = self.prepare().map_err(PlanError::Launch)?;
+        let message = prepared.message().to_owned();
+        let (bootstrap, _) = decode(&message, prepared.policy().dialect)
+            .map_err(|error| PlanError::Message(error.to_string()))?;
+        let asked = asked(&bootstrap, &prepared);
+        let mut assumptions = machine.assumptions();
+        assumptions.sealed = prepared.marked_copy;
+        let mut unknown = unknown(machine, &asked, &prepared);
+        joins(machine, &bootstrap, &mut assumptions, &mut unknown);
+        files(machine, &asked, &prepared, &mut assumptions, &mut unknown);
+        assumptions.unknown = unknown;
+        let mut plan = plan(&Start::Launcher(prepared), &assumptions)?;
+        plan.circumstances = Some(Circumstances::new(asked, machine.causes()));
+        Ok(plan)
+    }
+}
+
+/// Returns the parts of the request that the cause of a failure depends on.
+fn asked(bootstrap: &Bootstrap<'_>, prepared: &Prepared) -> Asked {
+    let flags = bootstrap.clone_flags();
+    let mut asked = Asked::default();
+    asked.created = NsKind::ALL.into_iter().filter(|kind| flags.contains(kind.flag())).collect();
+    asked.joined = bootstrap.joined();
+    asked.rootless = !geteuid().is_root();
+    asked.mount_proc_flag = prepared.policy().launch.mount_proc;
+    asked.command_path = prepared.candidates().count() == 1;
+    asked
+}
+
+/// Returns the facts about the machine that the launch depends on and that are unknown.
+fn unknown(machine: &Machine, asked: &Asked, prepared: &Prepared) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let in_user = asked.created.contains(NsKind::User);
+    if machine.capabilities.is_none() {
+        unknown.push("the capabilities of this process".to_owned());
+    }
+    if machine.seccomp {
+        unknown.push("which system calls the seccomp filter of this process permits".to_owned());
+    }
+    if let Some(label) = &machine.confined_as {
+        unknown.push(format!("what the security module permits to a process with the label {label}"));
+    }
+    if in_user && asked.rootless && machine.apparmor_restricts.is_some_and(|value| value != 0) {
+        unknown.push(
+            "whether an AppArmor profile lets this program use a new user namespace \
+             (kernel.apparmor_restrict_unprivileged_userns is on)"
+                .to_owned(),
+        );
+    }
+    if in_user && machine.user_namespaces == Permission::Unknown {
+        unknown.push("whether this process may create a user namespace: no attempt was made".to_owned());
+    }
+    for kind in asked.created.iter() {
+        if !machine.limits.contains_key(kind.name()) && (kind, machine.user_namespaces) != PERMITTED {
+            unknown.push(format!("the limit user.max_{}_namespaces", kind.name()));
+        }
+        if !machine.kinds.iter().any(|name| name == kind.name()) {
+            unknown.push(format!("whether this kernel has namespaces of kind {}", kind.name()));
+        }
+    }
+    if asked.joined.contains(NsKind::User) && machine.own_user.is_some() {
+        unknown.push("the place of the user namespace to join below this process's own".to_owned());
+    }
+    if machine.subuids.len().max(machine.subgids.len()) > 1 && uses_tools(prepared) {
+        unknown.push("subordinate ids beyond the first range".to_owned());
+    }
+    if prepared.around.hooks() > 0 {
+        unknown.push("what the code does that the command runs before its exec (pre_exec)".to_owned());
+    }
+    unknown
+}
+
+/// A successful attempt shows that the limit of user namespaces is not reached.
+const PERMITTED: (NsKind, Permission) = (NsKind::User, Permission::Permitted);
+
+/// Returns whether a mapping tool writes the maps.
+fn uses_tools(prepared: &Prepared) -> bool {
+    let decoded = decode(prepared.message(), prepared.policy().dialect).ok();
+    decoded.is_some_and(|(bootstrap, _)| bootstrap.uidmap_path().or(bootstrap.gidmap_path()).is_some())
+}
+
+/// Looks at the namespaces to join.
+fn joins(
+    machine: &Machine,
+    bootstrap: &Bootstrap<'_>,
+    assumptions: &mut Assumptions,
+    unknown: &mut Vec<String>,
+) {
+    let entries = bootstrap.namespaces().into_iter().flat_map(|paths| paths.iter());
+    let targets: Vec<Target> =
+        entries.map(|entry| Target { kind: entry.kind, path: entry.path.to_vec() }).collect();
+    if machine.is_here() {
+        look_at(&targets, assumptions);
+        return;
+    }
+    for Target { kind, path } in targets {
+        unknown.push(format!("the {kind} namespace to join, {}", String::from_utf8_lossy(&path)));
+    }
+}
+
+/// Looks at the files of the command: the program, the working directory, the sources of mounts.
+fn files(
+    machine: &Machine,
+    asked: &Asked,
+    prepared: &Prepared,
+    assumptions: &mut Assumptions,
+    unknown: &mut Vec<String>,
+) {
+    let state = |path: &[u8], look: fn(&[u8]) -> FileState| {
+        let known = core::str::from_utf8(path).ok().and_then(|path| machine.files.get(path));
+        match known {
+            Some(state) => *state,
+            None if machine.is_here() => look(path),
+            None => FileState::Unknown,
+        }
+    };
+    let shown = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    let root = prepared.around.root.as_ref();
+    let elsewhere = root.is_some_and(covers_programs) || asked.joined.contains(NsKind::Mnt);
+    if elsewhere {
+        let name = prepared.argv().next().map(shown).unwrap_or_default();
+        unknown.push(format!("whether the command {name} exists below its root directory"));
+    } else {
+        let (found, refused, open) = search::search_with(prepared, |path| state(path, search::program));
+        assumptions.command = Some(found.unwrap_or_default());
+        assumptions.refused = refused;
+        unknown.extend(open.map(|path| format!("whether {} can be executed", shown(&path))));
+    }
+    if let Some(directory) = prepared.around.directory.as_ref().filter(|_| !elsewhere) {
+        let path = directory.path.to_bytes();
+        match state(path, search::directory) {
+            FileState::Usable => {}
+            FileState::Unknown => unknown.push(format!("whether the directory {} exists", shown(path))),
+            FileState::Refused(why) => drop(assumptions.refused.insert(path.to_vec(), why)),
+        }
+    }
+    for path in sources(prepared) {
+        match state(path, search::directory) {
+            FileState::Refused(Refused::BelowFile) => drop(assumptions.files.insert(path.to_vec())),
+            FileState::Unknown => unknown.push(format!("whether {} exists", shown(path))),
+            FileState::Refused(_) | FileState::Usable => {}
+        }
+    }
+}
+
+/// Returns whether the command has another root directory, or mounts that may cover programs: all except
+/// those over /proc, /sys, /dev and /tmp.
+fn covers_programs(root: &Root) -> bool {
+    let covers = |step: &MountStep| match step {
+        MountStep::Bind { point, .. } | MountStep::New { point, .. } | MountStep::Devices { point } => {
+            let path = point.path.to_bytes();
+            !["/proc", "/sys", "/dev", "/tmp"].iter().any(|free| path == free.as_bytes())
+        }
+        MountStep::MakeDirectory { .. } | MountStep::Link { .. } => false,
+    };
+    root.base != Base::Present || root.mounts.iter().any(covers)
+}
+
+/// Returns the files of the caller that become a part of the command's root directory.
+fn sources(prepared: &Prepared) -> impl Iterator<Item = &[u8]> {
+    let root = prepared.around.root.as_ref();
+    let base = root.and_then(|root| match &root.base {
+        Base::Directory { path, .. } => Some(path),
+        _ => None,
+    });
+    let binds = root.into_iter().flat_map(|root| &root.mounts).filter_map(|step| match step {
+        MountStep::Bind { source, .. } => Some(source),
+        _ => None,
+    });
+    base.into_iter().chain(binds).map(|path| path.to_bytes())
+}
