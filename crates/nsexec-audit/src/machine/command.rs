@@ -10,6 +10,7 @@ use nsexec::bootstrap::{Bootstrap, decode};
 use nsexec::launch::causes::Asked;
 use nsexec::launch::{Base, Circumstances, Command, MountStep, Prepared, Root};
 use nsexec::namespace::NsKind;
+use nsexec::sys::types::MountKind;
 
 use super::joins::{Target, look_at};
 use super::{FileState, Machine, Permission, search};
@@ -44,6 +45,7 @@ impl PlanCommand for Command {
         let mut unknown = unknown(machine, &asked, &prepared);
         joins(machine, &bootstrap, &mut assumptions, &mut unknown);
         files(machine, &asked, &prepared, &mut assumptions, &mut unknown);
+        masks(&asked, &prepared, &mut assumptions, &mut unknown);
         assumptions.unknown = unknown;
         let mut plan = plan(&Start::Launcher(prepared), &assumptions)?;
         plan.circumstances = Some(Circumstances::new(asked, machine.causes()));
@@ -190,6 +192,21 @@ fn covers_programs(root: &Root) -> bool {
         MountStep::MakeDirectory { .. } | MountStep::Link { .. } => false,
     };
     root.base != Base::Present || root.mounts.iter().any(covers)
+}
+
+/// Decides whether mounts over /proc prevent a new one. Those that a new user namespace gets from another one
+/// do. Others may be mounts of the same user namespace, which do not (`MNT_LOCKED` in the kernel's
+/// `mnt_already_visible`), and no file tells.
+fn masks(asked: &Asked, prepared: &Prepared, assumptions: &mut Assumptions, unknown: &mut Vec<String>) {
+    let in_user = asked.created.contains(NsKind::User) || asked.joined.contains(NsKind::User);
+    let owns = assumptions.own_user.as_ref().is_some_and(|own| own.owns.contains(NsKind::Mnt));
+    let steps = prepared.around.root.iter().flat_map(|root| &root.mounts);
+    let is_proc = |step: &MountStep| matches!(step, MountStep::New { kind: MountKind::Proc, .. });
+    let mounts = prepared.policy().launch.mount_proc || steps.into_iter().any(is_proc);
+    if assumptions.proc_masked && owns && !in_user && mounts {
+        assumptions.proc_masked = false;
+        unknown.push("whether the mounts over parts of /proc come from another user namespace".to_owned());
+    }
 }
 
 /// Returns the files of the caller that become a part of the command's root directory.

@@ -11,8 +11,8 @@ use super::setup::Sim;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{MountAttributes, Pid};
 
-/// The first process of a namespace that the machine has before the run gets this pid in it.
-const OWN_PID: i32 = 100;
+/// The pid of the launcher in a pid namespace below the first one. Its pid in the first one differs.
+const OWN_PID: i32 = 2;
 
 /// The pid namespace whose processes /proc shows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
