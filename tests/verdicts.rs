@@ -271,8 +271,8 @@ fn commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
-/// Compares the plans of commands with their launches. `unknown`: the first words of the facts that a plan may
-/// not know. Returns the differences.
+/// Compares the plans of commands with their launches. `unknown`: the first words of the facts that a plan
+/// may not know. Returns the differences.
 fn compare(machine: &Machine, commands: Vec<(&'static str, Command)>, unknown: Option<&str>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, mut command) in commands {

@@ -65,6 +65,11 @@ pub fn own_status() -> StatusText {
     StatusText::new(&read("/proc/self/status").unwrap_or_default())
 }
 
+// The libc crate does not declare it; glibc and musl have it.
+unsafe extern "C" {
+    fn capget(header: *mut u32, sets: *mut u32) -> libc::c_int;
+}
+
 /// Returns the effective capabilities of this thread, as in /proc/PID/status, without a /proc (capget(2)).
 /// `None`: the kernel lacks the call.
 #[must_use]
@@ -76,7 +81,7 @@ pub fn own_capabilities() -> Option<u64> {
     let mut sets = [0_u32; 6];
     // SAFETY: the kernel reads the header, a version and a pid of which 0 is this thread, and writes two
     // structures of three words. Both arrays live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    let result = unsafe { capget(header.as_mut_ptr(), sets.as_mut_ptr()) };
     let [low, _, _, high, ..] = sets;
     (result == 0).then_some(u64::from(high) << 32 | u64::from(low))
 }

@@ -38,6 +38,11 @@ pub struct Facts {
     pub capabilities: Option<u64>,
 }
 
+/// Returns the effective user and group id of this process.
+pub(super) fn caller_ids() -> (u32, u32) {
+    (geteuid().as_raw(), getegid().as_raw())
+}
+
 /// A user's entry in passwd(5).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Account {
@@ -88,8 +93,8 @@ pub(super) fn account(uid: u32) -> Option<Account> {
     Some(Account { name: user.name, gid: user.gid.as_raw() })
 }
 
-/// Returns the user's account in /etc/passwd. A static program cannot load the other name services: with glibc
-/// they are libraries of the machine (nsswitch.conf(5)).
+/// Returns the user's account in /etc/passwd. A static program cannot load the other name services: with
+/// glibc they are libraries of the machine (nsswitch.conf(5)).
 #[cfg(target_feature = "crt-static")]
 pub(super) fn account(uid: u32) -> Option<Account> {
     account_in_passwd(&String::from_utf8_lossy(&fs::read("/etc/passwd").ok()?), uid)

@@ -5,13 +5,13 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use nix::unistd::{getegid, geteuid};
 use nsexec::bootstrap::{Bootstrap, decode};
 use nsexec::launch::causes::Asked;
 use nsexec::launch::{Base, Circumstances, Command, MountStep, Prepared, Root};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::MountKind;
 
+use super::caller::caller_ids;
 use super::joins::{Target, look_at};
 use super::{FileState, Machine, Permission, search};
 use crate::plan::{Assumptions, Plan, PlanError, Refused, Start, plan};
@@ -31,7 +31,7 @@ pub trait PlanCommand {
 
 impl PlanCommand for Command {
     fn plan(&self, machine: &Machine) -> Result<Plan, PlanError> {
-        let process = (geteuid().as_raw(), getegid().as_raw());
+        let process = caller_ids();
         if (machine.uid, machine.gid) != process {
             return Err(PlanError::OtherCaller { machine: (machine.uid, machine.gid), process });
         }
@@ -59,7 +59,7 @@ fn asked(bootstrap: &Bootstrap<'_>, prepared: &Prepared) -> Asked {
     let mut asked = Asked::default();
     asked.created = NsKind::ALL.into_iter().filter(|kind| flags.contains(kind.flag())).collect();
     asked.joined = bootstrap.joined();
-    asked.rootless = !geteuid().is_root();
+    asked.rootless = caller_ids().0 != 0;
     asked.mount_proc_flag = prepared.policy().launch.mount_proc;
     asked.command_path = prepared.candidates().count() == 1;
     asked

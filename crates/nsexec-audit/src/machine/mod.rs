@@ -68,8 +68,8 @@ pub struct Machine {
     pub kernel: Kernel,
     /// The names of the kinds of namespace that the kernel has.
     pub kinds: Vec<String>,
-    /// The limits user.max_*_namespaces (namespaces(7)), by the name of the kind. A kind without an entry has an
-    /// unknown limit.
+    /// The limits user.max_*_namespaces (namespaces(7)), by the name of the kind. A kind without an entry has
+    /// an unknown limit.
     pub limits: BTreeMap<String, u64>,
     /// The sysctl kernel.unprivileged_userns_clone of Debian's kernels.
     pub unprivileged_userns_clone: Option<u64>,
@@ -91,9 +91,9 @@ pub struct Machine {
     pub uptime: i64,
     /// The blocked signals of the calling thread, as a bit set.
     pub blocked: u64,
-    /// The state of files that a command needs, by their paths: programs, interpreters, working directories. A
-    /// file without an entry is looked up on this machine if [`Machine::here`] made the value; otherwise its
-    /// state is unknown.
+    /// The state of files that a command needs, by their paths: programs, interpreters, working directories.
+    /// A file without an entry is looked up on this machine if [`Machine::here`] made the value; otherwise
+    /// its state is unknown.
     pub files: BTreeMap<String, FileState>,
     /// Whether a file without an entry is looked up on this machine.
     #[serde(skip)]
@@ -239,8 +239,8 @@ impl Machine {
         machine
     }
 
-    /// Returns the assumptions of a plan that follow from the facts. Those about the command's files and about
-    /// namespaces to join are the defaults.
+    /// Returns the assumptions of a plan that follow from the facts. Those about the command's files and
+    /// about namespaces to join are the defaults.
     #[must_use]
     pub fn assumptions(&self) -> Assumptions {
         let own_user = self.own_user.as_ref().map(|own| OwnUser {
@@ -283,7 +283,8 @@ impl Machine {
     }
 }
 
-/// Returns the first range: a plan has only one, though the mapping tools use all ranges. Most users have one.
+/// Returns the first range: a plan has only one, though the mapping tools use all ranges. Most users have
+/// one.
 fn first_range(ranges: &[(u32, u32)]) -> Option<(u32, u32)> {
     ranges.first().copied()
 }

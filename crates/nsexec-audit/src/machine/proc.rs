@@ -53,8 +53,8 @@ pub(super) fn is_chrooted(mountinfo: &str) -> bool {
     points.peek().is_some() && !points.any(|point| point == "/")
 }
 
-/// The directories of procfs and sysctl that are always empty. A mount there covers nothing (`is_empty_dir_inode`
-/// in the kernel's `mnt_already_visible`).
+/// The directories of procfs and sysctl that are always empty. A mount there covers nothing
+/// (`is_empty_dir_inode` in the kernel's `mnt_already_visible`).
 const EMPTY: [&str; 3] = ["/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/openprom"];
 
 /// Returns whether something is mounted below /proc, as in a container. In a user namespace the kernel then
@@ -80,7 +80,6 @@ fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
 mod tests {
     use super::*;
     use std::format;
-    use std::string::String;
     #[test]
     fn hidepid_is_read_from_the_last_mount_of_proc() {
         let mount = |options: &str| format!("36 35 98:0 / /proc rw,nosuid - proc proc rw,{options}\n");

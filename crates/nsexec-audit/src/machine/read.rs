@@ -56,8 +56,7 @@ pub(super) fn machine() -> Machine {
         chrooted: proc::is_chrooted(&mountinfo),
         user_namespaces: Permission::Unknown,
         proc: proc::state(&mountinfo, &own),
-        uptime: clock_gettime(ClockId::CLOCK_BOOTTIME)
-            .map_or(Settings::default().uptime, |at| at.tv_sec().into()),
+        uptime: clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Settings::default().uptime, |at| at.tv_sec()),
         blocked: status.bits("SigBlk").unwrap_or_else(blocked),
         files: BTreeMap::new(),
         account,

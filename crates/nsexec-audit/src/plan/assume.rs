@@ -331,7 +331,6 @@ impl Assumptions {
         if self.hidepid != HidePid::Off {
             lines.push(("hidepid of /proc".to_string(), self.hidepid.word().to_string()));
         }
-        lines.extend(super::caller::lines(self));
         for (kind, wrong_path) in self.wrong_path.iter().filter(|(kind, _)| joined.contains(**kind)) {
             lines.push((format!("{kind} namespace to join"), wrong_path.words().to_string()));
         }

@@ -74,7 +74,8 @@ fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
 /// The error of the launcher, if the launch failed.
 pub(super) type Outcome = Rc<RefCell<Option<LaunchError>>>;
 
-/// Sets up the launcher, which stores its error in `outcome`. Returns the descriptor that interrupts the launch.
+/// Sets up the launcher, which stores its error in `outcome`. Returns the descriptor that interrupts the
+/// launch.
 pub(super) fn set_up(
     sim: &mut Sim,
     prepared: &Prepared,

@@ -74,7 +74,8 @@ impl Plan {
     /// Returns the answer of the plan. A fact that was not looked at counts as one that lets the command run:
     /// so a failure is certain, and a success only if there is no such fact.
     ///
-    /// The plan of a Go runtime's start has no [`LaunchError`], and a failure of it is [`Verdict::CannotTell`].
+    /// The plan of a Go runtime's start has no [`LaunchError`], and a failure of it is
+    /// [`Verdict::CannotTell`].
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         match &self.error {

@@ -99,8 +99,8 @@ pub struct Settings {
     pub lacks: BTreeMap<&'static str, Errno>,
     /// The bounding set: the capabilities that a process can gain by an exec (capabilities(7)).
     pub bounding: u64,
-    /// True if the launcher has changed its root to a directory that is not a mount point. So it cannot create
-    /// user namespaces (EPERM), nor change the propagation of its root (EINVAL).
+    /// True if the launcher has changed its root to a directory that is not a mount point. So it cannot
+    /// create user namespaces (EPERM), nor change the propagation of its root (EINVAL).
     pub chrooted: bool,
     /// The error of each attempt to create a user namespace, if a security module or a sysctl refuses it:
     /// `EPERM` by kernel.unprivileged_userns_clone, `EACCES` by a security module.

@@ -96,8 +96,8 @@ pub enum Extra {
     Hidden,
     /// A file of a process that /proc hides (EPERM).
     NotPermitted,
-    /// An executable file whose execve(2) fails: `ENOENT`: its interpreter is missing. `ENOEXEC`: its format is
-    /// unknown.
+    /// An executable file whose execve(2) fails: `ENOENT`: its interpreter is missing. `ENOEXEC`: its format
+    /// is unknown.
     Unrunnable(Errno),
     /// A path that does not exist (ENOENT), even if it names a simulated process in /proc.
     Missing,
