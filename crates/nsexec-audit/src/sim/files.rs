@@ -202,7 +202,13 @@ impl Kernel {
         argv: Vec<Vec<u8>>,
         envp: Vec<Vec<u8>>,
     ) -> SysResult<()> {
-        let (program, exe) = self.program_in(self.object(me, fd)?)?;
+        let object = self.object(me, fd)?;
+        let (program, exe) = self.program_in(object)?;
+        // An interpreter would open /dev/fd/N, which the exec closes: every descriptor here is close-on-exec
+        // (execveat(2), "BUGS").
+        if matches!(object, Object::Made(index, _) if self.made[*index].content.starts_with(b"#!")) {
+            return Err(Errno::ENOENT);
+        }
         self.become_program(me, program, exe, (&format!("{}", fd.0), argv, envp));
         Ok(())
     }
