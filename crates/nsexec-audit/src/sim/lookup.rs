@@ -210,6 +210,10 @@ impl Kernel {
     /// Returns the root of the procfs at /proc, as a process sees it, if one is mounted there.
     pub(super) fn proc_place(&self, me: Task) -> Option<Place> {
         let root = &self.process(me).root;
+        // No directory of a procfs has an entry `proc`. A lookup there would ask for this place again.
+        if matches!(self.origin(root.mount), Origin::Proc(_)) {
+            return None;
+        }
         let place = self.look_up(me, root, root, "/proc").ok()?.place;
         let is_proc = matches!(self.origin(place.mount), Origin::Proc(_)) && place.path.is_empty();
         is_proc.then_some(place)
