@@ -438,6 +438,34 @@ fn interpreters() -> Verdict {
     }
 }
 
+/// Code of the caller before the exec may fail, and no plan knows.
+fn code_of_the_caller() -> Verdict {
+    let mut command = Command::new("true");
+    // SAFETY: the code makes no call.
+    unsafe { command.pre_exec(|| Err(nix::errno::Errno::EIO.into())) };
+    let verdict = command.plan(&Machine::here()).unwrap().verdict();
+    assert!(command.spawn().is_err());
+    match verdict {
+        Planned::CannotTell(facts) if facts.len() == 1 && facts[0].contains("pre_exec") => Verdict::Passed,
+        other => Verdict::Failed(other.to_string()),
+    }
+}
+
+/// A machine's facts, stored and loaded again, give the same verdict as far as they are known.
+fn stored() -> Verdict {
+    let mut command = Command::new("/bin/true");
+    command.unshare([NsKind::User]).map_root();
+    let here = Machine::here();
+    let loaded = Machine::from_json(&here.to_json().unwrap()).unwrap();
+    let planned = |machine: &Machine| command.plan(machine).unwrap().verdict();
+    match (planned(&here), planned(&loaded)) {
+        (Planned::Runs, Planned::CannotTell(facts)) if facts == ["whether /bin/true can be executed"] => {
+            Verdict::Passed
+        }
+        (one, other) => Verdict::Failed(format!("{one} / {other}")),
+    }
+}
+
 /// A user with subordinate ids, once in the group of its account and once in another.
 fn group_of_the_account(offset: u32, arguments: &[&str]) -> Verdict {
     if !geteuid().is_root() {
@@ -487,6 +515,8 @@ fn main() -> ExitCode {
         .map(|(name, who, caller)| Test::new(format!("{name}::{who}"), move || odd(name, caller)))
         .collect();
     tests.push(Test::new("interpreters", interpreters));
+    tests.push(Test::new("code_of_the_caller", code_of_the_caller));
+    tests.push(Test::new("stored_facts", stored));
     tests.push(Test::new("group::of_the_account", || group_of_the_account(0, &[])));
     tests.push(Test::new("group::other_than_the_accounts", || group_of_the_account(7, &["other_group"])));
     tests.push(Test::new("group::of_the_account_with_no_new_privs", || {

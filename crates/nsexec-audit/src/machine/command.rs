@@ -222,3 +222,101 @@ fn sources(prepared: &Prepared) -> impl Iterator<Item = &[u8]> {
     });
     base.into_iter().chain(binds).map(|path| path.to_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Verdict;
+
+    fn unknown(command: &Command, machine: &Machine) -> Vec<String> {
+        match command.plan(machine).unwrap().verdict() {
+            Verdict::CannotTell(facts) => facts,
+            Verdict::Runs => Vec::new(),
+            Verdict::Fails(fault) => panic!("{fault}"),
+        }
+    }
+
+    /// Returns a machine without restrictions for the user who runs the test.
+    fn free() -> Machine {
+        let (uid, gid) = caller_ids();
+        let user = if uid == 0 { Machine::root() } else { Machine::ordinary(uid) };
+        Machine { gid, ..user }
+    }
+
+    fn in_user() -> Command {
+        let mut command = Command::new("/bin/tool");
+        command.unshare([NsKind::User, NsKind::Net]).map_root();
+        command
+    }
+
+    #[test]
+    fn files_of_another_machine_are_unknown_until_they_are_stated() {
+        let mut machine = free();
+        let mut command = in_user();
+        command.current_dir("/srv");
+        let open = ["whether /bin/tool can be executed", "whether the directory /srv exists"];
+        assert_eq!(unknown(&command, &machine), open);
+        machine.files.insert("/bin/tool".into(), FileState::Usable);
+        machine.files.insert("/srv".into(), FileState::Usable);
+        assert_eq!(unknown(&command, &machine), [""; 0]);
+        machine.files.insert("/srv".into(), FileState::Refused(Refused::Hidden));
+        let Verdict::Fails(fault) = command.plan(&machine).unwrap().verdict() else { panic!("it runs") };
+        let text = "stage-2: failed to change to the directory /srv: Permission denied";
+        assert_eq!(fault.to_string(), text);
+        machine.files.insert("/bin/tool".into(), FileState::Refused(Refused::UnknownFormat));
+        command.current_dir("/");
+        machine.files.insert("/".into(), FileState::Usable);
+        let Verdict::Fails(fault) = command.plan(&machine).unwrap().verdict() else { panic!("it runs") };
+        assert!(fault.to_string().starts_with("failed to execute /bin/tool: Exec format error"), "{fault}");
+    }
+
+    #[test]
+    fn each_restriction_that_no_file_describes_is_unknown() {
+        let with = |change: fn(&mut Machine)| {
+            let mut machine = free();
+            machine.files.insert("/bin/tool".into(), FileState::Usable);
+            change(&mut machine);
+            unknown(&in_user(), &machine).join("; ")
+        };
+        assert_eq!(with(|_| {}), "");
+        assert!(with(|machine| machine.seccomp = true).contains("seccomp filter"));
+        assert!(with(|machine| machine.confined_as = Some("box".into())).ends_with("the label box"));
+        assert!(
+            with(|machine| machine.user_namespaces = Permission::Unknown).contains("no attempt was made")
+        );
+        assert!(with(|machine| machine.capabilities = None).contains("capabilities"));
+        assert_eq!(with(|machine| machine.limits.clear()), "the limit user.max_net_namespaces");
+        assert!(with(|machine| machine.kinds.clear()).contains("kind net"));
+        let apparmor = with(|machine| machine.apparmor_restricts = Some(1));
+        assert_eq!(apparmor.contains("AppArmor"), caller_ids().0 != 0, "it restricts ordinary users");
+    }
+
+    #[test]
+    fn another_root_directory_hides_the_command() {
+        let mut machine = free();
+        machine.files.insert("/bin/tool".into(), FileState::Usable);
+        machine.files.insert("/usr".into(), FileState::Usable);
+        let mut command = in_user();
+        command.unshare([NsKind::Mnt, NsKind::Pid]).proc("/proc");
+        assert_eq!(unknown(&command, &machine), [""; 0], "a new /proc covers no program");
+        command.tmpfs("/bin");
+        assert_eq!(
+            unknown(&command, &machine),
+            ["whether the command /bin/tool exists below its root directory"]
+        );
+    }
+
+    #[test]
+    fn a_machine_of_another_user_is_refused() {
+        let machine = Machine { uid: caller_ids().0 + 1, ..free() };
+        assert!(matches!(in_user().plan(&machine), Err(PlanError::OtherCaller { .. })));
+    }
+
+    #[test]
+    fn wrong_settings_are_the_error_of_the_launch() {
+        let mut command = in_user();
+        command.join(NsKind::Net, "/proc/self/ns/net");
+        let planned = command.plan(&free()).unwrap_err();
+        assert_eq!(planned, PlanError::Launch(command.spawn().unwrap_err()));
+    }
+}
