@@ -466,6 +466,47 @@ fn stored() -> Verdict {
     }
 }
 
+/// Joins of namespaces that exist and of paths that are none.
+fn joins() -> Verdict {
+    use NsKind::{Mnt, Net, Pid, User, Uts};
+    let start = |kinds: &[NsKind]| {
+        let mut sleep = Command::new("sleep");
+        sleep.arg("600").unshare(kinds.iter().copied()).kill_on_drop();
+        sleep
+    };
+    let rootless = start(&[User, Net, Uts, Pid, Mnt]).map_root().spawn().unwrap();
+    let joining = |pid: u32, kinds: &[NsKind]| {
+        let mut command = Command::new("true");
+        command.join_pid(pid, kinds.iter().copied());
+        command
+    };
+    let of_path = |path: &str| {
+        let mut command = Command::new("true");
+        command.join(Net, path);
+        command
+    };
+    let mut commands = vec![
+        ("user, net, uts", joining(rootless.id(), &[User, Net, Uts])),
+        ("user, pid", joining(rootless.id(), &[User, Pid])),
+        ("net without its user namespace", joining(rootless.id(), &[Net])),
+        ("mnt without a copy of the program", joining(rootless.id(), &[User, Mnt])),
+        ("missing", of_path("/no/such/namespace")),
+        ("a file", of_path("/etc/passwd")),
+        ("below a file", of_path("/etc/passwd/net")),
+        ("another kind", of_path("/proc/self/ns/uts")),
+        ("the own one", of_path("/proc/self/ns/net")),
+    ];
+    let mut both = joining(rootless.id(), &[User]);
+    both.unshare([Uts]);
+    commands.push(("user, and a new uts", both));
+    let sleeps = geteuid().is_root().then(|| start(&[Net, Uts]).spawn().unwrap());
+    commands.extend(sleeps.as_ref().map(|child| ("net and uts of root", joining(child.id(), &[Net, Uts]))));
+    match compare(&Machine::here(), commands, None).join("\n") {
+        none if none.is_empty() => Verdict::Passed,
+        some => Verdict::Failed(some),
+    }
+}
+
 /// A user with subordinate ids, once in the group of its account and once in another.
 fn group_of_the_account(offset: u32, arguments: &[&str]) -> Verdict {
     if !geteuid().is_root() {
@@ -515,6 +556,7 @@ fn main() -> ExitCode {
         .map(|(name, who, caller)| Test::new(format!("{name}::{who}"), move || odd(name, caller)))
         .collect();
     tests.push(Test::new("interpreters", interpreters));
+    tests.push(Test::new("joins", joins));
     tests.push(Test::new("code_of_the_caller", code_of_the_caller));
     tests.push(Test::new("stored_facts", stored));
     tests.push(Test::new("group::of_the_account", || group_of_the_account(0, &[])));
