@@ -18,7 +18,7 @@ use super::script::Step;
 use super::setting::SettingError;
 use super::spawn::on_lasting_thread;
 use super::stdio::{Stdio, duplicate_above, open};
-use super::subordinate::{Map, Mapping, Side, is_rootless, map};
+use super::subordinate::{Caller, Map, Mapping, Side, map};
 use super::surroundings::Move;
 use crate::deciders::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use crate::deciders::idmap::IdMap;
@@ -55,7 +55,12 @@ impl Command {
     /// # Errors
     /// [`LaunchError::Setting`].
     pub fn launcher(&self) -> Result<Launcher, LaunchError> {
-        let parts = self.parts()?;
+        self.launcher_of(&Caller::here())
+    }
+
+    /// As [`launcher`](Self::launcher), for another caller than this process.
+    fn launcher_of(&self, caller: &Caller) -> Result<Launcher, LaunchError> {
+        let parts = self.parts(caller)?;
         let mut launcher =
             Launcher::new(&self.message(&parts)?, parts.policy).map_err(SettingError::Message)?;
         launcher.command = self.line.clone();
@@ -79,12 +84,21 @@ impl Command {
     /// # Errors
     /// Those of [`spawn`](Self::spawn) that are found before a process is created.
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
-        self.ready(Stdio::INHERITED).map(|ready| ready.prepared)
+        self.prepare_as(&Caller::here())
+    }
+
+    /// As [`prepare`](Self::prepare), for a plan of another caller than this process.
+    ///
+    /// # Errors
+    /// Those of [`prepare`](Self::prepare).
+    #[doc(hidden)]
+    pub fn prepare_as(&self, caller: &Caller) -> Result<Prepared, LaunchError> {
+        self.ready(Stdio::INHERITED, caller).map(|ready| ready.prepared)
     }
 
     /// Prepares a launch. `default` is for the standard streams that were not set.
-    fn ready(&self, default: [Stdio; 3]) -> Result<Ready, LaunchError> {
-        let launcher = self.launcher()?;
+    fn ready(&self, default: [Stdio; 3], caller: &Caller) -> Result<Ready, LaunchError> {
+        let launcher = self.launcher_of(caller)?;
         let mut prepared = launcher.prepare_for(self.kill_with_parent)?;
         let (moves, ours) = self.moves(default)?;
         for (number, fd) in moves {
@@ -96,7 +110,7 @@ impl Command {
 
     /// Starts the command. `default` is for the standard streams that were not set.
     pub(super) fn start(&mut self, default: [Stdio; 3]) -> Result<Child, LaunchError> {
-        let Ready { launcher, prepared, ours } = self.ready(default)?;
+        let Ready { launcher, prepared, ours } = self.ready(default, &Caller::here())?;
         let hook = self.before_start.clone();
         let launch = move || {
             let mut call = |pid| match &hook {
@@ -147,7 +161,7 @@ impl Command {
     }
 
     /// Returns the parts of the message and the policy, after all checks.
-    fn parts(&self) -> Result<Parts, SettingError> {
+    fn parts(&self, caller: &Caller) -> Result<Parts, SettingError> {
         if let Some(wrong) = &self.wrong {
             return Err(wrong.clone());
         }
@@ -159,8 +173,8 @@ impl Command {
         let joined: NsSet = joined.into_iter().collect();
         self.check_root(joined.contains(NsKind::Mnt))?;
         self.check_directory()?;
-        let rootless = is_rootless();
-        let (users, groups) = self.maps()?;
+        let rootless = caller.is_rootless();
+        let (users, groups) = self.maps(caller)?;
         if let (Some(users), Some(groups)) = (&users, &groups) {
             self.check_ids(users, groups, rootless)?;
             self.check_kept_ids(users, groups)?;
@@ -234,15 +248,16 @@ impl Command {
     }
 
     /// Returns the maps of a new user namespace.
-    fn maps(&self) -> Result<(Option<Map>, Option<Map>), SettingError> {
+    fn maps(&self, caller: &Caller) -> Result<(Option<Map>, Option<Map>), SettingError> {
         if !self.created.contains(NsKind::User) {
             return match (&self.users, &self.groups) {
                 (None, None) => Ok((None, None)),
                 _ => Err(SettingError::NeedsNamespace { setting: "a map of ids", kind: NsKind::User }),
             };
         }
-        let of =
-            |mapping: &Option<Mapping>, side| map(mapping.as_ref().unwrap_or(&Mapping::Root), side).map(Some);
+        let of = |mapping: &Option<Mapping>, side| {
+            map(mapping.as_ref().unwrap_or(&Mapping::Root), side, caller).map(Some)
+        };
         Ok((of(&self.users, Side::Users)?, of(&self.groups, Side::Groups)?))
     }
 

@@ -154,7 +154,7 @@ pub use strings::CommandError;
 pub use strings::{CommandStrings, NulTerminated};
 pub use subordinate::Mapping;
 #[doc(hidden)]
-pub use subordinate::{Range, find_in_path, in_order, is_executable};
+pub use subordinate::{Caller, Range, StatedCaller, find_in_path, in_order, is_executable};
 #[doc(hidden)]
 pub use supervise::without_sigxfsz;
 #[doc(hidden)]

@@ -38,11 +38,6 @@ pub struct Facts {
     pub capabilities: Option<u64>,
 }
 
-/// Returns the effective user and group id of this process.
-pub(super) fn caller_ids() -> (u32, u32) {
-    (geteuid().as_raw(), getegid().as_raw())
-}
-
 /// A user's entry in passwd(5).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Account {

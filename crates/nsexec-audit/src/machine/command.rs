@@ -6,12 +6,12 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use nsexec::bootstrap::{Bootstrap, decode};
+use nsexec::idmap::Extent;
 use nsexec::launch::causes::Asked;
-use nsexec::launch::{Base, Circumstances, Command, MountStep, Prepared, Root};
+use nsexec::launch::{Base, Caller, Circumstances, Command, MountStep, Prepared, Range, Root, StatedCaller};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::MountKind;
 
-use super::caller::caller_ids;
 use super::joins::{Target, look_at};
 use super::{FileState, Machine, Permission, search};
 use crate::plan::{Assumptions, Plan, PlanError, Refused, Start, plan};
@@ -20,26 +20,21 @@ use crate::plan::{Assumptions, Plan, PlanError, Refused, Start, plan};
 pub trait PlanCommand {
     /// Returns the plan of exactly what [`Command::spawn`] does on this machine.
     ///
-    /// The standard streams are opened for it, and closed again. The ids of the command's maps are those of
-    /// this process, as in `spawn`; so the machine must describe this user.
+    /// The standard streams are opened for it, and closed again. The user of the machine may be another one
+    /// than that of this process: the ids of the command's maps are those of the machine's user.
     ///
     /// # Errors
     /// [`PlanError::Launch`]: the launch fails before any process is created, with the same error.
-    /// [`PlanError::OtherCaller`]: the machine has another user or group id than this process.
     fn plan(&self, machine: &Machine) -> Result<Plan, PlanError>;
 }
 
 impl PlanCommand for Command {
     fn plan(&self, machine: &Machine) -> Result<Plan, PlanError> {
-        let process = caller_ids();
-        if (machine.uid, machine.gid) != process {
-            return Err(PlanError::OtherCaller { machine: (machine.uid, machine.gid), process });
-        }
-        let prepared = self.prepare().map_err(PlanError::Launch)?;
+        let prepared = self.prepare_as(&caller(machine)).map_err(PlanError::Launch)?;
         let message = prepared.message().to_owned();
         let (bootstrap, _) = decode(&message, prepared.policy().dialect)
             .map_err(|error| PlanError::Message(error.to_string()))?;
-        let asked = asked(&bootstrap, &prepared);
+        let asked = asked(&bootstrap, &prepared, machine.uid != 0);
         let mut assumptions = machine.assumptions();
         assumptions.sealed = prepared.marked_copy;
         let mut unknown = unknown(machine, &asked, &prepared);
@@ -53,13 +48,34 @@ impl PlanCommand for Command {
     }
 }
 
+/// Returns the user that launches the command: this process, or the one that the machine states.
+fn caller(machine: &Machine) -> Caller {
+    let here = Caller::here();
+    if machine.is_here() && (machine.uid, machine.gid) == (here.uid, here.gid) {
+        return here;
+    }
+    let ranges =
+        |ranges: &[(u32, u32)]| ranges.iter().map(|&(first, count)| Range { first, count }).collect();
+    let map = |lines: &[(u32, u32, u32)]| {
+        lines.iter().map(|&(inside, outside, count)| Extent { inside, outside, count }).collect()
+    };
+    let own = machine.own_user.as_ref();
+    let stated = StatedCaller {
+        subuids: ranges(&machine.subuids),
+        subgids: ranges(&machine.subgids),
+        users: own.map(|own| map(&own.users)).unwrap_or_default(),
+        groups: own.map(|own| map(&own.groups)).unwrap_or_default(),
+    };
+    Caller { uid: machine.uid, gid: machine.gid, stated: Some(stated) }
+}
+
 /// Returns the parts of the request that the cause of a failure depends on.
-fn asked(bootstrap: &Bootstrap<'_>, prepared: &Prepared) -> Asked {
+fn asked(bootstrap: &Bootstrap<'_>, prepared: &Prepared, rootless: bool) -> Asked {
     let flags = bootstrap.clone_flags();
     let mut asked = Asked::default();
     asked.created = NsKind::ALL.into_iter().filter(|kind| flags.contains(kind.flag())).collect();
     asked.joined = bootstrap.joined();
-    asked.rootless = caller_ids().0 != 0;
+    asked.rootless = rootless;
     asked.mount_proc_flag = prepared.policy().launch.mount_proc;
     asked.command_path = prepared.candidates().count() == 1;
     asked
@@ -236,13 +252,6 @@ mod tests {
         }
     }
 
-    /// Returns a machine without restrictions for the user who runs the test.
-    fn free() -> Machine {
-        let (uid, gid) = caller_ids();
-        let user = if uid == 0 { Machine::root() } else { Machine::ordinary(uid) };
-        Machine { gid, ..user }
-    }
-
     fn in_user() -> Command {
         let mut command = Command::new("/bin/tool");
         command.unshare([NsKind::User, NsKind::Net]).map_root();
@@ -251,7 +260,7 @@ mod tests {
 
     #[test]
     fn files_of_another_machine_are_unknown_until_they_are_stated() {
-        let mut machine = free();
+        let mut machine = Machine::ordinary(1000);
         let mut command = in_user();
         command.current_dir("/srv");
         let open = ["whether /bin/tool can be executed", "whether the directory /srv exists"];
@@ -273,7 +282,7 @@ mod tests {
     #[test]
     fn each_restriction_that_no_file_describes_is_unknown() {
         let with = |change: fn(&mut Machine)| {
-            let mut machine = free();
+            let mut machine = Machine::ordinary(1000);
             machine.files.insert("/bin/tool".into(), FileState::Usable);
             change(&mut machine);
             unknown(&in_user(), &machine).join("; ")
@@ -287,13 +296,12 @@ mod tests {
         assert!(with(|machine| machine.capabilities = None).contains("capabilities"));
         assert_eq!(with(|machine| machine.limits.clear()), "the limit user.max_net_namespaces");
         assert!(with(|machine| machine.kinds.clear()).contains("kind net"));
-        let apparmor = with(|machine| machine.apparmor_restricts = Some(1));
-        assert_eq!(apparmor.contains("AppArmor"), caller_ids().0 != 0, "it restricts ordinary users");
+        assert!(with(|machine| machine.apparmor_restricts = Some(1)).contains("AppArmor"));
     }
 
     #[test]
     fn another_root_directory_hides_the_command() {
-        let mut machine = free();
+        let mut machine = Machine::ordinary(1000);
         machine.files.insert("/bin/tool".into(), FileState::Usable);
         machine.files.insert("/usr".into(), FileState::Usable);
         let mut command = in_user();
@@ -306,17 +314,42 @@ mod tests {
         );
     }
 
+    /// The user who runs the test has none of these ids.
     #[test]
-    fn a_machine_of_another_user_is_refused() {
-        let machine = Machine { uid: caller_ids().0 + 1, ..free() };
-        assert!(matches!(in_user().plan(&machine), Err(PlanError::OtherCaller { .. })));
+    fn the_maps_are_those_of_the_user_of_the_machine() {
+        let plan = |change: fn(&mut Machine), mapped: fn(&mut Command)| {
+            let mut machine = Machine::ordinary(4242);
+            machine.files.insert("/bin/tool".into(), FileState::Usable);
+            change(&mut machine);
+            let mut command = Command::new("/bin/tool");
+            mapped(command.unshare([NsKind::User]));
+            command.plan(&machine).map(|plan| (plan.verdict(), plan.run.to_json_lines().unwrap()))
+        };
+        let (verdict, calls) = plan(|_| {}, |command| drop(command.map_root())).unwrap();
+        assert_eq!(verdict, Verdict::Runs);
+        assert!(calls.contains("0 4242 1"), "{calls}");
+        let ranges = |machine: &mut Machine| {
+            (machine.subuids, machine.subgids) = ([(7_000_000, 10)].into(), [(8_000_000, 10)].into());
+        };
+        let (verdict, calls) = plan(ranges, |command| drop(command.map_auto())).unwrap();
+        assert_eq!(verdict, Verdict::Runs);
+        assert!(calls.contains("newuidmap") && calls.contains("7000000") && calls.contains("8000000"));
+        let without = plan(|_| {}, |command| drop(command.map_auto()));
+        assert!(matches!(without, Err(PlanError::Launch(_))), "{without:?}");
+        // Root maps any id itself.
+        let root = |machine: &mut Machine| {
+            (machine.subuids, machine.subgids) = ([(7_000_000, 10)].into(), [(8_000_000, 10)].into());
+            (machine.uid, machine.gid, machine.capabilities) = (0, 0, Machine::root().capabilities);
+        };
+        let (verdict, calls) = plan(root, |command| drop(command.map_auto())).unwrap();
+        assert!(verdict == Verdict::Runs && !calls.contains("newuidmap"), "{verdict}");
     }
 
     #[test]
     fn wrong_settings_are_the_error_of_the_launch() {
         let mut command = in_user();
         command.join(NsKind::Net, "/proc/self/ns/net");
-        let planned = command.plan(&free()).unwrap_err();
+        let planned = command.plan(&Machine::ordinary(1000)).unwrap_err();
         assert_eq!(planned, PlanError::Launch(command.spawn().unwrap_err()));
     }
 }

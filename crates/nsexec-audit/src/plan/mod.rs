@@ -31,8 +31,6 @@ use crate::record::{Call, Line, Reply};
 use crate::sim::{Container, Ended, Extra, Oldest, Program, Report, Sim, User};
 use nsexec::bootstrap::{Bootstrap, HEADER_LEN, decode};
 use nsexec::idmap::{Extent, IdMap};
-#[cfg(doc)]
-use nsexec::launch::Command;
 use nsexec::launch::encode::{EncodeError, encode, encoded_len};
 use nsexec::launch::shape::Shape;
 use nsexec::launch::{Circumstances, LaunchError, Prepared};
@@ -101,16 +99,9 @@ pub enum PlanError {
     Message(String),
     /// The message cannot be encoded again for the hash.
     Encode(EncodeError),
-    /// The launch fails before any process is created: the error that [`Command::spawn`] returns too.
+    /// The launch fails before any process is created: the error that
+    /// [`Command::spawn`](nsexec::launch::Command::spawn) returns too.
     Launch(LaunchError),
-    /// The machine describes another caller than this process. The ids of a command's maps depend on the
-    /// caller, and [`Command`] reads those of this process.
-    OtherCaller {
-        /// The user and group id of the machine.
-        machine: (u32, u32),
-        /// The effective ids of this process.
-        process: (u32, u32),
-    },
 }
 
 impl core::fmt::Display for PlanError {
@@ -119,12 +110,6 @@ impl core::fmt::Display for PlanError {
             Self::Message(text) => f.write_str(text),
             Self::Encode(error) => error.fmt(f),
             Self::Launch(error) => error.fmt(f),
-            Self::OtherCaller { machine, process } => write!(
-                f,
-                "the machine describes user {} in group {}, and this process is user {} in group {}: plan as the \
-                 user who will launch the command",
-                machine.0, machine.1, process.0, process.1
-            ),
         }
     }
 }
