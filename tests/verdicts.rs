@@ -17,8 +17,11 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chroot, getegid, geteuid, setgroups, setresgid, setresuid};
 use nsexec::launch::{Command, LaunchError};
 use nsexec::namespace::NsKind;
+use nsexec_audit::Run;
 use nsexec_audit::machine::{Machine, PlanCommand};
 use nsexec_audit::plan::{PlanError, Verdict as Planned};
+use nsexec_audit::recording::RecordCommand;
+use nsexec_audit::rules::Severity;
 use nsexec_audit::sim::ProcOwner;
 use support::{Ordinary, Suite, Test, Threads, Verdict, ends_within};
 
@@ -507,6 +510,65 @@ fn joins() -> Verdict {
     }
 }
 
+/// The second program of the test `recordings`, which needs one thread: records launches, and compares them
+/// with their plans.
+fn record() -> ExitCode {
+    let machine = Machine::here();
+    let with = |kinds: &[NsKind]| {
+        let mut command = Command::new("true");
+        command.unshare(kinds.iter().copied());
+        command
+    };
+    let mut root = with(&[NsKind::User, NsKind::Mnt, NsKind::Pid]);
+    root.map_root().proc("/proc").current_dir("/usr");
+    let mut missing = with(&[NsKind::User]);
+    missing.map_root().current_dir("/no/such/directory");
+    let mut refused = with(&[]);
+    refused.join(NsKind::Net, "/no/such/namespace");
+    let mut wrong = Vec::new();
+    for (name, mut command, runs) in [
+        ("nothing", with(&[]), true),
+        ("root", root, true),
+        ("missing", missing, false),
+        ("join", refused, false),
+    ] {
+        let (child, recording) = command.record().unwrap();
+        let plan = command.plan(&machine).unwrap();
+        let error = child.map(|mut child| child.wait().unwrap()).err();
+        let difference = recording.compare(&plan);
+        let replayed = recording.replay().unwrap();
+        let same = replayed.agrees()
+            && replayed.error.as_ref().map(LaunchError::step) == error.as_ref().map(LaunchError::step);
+        let loaded = Run::from_json_lines(&recording.to_json().unwrap()).unwrap();
+        let shown = recording.to_mermaid().contains("sequenceDiagram\n")
+            && recording.to_svg().contains("<svg")
+            && loaded.sections.len() == recording.run().sections.len();
+        let right = (
+            difference.is_empty(),
+            recording.check_rules().iter().all(|finding| finding.severity == Severity::Warning),
+            recording.lost() == 0,
+            same,
+            shown,
+            error.is_none() == runs,
+        );
+        if right != (true, true, true, true, true, true) {
+            wrong.push(format!("{name}: {right:?}: {error:?} {:?}\n{difference}", recording.check_rules()));
+        }
+        // Another command's plan is not met.
+        if recording
+            .compare(&with(&[NsKind::User, NsKind::Uts]).map_root().copy_memory().plan(&machine).unwrap())
+            .is_empty()
+        {
+            wrong.push(format!("{name}: another plan agrees"));
+        }
+    }
+    let settings = with(&[NsKind::Net]).join(NsKind::Net, "/proc/self/ns/net").record();
+    if settings.is_ok() {
+        wrong.push("wrong settings were recorded".into());
+    }
+    report(&wrong)
+}
+
 /// A user with subordinate ids, once in the group of its account and once in another.
 fn group_of_the_account(offset: u32, arguments: &[&str]) -> Verdict {
     if !geteuid().is_root() {
@@ -546,6 +608,7 @@ fn main() -> ExitCode {
             let caller = CALLERS.iter().find(|(word, _)| word == who).unwrap().1;
             make(name, caller, Path::new(folder));
         }
+        ["--record"] => return record(),
         ["--compare", name] => return on_machine(name),
         ["--auto", ..] => return with_subordinate_ids(&arguments[1..]),
         _ => {}
@@ -557,6 +620,7 @@ fn main() -> ExitCode {
         .collect();
     tests.push(Test::new("interpreters", interpreters));
     tests.push(Test::new("joins", joins));
+    tests.push(Test::new("recordings", || again(this_program().arg("--record"))));
     tests.push(Test::new("code_of_the_caller", code_of_the_caller));
     tests.push(Test::new("stored_facts", stored));
     tests.push(Test::new("group::of_the_account", || group_of_the_account(0, &[])));

@@ -25,6 +25,8 @@ use crate::deciders::idmap::IdMap;
 use crate::deciders::namespace::paths::NsPaths;
 use crate::deciders::namespace::{NsKind, NsSet};
 use crate::deciders::policy::{Credentials, Policy, Session, Setgroups};
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
 use crate::sys::types::{Errno, Fd};
 
 /// A launch whose settings are checked and whose standard streams are open.
@@ -130,6 +132,36 @@ impl Command {
         child.stderr = stderr.map(Into::into);
         child.kill_on_drop(self.kill_on_drop);
         Ok(child)
+    }
+
+    /// Starts the command through another backend, for a recorder: see
+    /// [`Launcher::spawn_through`](super::Launcher::spawn_through). Also returns the launch, for the record. The
+    /// function of `before_start` runs as in [`spawn`](Self::spawn).
+    ///
+    /// # Errors
+    /// The error of the launch. Without a launch, that of the settings.
+    #[doc(hidden)]
+    pub fn spawn_through<S: Sys>(
+        &mut self,
+        wrap: impl FnOnce(LinuxSys) -> S,
+    ) -> Result<(Result<Child, LaunchError>, Prepared), LaunchError> {
+        let Ready { launcher, prepared, ours } = self.ready(Stdio::INHERITED, &Caller::here())?;
+        let hook = self.before_start.clone();
+        let mut call = |pid| match &hook {
+            // A panic in an earlier launch left nothing half done here.
+            Some(hook) => hook.lock().unwrap_or_else(PoisonError::into_inner)(&Starting::new(pid)),
+            None => Ok(()),
+        };
+        let before_start = hook.is_some().then_some(&mut call as _);
+        let mut launched = launcher.spawn_with(prepared.clone(), before_start, wrap, |_| None);
+        if let Ok(child) = &mut launched {
+            let [stdin, stdout, stderr] = ours;
+            child.stdin = stdin.map(Into::into);
+            child.stdout = stdout.map(Into::into);
+            child.stderr = stderr.map(Into::into);
+            child.kill_on_drop(self.kill_on_drop);
+        }
+        Ok((launched, prepared))
     }
 
     /// Opens the standard streams, and returns the descriptors that the command gets under other numbers.

@@ -196,12 +196,21 @@ pub(crate) const TABLE: &[Row] = &[
     // A plan runs the launch itself on the simulated kernel, and simulates a Go runtime.
     Row {
         modules: &["nsexec_audit::plan::*"],
-        may: &[VALUES, PURE, ACTING, SCRIPTS, STD, LAUNCHER, &["nsexec_audit::*", "serde", "sha2"]],
+        may: &[
+            VALUES,
+            PURE,
+            ACTING,
+            SCRIPTS,
+            STD,
+            LAUNCHER,
+            &["nsexec_audit::*", "serde", "serde_json", "sha2"],
+        ],
         core: false,
     },
-    // The facts of a machine, for a plan of a command. They are read outside of `Sys`.
+    // The facts of a machine, for a plan of a command, and the record of one. The facts are read outside of
+    // `Sys`.
     Row {
-        modules: &["nsexec_audit::machine::*"],
+        modules: &["nsexec_audit::machine::*", "nsexec_audit::recording"],
         may: &[VALUES, PURE, STD, LAUNCHER, &["nsexec_audit::*", "serde", "serde_json", "nix"]],
         core: false,
     },

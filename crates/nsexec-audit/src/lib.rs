@@ -4,6 +4,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`record`] | the recorder: every system call of a run, in order |
+//! | [`recording`] | a launch of a `Command` that is recorded, and what can be done with its record |
 //! | [`sim`] | the simulated kernel |
 //! | [`note`] | a launch as data, stored in its record |
 //! | [`transcript`] | a [`Run`]: the sections of its processes, to and from JSON lines |
@@ -27,6 +28,7 @@ pub mod normalise;
 pub mod note;
 pub mod plan;
 pub mod record;
+pub mod recording;
 pub mod render;
 pub mod replay;
 pub mod rules;

@@ -10,7 +10,7 @@ use nsexec::idmap::Extent;
 use nsexec::launch::causes::Asked;
 use nsexec::launch::{Base, Caller, Circumstances, Command, MountStep, Prepared, Range, Root, StatedCaller};
 use nsexec::namespace::NsKind;
-use nsexec::sys::types::MountKind;
+use nsexec::sys::types::{MountKind, SignalSet};
 
 use super::joins::{Target, look_at};
 use super::{FileState, Machine, Permission, search};
@@ -37,6 +37,7 @@ impl PlanCommand for Command {
         let asked = asked(&bootstrap, &prepared, machine.uid != 0);
         let mut assumptions = machine.assumptions();
         assumptions.sealed = prepared.marked_copy;
+        (assumptions.ignored, assumptions.caught) = (SignalSet(machine.ignored), SignalSet(machine.caught));
         let mut unknown = unknown(machine, &asked, &prepared);
         joins(machine, &bootstrap, &mut assumptions, &mut unknown);
         files(machine, &asked, &prepared, &mut assumptions, &mut unknown);
@@ -317,7 +318,7 @@ mod tests {
     /// The user who runs the test has none of these ids.
     #[test]
     fn the_maps_are_those_of_the_user_of_the_machine() {
-        let plan = |change: fn(&mut Machine), mapped: fn(&mut Command)| {
+        let plan = |change: fn(&mut Machine), mapped: fn(&mut Command) -> &mut Command| {
             let mut machine = Machine::ordinary(4242);
             machine.files.insert("/bin/tool".into(), FileState::Usable);
             change(&mut machine);
@@ -325,23 +326,23 @@ mod tests {
             mapped(command.unshare([NsKind::User]));
             command.plan(&machine).map(|plan| (plan.verdict(), plan.run.to_json_lines().unwrap()))
         };
-        let (verdict, calls) = plan(|_| {}, |command| drop(command.map_root())).unwrap();
+        let (verdict, calls) = plan(|_| {}, Command::map_root).unwrap();
         assert_eq!(verdict, Verdict::Runs);
         assert!(calls.contains("0 4242 1"), "{calls}");
         let ranges = |machine: &mut Machine| {
             (machine.subuids, machine.subgids) = ([(7_000_000, 10)].into(), [(8_000_000, 10)].into());
         };
-        let (verdict, calls) = plan(ranges, |command| drop(command.map_auto())).unwrap();
+        let (verdict, calls) = plan(ranges, Command::map_auto).unwrap();
         assert_eq!(verdict, Verdict::Runs);
         assert!(calls.contains("newuidmap") && calls.contains("7000000") && calls.contains("8000000"));
-        let without = plan(|_| {}, |command| drop(command.map_auto()));
+        let without = plan(|_| {}, Command::map_auto);
         assert!(matches!(without, Err(PlanError::Launch(_))), "{without:?}");
         // Root maps any id itself.
         let root = |machine: &mut Machine| {
             (machine.subuids, machine.subgids) = ([(7_000_000, 10)].into(), [(8_000_000, 10)].into());
             (machine.uid, machine.gid, machine.capabilities) = (0, 0, Machine::root().capabilities);
         };
-        let (verdict, calls) = plan(root, |command| drop(command.map_auto())).unwrap();
+        let (verdict, calls) = plan(root, Command::map_auto).unwrap();
         assert!(verdict == Verdict::Runs && !calls.contains("newuidmap"), "{verdict}");
     }
 

@@ -91,6 +91,10 @@ pub struct Machine {
     pub uptime: i64,
     /// The blocked signals of the calling thread, as a bit set.
     pub blocked: u64,
+    /// The signals that the caller ignores.
+    pub ignored: u64,
+    /// The signals for which the caller has a handler.
+    pub caught: u64,
     /// The state of files that a command needs, by their paths: programs, interpreters, working directories.
     /// A file without an entry is looked up on this machine if [`Machine::here`] made the value; otherwise
     /// its state is unknown.
@@ -168,6 +172,8 @@ impl Machine {
             proc: ProcState::default(),
             uptime: Settings::default().uptime,
             blocked: 0,
+            ignored: 0,
+            caught: 0,
             files: BTreeMap::new(),
             is_here: false,
         }

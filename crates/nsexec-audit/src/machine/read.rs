@@ -58,6 +58,8 @@ pub(super) fn machine() -> Machine {
         proc: proc::state(&mountinfo, &own),
         uptime: clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Settings::default().uptime, |at| at.tv_sec()),
         blocked: status.bits("SigBlk").unwrap_or_else(blocked),
+        ignored: status.bits("SigIgn").unwrap_or_default(),
+        caught: status.bits("SigCgt").unwrap_or_default(),
         files: BTreeMap::new(),
         account,
         is_here: true,

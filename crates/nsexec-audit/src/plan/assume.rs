@@ -194,6 +194,10 @@ pub struct Assumptions {
     /// The signals that the launcher has blocked when it forks. Not part of the hash, since the mask is
     /// restored.
     pub blocked: SignalSet,
+    /// The signals that the launcher ignores. Not part of the hash.
+    pub ignored: SignalSet,
+    /// The signals for which it has a handler. Not part of the hash.
+    pub caught: SignalSet,
     /// The kinds to join whose paths are not a namespace of that kind. Any other path is.
     pub wrong_path: BTreeMap<NsKind, WrongPath>,
     /// The file system of such FIFOs and files (statfs(2)), which the error message names.
@@ -255,6 +259,8 @@ impl Assumptions {
             no_new_privs: false,
             uptime: Settings::default().uptime,
             blocked: SignalSet::EMPTY,
+            ignored: SignalSet::EMPTY,
+            caught: SignalSet::EMPTY,
             wrong_path: BTreeMap::new(),
             file_system: Settings::default().file_system,
             joined_user: None,

@@ -13,7 +13,7 @@ use nsexec::launch::script::Launched;
 use nsexec::launch::shape::Memory;
 use nsexec::launch::shared::Stack;
 use nsexec::launch::{Base, Collector, DEVICES, LaunchError, MountStep, Prepared, Root, SCAFFOLD};
-use nsexec::sys::types::{Errno, Fd};
+use nsexec::sys::types::{Errno, Fd, Signal, SignalSet};
 
 /// Creates the files that the search for the command meets.
 fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
@@ -88,6 +88,14 @@ pub(super) fn set_up(
     search(sim, prepared, assumptions);
     sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
     sim.block(assumptions.blocked);
+    for signal in (1..=64).map(Signal) {
+        let is_in = |set: SignalSet| set.0 >> (signal.0 - 1) & 1 == 1;
+        match (is_in(assumptions.caught), is_in(assumptions.ignored)) {
+            (true, _) => sim.catch(signal),
+            (false, true) => sim.ignore(signal),
+            (false, false) => {}
+        }
+    }
     let mut prepared = prepared.clone();
     let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
     for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {

@@ -7,6 +7,7 @@ mod assume;
 mod caller;
 mod launcher;
 pub mod runc;
+mod shown;
 mod verdict;
 
 use std::ffi::CString;

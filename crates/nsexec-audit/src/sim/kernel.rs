@@ -464,6 +464,14 @@ impl Kernel {
         }
     }
 
+    /// Gives the process a handler of `signal`.
+    pub(super) fn catch(&mut self, task: Task, signal: Signal) {
+        /// An address, which no one calls.
+        const HANDLER: usize = 0x1000;
+        let action = SigAction { handler: HANDLER, ..SigAction::IGNORE };
+        self.process_mut(task).actions.insert(signal.0, action);
+    }
+
     /// Sets the initial disposition of `signal` to ignored.
     pub(super) fn ignore(&mut self, task: Task, signal: Signal) {
         self.process_mut(task).actions.insert(signal.0, SigAction::IGNORE);

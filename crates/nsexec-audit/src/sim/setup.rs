@@ -279,6 +279,11 @@ impl Sim {
         self.kernel.ignore(self.launcher, signal);
     }
 
+    /// Gives the launcher a handler of this signal.
+    pub fn catch(&mut self, signal: Signal) {
+        self.kernel.catch(self.launcher, signal);
+    }
+
     /// Adds a container that existed before the run. Returns the pid of its process, for `/proc/PID/ns/…`.
     ///
     /// # Panics
