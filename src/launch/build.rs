@@ -135,8 +135,8 @@ impl Command {
     }
 
     /// Starts the command through another backend, for a recorder: see
-    /// [`Launcher::spawn_through`](super::Launcher::spawn_through). Also returns the launch, for the record. The
-    /// function of `before_start` runs as in [`spawn`](Self::spawn).
+    /// [`Launcher::spawn_through`](super::Launcher::spawn_through). Also returns the launch, for the record.
+    /// The function of `before_start` runs as in [`spawn`](Self::spawn).
     ///
     /// # Errors
     /// The error of the launch. Without a launch, that of the settings.

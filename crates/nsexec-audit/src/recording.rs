@@ -49,15 +49,15 @@ pub struct Recording {
 pub trait RecordCommand {
     /// Starts the command as [`Command::spawn`] does, and records every system call up to the exec.
     ///
-    /// This process must have one thread: the recorder allocates memory in the processes of the launch. Each of
-    /// them gets a copy of this memory: [`Command::copy_memory`] is set, also for later plans of this command.
-    /// [`Command::kill_with_parent`] depends on the calling thread.
+    /// This process must have one thread: the recorder allocates memory in the processes of the launch. Each
+    /// of them gets a copy of this memory: [`Command::copy_memory`] is set, also for later plans of this
+    /// command. [`Command::kill_with_parent`] depends on the calling thread.
     ///
     /// # Errors
     /// [`LaunchError`] in the first part of the result: the launch failed, and the record shows where. An
     /// [`io::Error`]: nothing was started, because there is no memory or no descriptor for the record, or the
-    /// settings of the command are wrong ([`io::ErrorKind::InvalidInput`], with the [`LaunchError`] inside); or
-    /// the record cannot be read.
+    /// settings of the command are wrong ([`io::ErrorKind::InvalidInput`], with the [`LaunchError`] inside);
+    /// or the record cannot be read.
     fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)>;
 }
 
@@ -99,8 +99,8 @@ impl Recording {
         rules::check(&self.run, &Facts::of(&self.run, *self.launch.policy()))
     }
 
-    /// Runs the launch again with the recorded replies and without a kernel: it makes the same calls, and ends
-    /// with the same error.
+    /// Runs the launch again with the recorded replies and without a kernel: it makes the same calls, and
+    /// ends with the same error.
     ///
     /// # Errors
     /// [`ReplayError`]: the record has no launcher.
@@ -126,8 +126,8 @@ impl Recording {
         self.show(svg::svg)
     }
 
-    /// Returns the record as JSON lines, which can be replayed on another machine. The values of the command's
-    /// environment are left out.
+    /// Returns the record as JSON lines, which can be replayed on another machine. The values of the
+    /// command's environment are left out.
     ///
     /// # Errors
     /// Never in practice: each value can be written.
