@@ -687,3 +687,18 @@ fn launcher_death_kills_the_mapping_tool() {
     };
     all_schedules(300, |script| check(&sim.run(script, NO_FAULT)));
 }
+
+/// A lookup in a procfs asks which pid namespace /proc shows, and must not ask itself.
+#[test]
+fn process_whose_root_is_in_proc_has_no_proc() {
+    let mut sim = Sim::new(Settings::default(), &User::root());
+    sim.launcher(|sys| {
+        sys.chdir(c"/proc/self").unwrap();
+        sys.chroot_here().unwrap();
+        assert_eq!(sys.openat(Fd::CWD, c"/proc", OpenFlags::Directory), Err(Errno::ENOENT));
+        assert!(sys.openat(Fd::CWD, c"/uid_map", OpenFlags::ReadOnly).is_ok());
+        Ended::Exit(0)
+    });
+    let report = sim.run(&mut Oldest, None);
+    assert_eq!(report.find(Role::Launcher).unwrap().end, FinalState::Exited(0), "{report}");
+}

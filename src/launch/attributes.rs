@@ -91,8 +91,9 @@ impl Command {
     /// Installs a seccomp filter (seccomp(2)), and sets [`no_new_privs`](Self::no_new_privs), which the
     /// kernel asks for. The crate seccompiler makes such programs.
     ///
-    /// The filter is installed last, right before the exec, so it must allow execve(2). If it also allows
-    /// pwritev2(2) and write(2), a failed exec is reported with its cause.
+    /// The filter is installed last, right before the exec, so it must allow execve(2). A failed exec is
+    /// reported with its cause if it also allows newfstatat(2), rt_sigprocmask(2), getpid(2), pwritev2(2),
+    /// write(2), poll(2) and exit_group(2).
     pub fn seccomp_filter(&mut self, program: impl Into<Vec<BpfInstruction>>) -> &mut Self {
         let program = program.into();
         if program.is_empty() || program.len() > INSTRUCTIONS_MAX {
@@ -139,14 +140,15 @@ impl Command {
 
     /// Checks the settings of attributes. `joined` are the kinds that are joined.
     pub(super) fn check_attributes(&self, joined: NsSet, rootless: bool) -> Result<(), SettingError> {
-        let has = |kind| self.created.contains(kind) || joined.contains(kind);
-        if self.around.hostname.is_some() && !has(NsKind::Uts) {
+        // A joined namespace is in use by others: the name and the interface would change for them.
+        if self.around.hostname.is_some() && !self.created.contains(NsKind::Uts) {
             return Err(SettingError::NeedsNamespace { setting: "hostname", kind: NsKind::Uts });
         }
-        if self.around.loopback && !has(NsKind::Net) {
+        if self.around.loopback && !self.created.contains(NsKind::Net) {
             return Err(SettingError::NeedsNamespace { setting: "loopback_up", kind: NsKind::Net });
         }
-        if self.around.capabilities.is_some() && rootless && !has(NsKind::User) {
+        let has_user = self.created.contains(NsKind::User) || joined.contains(NsKind::User);
+        if self.around.capabilities.is_some() && rootless && !has_user {
             return Err(SettingError::Value {
                 setting: "capabilities",
                 why: "the caller has none over its user namespace: create or join one".into(),

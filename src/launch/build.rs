@@ -14,18 +14,19 @@ use super::handle::Child;
 use super::join::Join;
 use super::policy::Descriptors;
 use super::prepared::Prepared;
-use super::query::lacks_capability;
 use super::script::Step;
 use super::setting::SettingError;
 use super::spawn::on_lasting_thread;
 use super::stdio::{Kind, Stdio, descriptor_limit, duplicate_above, open};
-use super::subordinate::{CAP_SETGID, Map, Mapping, Side, is_rootless, map};
+use super::subordinate::{Caller, Map, Mapping, Side, map};
 use super::surroundings::Move;
 use crate::deciders::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use crate::deciders::idmap::IdMap;
 use crate::deciders::namespace::paths::NsPaths;
 use crate::deciders::namespace::{NsKind, NsSet};
 use crate::deciders::policy::{Credentials, Policy, Session, Setgroups};
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
 use crate::sys::types::{Errno, Fd};
 
 /// A launch whose settings are checked and whose standard streams are open.
@@ -57,7 +58,12 @@ impl Command {
     /// # Errors
     /// [`LaunchError::Setting`].
     pub fn launcher(&self) -> Result<Launcher, LaunchError> {
-        let parts = self.parts()?;
+        self.launcher_of(&Caller::here())
+    }
+
+    /// As [`launcher`](Self::launcher), for another caller than this process.
+    fn launcher_of(&self, caller: &Caller) -> Result<Launcher, LaunchError> {
+        let parts = self.parts(caller)?;
         let mut launcher =
             Launcher::new(&self.message(&parts)?, parts.policy).map_err(SettingError::Message)?;
         launcher.command = self.line.clone();
@@ -83,12 +89,21 @@ impl Command {
     /// # Errors
     /// Those of [`spawn`](Self::spawn) that are found before a process is created.
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
-        self.ready(Stdio::INHERITED).map(|ready| ready.prepared)
+        self.prepare_as(&Caller::here())
+    }
+
+    /// As [`prepare`](Self::prepare), for a plan of another caller than this process.
+    ///
+    /// # Errors
+    /// Those of [`prepare`](Self::prepare).
+    #[doc(hidden)]
+    pub fn prepare_as(&self, caller: &Caller) -> Result<Prepared, LaunchError> {
+        self.ready(Stdio::INHERITED, caller).map(|ready| ready.prepared)
     }
 
     /// Prepares a launch. `default` is for the standard streams that were not set.
-    fn ready(&self, default: [Stdio; 3]) -> Result<Ready, LaunchError> {
-        let launcher = self.launcher()?;
+    fn ready(&self, default: [Stdio; 3], caller: &Caller) -> Result<Ready, LaunchError> {
+        let launcher = self.launcher_of(caller)?;
         let mut prepared = launcher.prepare_for(self.kill_with_parent)?;
         let (moves, ours) = self.moves(default)?;
         if let Some(ruleset) = &self.landlock {
@@ -110,7 +125,7 @@ impl Command {
 
     /// Starts the command. `default` is for the standard streams that were not set.
     pub(super) fn start(&mut self, default: [Stdio; 3]) -> Result<Child, LaunchError> {
-        let Ready { launcher, prepared, ours } = self.ready(default)?;
+        let Ready { launcher, prepared, ours } = self.ready(default, &Caller::here())?;
         let hook = self.before_start.clone();
         let launch = move || {
             let mut call = |pid| match &hook {
@@ -131,6 +146,37 @@ impl Command {
         child.stderr = stderr.map(Into::into);
         child.kill_on_drop(self.kill_on_drop);
         Ok(child)
+    }
+
+    /// Starts the command through another backend, for a recorder: see
+    /// [`Launcher::spawn_through`](super::Launcher::spawn_through). Also returns the launch, for the record.
+    /// The function of `before_start` runs as in [`spawn`](Self::spawn).
+    ///
+    /// # Errors
+    /// The error of the launch. Without a launch, that of the settings.
+    #[doc(hidden)]
+    pub fn spawn_through<S: Sys>(
+        &mut self,
+        wrap: impl FnOnce(LinuxSys) -> S,
+    ) -> Result<(Result<Child, LaunchError>, Prepared), LaunchError> {
+        let Ready { launcher, prepared, ours } = self.ready(Stdio::INHERITED, &Caller::here())?;
+        let hook = self.before_start.clone();
+        let mut call = |pid| match &hook {
+            // A panic in an earlier launch left nothing half done here.
+            Some(hook) => hook.lock().unwrap_or_else(PoisonError::into_inner)(&Starting::new(pid)),
+            None => Ok(()),
+        };
+        let before_start = hook.is_some().then_some(&mut call as _);
+        let mut launched = launcher.spawn_with(prepared.clone(), before_start, wrap, |_| None);
+        if let Ok(child) = &mut launched {
+            child.identify();
+            let [stdin, stdout, stderr] = ours;
+            child.stdin = stdin.map(Into::into);
+            child.stdout = stdout.map(Into::into);
+            child.stderr = stderr.map(Into::into);
+            child.kill_on_drop(self.kill_on_drop);
+        }
+        Ok((launched, prepared))
     }
 
     /// Opens the standard streams, and returns the descriptors that the command gets under other numbers.
@@ -164,7 +210,7 @@ impl Command {
     }
 
     /// Returns the parts of the message and the policy, after all checks.
-    fn parts(&self) -> Result<Parts<'_>, SettingError> {
+    fn parts(&self, caller: &Caller) -> Result<Parts<'_>, SettingError> {
         if let Some(wrong) = &self.wrong {
             return Err(wrong.clone());
         }
@@ -180,9 +226,9 @@ impl Command {
         let joined: NsSet = joins.iter().map(|join| join.kind()).collect();
         self.check_root(joined.contains(NsKind::Mnt))?;
         self.check_directory()?;
-        let rootless = is_rootless();
+        let rootless = caller.is_rootless();
         self.check_attributes(joined, rootless)?;
-        let (users, groups) = self.maps()?;
+        let (users, groups) = self.maps(caller)?;
         if let (Some(users), Some(groups)) = (&users, &groups) {
             self.check_ids(users, groups)?;
             self.check_kept_ids(users, groups)?;
@@ -194,7 +240,7 @@ impl Command {
             }
             paths.extend(join.entry()?);
         }
-        let policy = self.policy(users.as_ref().zip(groups.as_ref()), joined, rootless);
+        let policy = self.policy(users.as_ref().zip(groups.as_ref()), joined, caller);
         let score = self.oom_score_adj.map(|score| CString::new(format!("{score}"))).transpose();
         let oom_score_adj = score.map_err(|_| SettingError::Nul { setting: "oom_score_adj" })?;
         Ok(Parts { joins, paths, users, groups, rootless, policy, oom_score_adj })
@@ -257,15 +303,16 @@ impl Command {
     }
 
     /// Returns the maps of a new user namespace.
-    fn maps(&self) -> Result<(Option<Map>, Option<Map>), SettingError> {
+    fn maps(&self, caller: &Caller) -> Result<(Option<Map>, Option<Map>), SettingError> {
         if !self.created.contains(NsKind::User) {
             return match (&self.users, &self.groups) {
                 (None, None) => Ok((None, None)),
                 _ => Err(SettingError::NeedsNamespace { setting: "a map of ids", kind: NsKind::User }),
             };
         }
-        let of =
-            |mapping: &Option<Mapping>, side| map(mapping.as_ref().unwrap_or(&Mapping::Root), side).map(Some);
+        let of = |mapping: &Option<Mapping>, side| {
+            map(mapping.as_ref().unwrap_or(&Mapping::Root), side, caller).map(Some)
+        };
         Ok((of(&self.users, Side::Users)?, of(&self.groups, Side::Groups)?))
     }
 
@@ -289,7 +336,8 @@ impl Command {
     }
 
     /// Returns the settings that the message cannot carry. `maps`: those of a new user namespace.
-    fn policy(&self, maps: Option<(&Map, &Map)>, joined: NsSet, rootless: bool) -> Policy {
+    fn policy(&self, maps: Option<(&Map, &Map)>, joined: NsSet, caller: &Caller) -> Policy {
+        let rootless = caller.is_rootless();
         let in_user = maps.is_some() || joined.contains(NsKind::User);
         // The ids of the command are set last. Until then a process has all capabilities in its user
         // namespace, whatever its ids are.
@@ -307,7 +355,7 @@ impl Command {
             Some((_, groups)) => !denies_setgroups(groups),
             // The joined namespace may deny setgroups(2), most likely to an ordinary user.
             None if in_user => !rootless,
-            None => !lacks_capability(CAP_SETGID),
+            None => !caller.lacks_capability(Side::Groups),
         };
         let setgroups = match maps {
             Some((_, groups)) if denies_setgroups(groups) => Setgroups::Deny,

@@ -54,7 +54,7 @@ fn duplicate<S: Sys>(sys: &mut S, fd: Fd, number: Fd) -> SysResult<()> {
 /// The step that failed.
 pub(super) fn change<'m, S: Sys>(
     sys: &mut S,
-    around: &'m Surroundings,
+    around: &Surroundings,
     (gid, uid): (Option<u32>, Option<u32>),
 ) -> Result<bool, Error<'m>> {
     for limit in &around.limits {

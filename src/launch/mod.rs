@@ -141,7 +141,8 @@ pub use prepared::Prepared;
 pub use proc_status::StatusText;
 #[doc(hidden)]
 pub use query::{
-    creator_of, is_open, is_own_namespace, kind_of, open_pidfd, own_status, owner_of, pid_in_proc,
+    creator_of, is_open, is_own_namespace, kind_of, open_pidfd, own_capabilities, own_status, owner_of,
+    pid_in_proc,
 };
 #[doc(hidden)]
 pub use record::Collector;
@@ -160,7 +161,7 @@ pub use strings::CommandError;
 pub use strings::{CommandStrings, NulTerminated};
 pub use subordinate::Mapping;
 #[doc(hidden)]
-pub use subordinate::{Range, find_in_path, in_order, is_executable};
+pub use subordinate::{Caller, Range, StatedCaller, find_in_path, in_order, is_executable};
 #[doc(hidden)]
 pub use supervise::without_sigxfsz;
 #[doc(hidden)]

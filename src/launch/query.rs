@@ -75,6 +75,27 @@ pub fn own_status() -> StatusText {
     StatusText::new(&read("/proc/self/status").unwrap_or_default())
 }
 
+// The libc crate does not declare it; glibc and musl have it.
+unsafe extern "C" {
+    fn capget(header: *mut u32, sets: *mut u32) -> libc::c_int;
+}
+
+/// Returns the effective capabilities of this thread, as in /proc/PID/status, without a /proc (capget(2)).
+/// `None`: the kernel lacks the call.
+#[must_use]
+pub fn own_capabilities() -> Option<u64> {
+    /// `_LINUX_CAPABILITY_VERSION_3`, since Linux 2.6.26: two 32-bit words of each set.
+    const VERSION: u32 = 0x2008_0522;
+    let mut header = [VERSION, 0];
+    // Effective, permitted and inheritable set: the low words, then the high words.
+    let mut sets = [0_u32; 6];
+    // SAFETY: the kernel reads the header, a version and a pid of which 0 is this thread, and writes two
+    // structures of three words. Both arrays live through the call.
+    let result = unsafe { capget(header.as_mut_ptr(), sets.as_mut_ptr()) };
+    let [low, _, _, high, ..] = sets;
+    (result == 0).then_some(u64::from(high) << 32 | u64::from(low))
+}
+
 fn status(path: &str) -> Option<SignalState> {
     read(path).ok().map(|bytes| StatusText::new(&bytes).signals())
 }

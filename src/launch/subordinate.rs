@@ -90,44 +90,111 @@ impl Side {
 }
 
 /// The number of the capability for group ids (capabilities(7)).
-pub(super) const CAP_SETGID: u32 = 6;
+const CAP_SETGID: u32 = 6;
 
-/// Returns whether the effective user id is not 0: then the kernel accepts only a map of the own id.
-pub(super) fn is_rootless() -> bool {
-    !geteuid().is_root()
+/// The user that launches a command, as far as the maps of ids depend on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The effective user id.
+    pub uid: u32,
+    /// The effective group id.
+    pub gid: u32,
+    /// The facts of a caller that is not this process. `None` for this process: they are read when a map
+    /// needs them.
+    pub stated: Option<StatedCaller>,
+}
+
+/// The facts of a caller that is not this process.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StatedCaller {
+    /// The subordinate user ids.
+    pub subuids: Vec<Range>,
+    /// The subordinate group ids.
+    pub subgids: Vec<Range>,
+    /// The user id map of the caller's own user namespace. Empty: the kernel decides.
+    pub users: Vec<Extent>,
+    /// Its group id map.
+    pub groups: Vec<Extent>,
+}
+
+impl Caller {
+    /// Returns this process.
+    #[must_use]
+    pub fn here() -> Self {
+        Self { uid: geteuid().as_raw(), gid: getegid().as_raw(), stated: None }
+    }
+
+    /// Returns whether the effective user id is not 0: then the kernel accepts only a map of the own id.
+    pub(super) const fn is_rootless(&self) -> bool {
+        self.uid != 0
+    }
+
+    /// Returns whether the caller lacks the capability for maps of this side. A stated caller has root's.
+    pub(super) fn lacks_capability(&self, side: Side) -> bool {
+        self.is_rootless() || self.stated.is_none() && lacks_capability(side.capability())
+    }
+
+    fn own_id(&self, side: Side) -> u32 {
+        match side {
+            Side::Users => self.uid,
+            Side::Groups => self.gid,
+        }
+    }
+
+    fn ranges(&self, side: Side) -> Result<Vec<Range>, SettingError> {
+        match (&self.stated, side) {
+            (None, side) => subordinate_ranges(side),
+            (Some(stated), Side::Users) => Ok(stated.subuids.clone()),
+            (Some(stated), Side::Groups) => Ok(stated.subgids.clone()),
+        }
+    }
+
+    /// Returns the map of the caller's own user namespace.
+    fn parents(&self, side: Side) -> Vec<Extent> {
+        let (.., parent) = side.names();
+        match (&self.stated, side) {
+            // Without a /proc the kernel decides.
+            (None, _) => fs::read_to_string(parent).map(|text| extents_of(&text)).unwrap_or_default(),
+            (Some(stated), Side::Users) => stated.users.clone(),
+            (Some(stated), Side::Groups) => stated.groups.clone(),
+        }
+    }
+
+    /// Returns the path of a mapping tool. On another machine it is the usual one.
+    fn tool(&self, side: Side) -> Result<CString, SettingError> {
+        match (&self.stated, side) {
+            (None, side) => find_tool(side.names().1, side),
+            (Some(_), Side::Users) => Ok(c"/usr/bin/newuidmap".into()),
+            (Some(_), Side::Groups) => Ok(c"/usr/bin/newgidmap".into()),
+        }
+    }
 }
 
 /// Builds the map of one side.
 ///
 /// # Errors
 /// [`SettingError::Map`], with the reason and what to do.
-pub(super) fn map(mapping: &Mapping, side: Side) -> Result<Map, SettingError> {
-    let own = match side {
-        Side::Users => geteuid().as_raw(),
-        Side::Groups => getegid().as_raw(),
-    };
-    let (_, tool, parent) = side.names();
-    // Without a /proc the kernel decides.
-    let parents = || fs::read_to_string(parent).map(|text| extents_of(&text)).unwrap_or_default();
+pub(super) fn map(mapping: &Mapping, side: Side, caller: &Caller) -> Result<Map, SettingError> {
+    let own = caller.own_id(side);
     let extents = match mapping {
         Mapping::Root => [Extent { inside: 0, outside: own, count: 1 }].into(),
         Mapping::CurrentUser => [Extent { inside: own, outside: own, count: 1 }].into(),
         Mapping::Auto => {
             let first = Extent { inside: 0, outside: own, count: 1 };
-            let ranges = subordinate_ranges(side)?;
+            let ranges = caller.ranges(side)?;
             let lines: Vec<_> = core::iter::once(first).chain(in_order(&ranges, own)).collect();
             if lines.len() == 1 {
                 return Err(no_range(side));
             }
-            split(&lines, &parents(), side)?
+            split(&lines, &caller.parents(side), side)?
         }
-        Mapping::Ranges(ranges) => split(ranges, &parents(), side)?,
+        Mapping::Ranges(ranges) => split(ranges, &caller.parents(side), side)?,
     };
     let text = text_of(&extents, side)?;
     let alone = matches!(extents.as_slice(), [one] if one.count == 1 && one.outside == own);
-    let lacks_capability = is_rootless() || lacks_capability(side.capability());
+    let lacks_capability = caller.lacks_capability(side);
     let tool = match lacks_capability && !alone {
-        true => Some(find_tool(tool, side)?),
+        true => Some(caller.tool(side)?),
         false => None,
     };
     let is_own = |extent: &Extent| own.checked_sub(extent.outside).is_some_and(|above| above < extent.count);
@@ -428,7 +495,7 @@ mod tests {
     #[test]
     fn the_own_id_needs_no_tool() {
         for mapping in [Mapping::Root, Mapping::CurrentUser] {
-            assert_eq!(map(&mapping, Side::Users).unwrap().tool, None);
+            assert_eq!(map(&mapping, Side::Users, &Caller::here()).unwrap().tool, None);
         }
     }
 }

@@ -240,10 +240,8 @@ fn execute<'m, S: Sys>(
 /// had no parent-death signal for a moment.
 fn change<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends) -> Result<bool, Error<'m>> {
     last::place(sys, tail.moves, ends)?;
-    let changed = match tail.around {
-        Some(around) => last::change(sys, around, (tail.gid, tail.uid))?,
-        None => false,
-    };
+    let nothing = Surroundings::default();
+    let changed = last::change(sys, tail.around.unwrap_or(&nothing), (tail.gid, tail.uid))?;
     if changed {
         // The change of the ids has cleared it.
         set_kill_child(sys, tail)?;

@@ -135,6 +135,9 @@ fn attributes_that_cannot_work_are_found_before_any_process() {
         other => panic!("{other:?}"),
     };
     assert!(refused(sh("").hostname("box")).contains("needs a new uts namespace"));
+    let mut joining = sh("");
+    joining.join(Uts, "/proc/self/ns/uts").hostname("box");
+    assert!(refused(&mut joining).contains("needs a new uts namespace"));
     assert!(refused(sh("").loopback_up()).contains("needs a new net namespace"));
     assert!(refused(inside("").hostname([b'x'; 65])).contains("1 to 64 bytes"));
     assert!(refused(sh("").limit(Resource::CPU, 2, 1)).contains("the soft limit 2 of RLIMIT_CPU"));

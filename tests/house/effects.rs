@@ -146,7 +146,7 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "src/launch/query.rs",
-        uses: &["libc", "nix", "std::fs", "std::process"],
+        uses: &["libc", "nix", "std::fs", "std::process", EXTERN],
         why: "queries about processes, descriptors and namespaces",
     },
     Place {
@@ -170,12 +170,32 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["std::fs"],
         why: "marks the run for strace, and reads the files of strace",
     },
-    // The program.
     Place {
-        path: "crates/nsexec-cli/src/assume/mod.rs",
+        path: "crates/nsexec-audit/src/machine/caller.rs",
+        uses: &["nix", "std::fs"],
+        why: "reads the facts about the caller: ids, account, subordinate ids, mapping tools",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/machine/joins.rs",
+        uses: &["nix", "std::fs"],
+        why: "looks at the namespaces to join",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/machine/proc.rs",
+        uses: &["nix", "std::fs", "std::process"],
+        why: "reads the state of /proc",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/machine/read.rs",
         uses: &["nix", "std::fs"],
         why: "reads the facts of this machine for a plan",
     },
+    Place {
+        path: "crates/nsexec-audit/src/machine/search.rs",
+        uses: &["nix", "std::fs"],
+        why: "looks at the files that a command needs",
+    },
+    // The program.
     Place {
         path: "crates/nsexec-cli/src/decode/mod.rs",
         uses: &[IO, "std::fs"],
@@ -183,19 +203,9 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place { path: "crates/nsexec-cli/src/enter.rs", uses: &["nix"], why: "reads the effective user id" },
     Place {
-        path: "crates/nsexec-cli/src/facts.rs",
-        uses: &["nix", "std::fs"],
-        why: "reads the facts about the caller and the machine",
-    },
-    Place {
         path: "crates/nsexec-cli/src/init.rs",
         uses: &["nix"],
         why: "closes the log pipe before the command",
-    },
-    Place {
-        path: "crates/nsexec-cli/src/machine.rs",
-        uses: &["std::fs"],
-        why: "reads the facts that explain a failure",
     },
     Place {
         path: "crates/nsexec-cli/src/main.rs",

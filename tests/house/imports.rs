@@ -169,7 +169,14 @@ pub(crate) const TABLE: &[Row] = &[
         may: &[
             VALUES,
             STD,
-            &["sys", "namespace::NsKind", "nsexec_audit::record::*", "nsexec_audit::sim::*"],
+            &[
+                "sys",
+                "namespace::NsKind",
+                "namespace::NsSet",
+                "nsexec_audit::record::*",
+                "nsexec_audit::sim::*",
+                "serde",
+            ],
             // The role of a process, which names it in a plan, in a record and in a fault.
             &["nsexec_audit::transcript::Role"],
         ],
@@ -189,7 +196,22 @@ pub(crate) const TABLE: &[Row] = &[
     // A plan runs the launch itself on the simulated kernel, and simulates a Go runtime.
     Row {
         modules: &["nsexec_audit::plan::*"],
-        may: &[VALUES, PURE, ACTING, SCRIPTS, STD, LAUNCHER, &["nsexec_audit::*", "serde", "sha2"]],
+        may: &[
+            VALUES,
+            PURE,
+            ACTING,
+            SCRIPTS,
+            STD,
+            LAUNCHER,
+            &["nsexec_audit::*", "serde", "serde_json", "sha2"],
+        ],
+        core: false,
+    },
+    // The facts of a machine, for a plan of a command, and the record of one. The facts are read outside of
+    // `Sys`.
+    Row {
+        modules: &["nsexec_audit::machine::*", "nsexec_audit::recording"],
+        may: &[VALUES, PURE, STD, LAUNCHER, &["nsexec_audit::*", "serde", "serde_json", "nix"]],
         core: false,
     },
     // So does a replay, on recorded replies.

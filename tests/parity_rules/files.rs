@@ -14,6 +14,7 @@ rules! {
     User a_named_file_is_new_until_its_name_is_taken = "ok EEXIST 1 ok 0 ENOENT";
     User errnos_of_creating_a_file = "ENOENT ENOENT ENOTDIR";
     User a_copy_goes_on_where_the_last_call_stopped = "3 0 true";
+    User script_runs_with_its_interpreter = "0 ENOENT ENOENT ENOEXEC";
     User o_path_descriptor_cannot_be_copied_to = "EBADF EBADF EBADF";
 }
 
@@ -168,4 +169,20 @@ fn o_path_descriptor_cannot_be_copied_to<S: Sys>(sys: &mut S) -> RuleResult {
         errno_name(sys.sendfile(bare, program, 1)),
     ];
     Ok(words(&refused))
+}
+
+fn script_runs_with_its_interpreter<S: Sys>(sys: &mut S) -> RuleResult {
+    let mut run = |text: &[u8]| {
+        let fd = memfd(sys);
+        sys.write(fd, text).unwrap();
+        let by_path = in_child(sys, |sys| {
+            let mut slots = [None; 2];
+            let argv = ExecArgs::build(b"true\0", &mut slots).unwrap();
+            sys.execve(&path_of(fd), &argv, &ExecArgs::EMPTY).0
+        })?;
+        Ok::<_, i32>((by_path, executes(sys, fd)?))
+    };
+    let (with, by_descriptor) = run(b"#!/bin/true\n")?;
+    let (without, format) = (run(b"#!/nowhere\n")?.0, run(b"text\n")?.0);
+    Ok(words(&[with.to_string(), name(by_descriptor), name(without), name(format)]))
 }

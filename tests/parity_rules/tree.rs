@@ -27,6 +27,8 @@ rules! {
     User file_systems_of_own_namespaces = "ok ok ok";
     User sysfs_and_proc_need_a_visible_one = "ok ok EPERM EPERM";
     Root root_of_a_joined_mount_namespace = "ok ENOENT ok";
+    Root files_of_a_read_only_proc = "ok EROFS EROFS ok EROFS";
+    User read_only_proc_shows_no_new_one = "EROFS EPERM";
     Root proc_of_the_new_root = "ENOENT ok true";
 }
 
@@ -375,4 +377,40 @@ fn proc_of_the_new_root<S: Sys>(sys: &mut S) -> RuleResult {
     let mounted = errno_name(sys.mount(Mount::Proc));
     let threads = sys.link_count(c"/proc/self/task") == Ok(3);
     Ok(words(&[before, mounted, threads.to_string()]))
+}
+
+/// Makes the mount at /proc read-only: covers it with a read-only copy.
+fn cover_proc<S: Sys>(sys: &mut S) {
+    let copy = sys.open_tree(c"/proc", false).unwrap();
+    sys.set_mount_attributes(copy, false, READ_ONLY).unwrap();
+    let place = open(sys, c"/proc", OpenFlags::Directory).unwrap();
+    sys.move_mount(copy, place).unwrap();
+}
+
+fn files_of_a_read_only_proc<S: Sys>(sys: &mut S) -> RuleResult {
+    enter(sys, CloneFlags::EMPTY);
+    cover_proc(sys);
+    let child = child(sys, |sys| code(sys.unshare(CloneFlags::NEWUSER)))?;
+    let found = [
+        errno_name(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadOnly)),
+        errno_name(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite)),
+        errno_name(open(sys, &proc_path(child.pid, "uid_map"), OpenFlags::ReadWrite)),
+        errno_name(open(sys, &proc_path(child.pid, "uid_map"), OpenFlags::ReadOnly)),
+        errno_name(open(sys, &proc_path(child.pid, "setgroups"), OpenFlags::ReadWrite)),
+    ];
+    child.end(sys);
+    Ok(words(&found))
+}
+
+/// Without another /proc in the mount namespace, a new one must be read-only too.
+fn read_only_proc_shows_no_new_one<S: Sys>(sys: &mut S) -> RuleResult {
+    enter(sys, CloneFlags::NEWUSER);
+    cover_proc(sys);
+    let written = errno_name(put(sys, c"/proc/self/oom_score_adj", b"0"));
+    let status = in_child(sys, |sys| {
+        sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWNS)).unwrap();
+        sys.chdir(c"/tmp").unwrap();
+        code(sys.mount_here(MountKind::Proc, c"")).0
+    })?;
+    Ok(words(&[written, name(status)]))
 }

@@ -4,6 +4,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`record`] | the recorder: every system call of a run, in order |
+//! | [`recording`] | a launch of a `Command` that is recorded, and what can be done with its record |
 //! | [`sim`] | the simulated kernel |
 //! | [`note`] | a launch as data, stored in its record |
 //! | [`transcript`] | a [`Run`]: the sections of its processes, to and from JSON lines |
@@ -13,6 +14,7 @@
 //! | [`witness`] | strace's output in the same schema |
 //! | [`rules`] | conditions that hold in every run, each with its reason |
 //! | [`plan`] | a run before it happens, on the simulated kernel |
+//! | [`machine`] | the facts of a machine, which a plan of a `Command` depends on |
 //! | [`replay`] | a run of another machine, repeated with the recorded replies |
 //! | [`render`] | a run as text, as a diagram, as a picture |
 //! | [`byte_order`] | messages of a machine with another byte order |
@@ -21,10 +23,12 @@ extern crate std;
 
 pub mod byte_order;
 pub mod diff;
+pub mod machine;
 pub mod normalise;
 pub mod note;
 pub mod plan;
 pub mod record;
+pub mod recording;
 pub mod render;
 pub mod replay;
 pub mod rules;

@@ -1,20 +1,13 @@
 //! The facts about the machine that explain a failed request.
 
-use std::fs;
-
 use nsexec::idmap::Extent;
-use nsexec::launch::own_status;
-use nsexec::namespace::NsKind;
 
-use super::facts::{Facts, SubRange, kinds_of_kernel};
 use super::request::Request;
 use nsexec::launch::causes::Machine;
+use nsexec_audit::machine::caller::{Facts, SubRange};
 
 /// Reads the facts that explain a failure. Called only after a failure, to keep a successful launch short.
 pub(crate) fn machine_after_failure(request: &Request) -> Machine {
-    let sysctl = |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
-    let max = |kind: &NsKind| sysctl(format!("/proc/sys/user/max_{}_namespaces", kind.name()));
-    let status = own_status();
     // Only the mapping tools read these files, and only ordinary users need the tools.
     let uncovered = request.rootless.then(|| {
         let facts = Facts::gather(true, false);
@@ -29,15 +22,7 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
             })
         })
     });
-    let mut machine = Machine::default();
-    machine.unprivileged_userns_clone = sysctl("/proc/sys/kernel/unprivileged_userns_clone".to_owned());
-    machine.apparmor_restricts = sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns".to_owned());
-    machine.forbidden = NsKind::ALL.into_iter().filter(|kind| max(kind) == Some(0)).collect();
-    // 2 is filter mode. Strict mode (1) would have killed this process before.
-    machine.seccomp = status.field("Seccomp") == Some("2");
-    machine.no_new_privs = status.field("NoNewPrivs") == Some("1");
-    machine.kinds = kinds_of_kernel();
-    machine.capabilities = status.bits("CapEff");
+    let mut machine = nsexec_audit::machine::Machine::read().causes();
     machine.uncovered = uncovered.flatten();
     machine
 }

@@ -1,6 +1,6 @@
 //! The command line program: parses the flags, runs one command, and returns its exit status.
 //!
-//! The deciders [`request`], [`maps`], [`hints`] and [`values`] are pure. The commands and [`facts`] have
+//! The deciders [`request`], [`maps`], [`hints`] and [`values`] are pure. The commands have
 //! effects.
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code, reason = "the program's entry is not part of its tests"))]
@@ -10,7 +10,6 @@ mod assume;
 mod decode;
 mod encode;
 mod enter;
-mod facts;
 mod failure;
 mod hand_over;
 mod hints;

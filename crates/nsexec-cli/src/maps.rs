@@ -6,9 +6,9 @@ use std::fmt::Write;
 use nsexec::idmap::{EXTENTS_MAX, Extent, IdMap, IdMapReason, MAP_TEXT_MAX, Side};
 use nsexec::launch::in_order;
 
-use super::facts::SubRange;
 use super::failure::Failure;
 use super::values::MapValue;
+use nsexec_audit::machine::caller::SubRange;
 
 /// The differences between the map of user ids and the map of group ids.
 #[derive(Clone, Copy, Debug)]

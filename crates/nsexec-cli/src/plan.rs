@@ -8,19 +8,19 @@ use nsexec::launch::Launcher;
 use nsexec::policy::Policy;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
-use nsexec_audit::render::{Document, Fact, Fate, SectionView, mermaid, svg, text};
+use nsexec_audit::render::text;
 use nsexec_audit::rules::{self, Severity};
-use nsexec_audit::{End, Role, Run, Section};
 
 use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
 use super::decode;
-use super::facts::Facts;
 use super::failure::{FAILED, Failure};
 use super::hand_over;
 use super::output;
 use super::request;
 use super::run;
+use nsexec_audit::machine::caller::Facts;
+use nsexec_audit::machine::search;
 
 /// Prints a plan. Returns 0 if the plan ends with a command or an init process and breaks no rule, else 1.
 ///
@@ -63,7 +63,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     // `--assume command=FILE` plans for another machine, so this machine's files do not matter.
     if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
-        let (found, refused) = assume::search(&prepared);
+        let (found, refused) = search::search(&prepared);
         // If the search finds nothing here, the launch will find nothing either.
         assumptions.command = assumptions.command.or(Some(found.unwrap_or_default()));
         assumptions.refused = refused;
@@ -94,20 +94,12 @@ fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {
 }
 
 fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
-    if args.format == Format::Json {
-        let mut run = plan.run.clone();
-        run.notes.insert("hash".into(), plan.hash.clone());
-        run.notes.insert("shape".into(), plan.shape.clone());
-        for (key, value) in plan.policy.iter().chain(&plan.assumptions) {
-            run.notes.insert(key.clone(), value.clone());
-        }
-        return run.to_json_lines().map_err(|error| Failure::ours(error.to_string()));
+    match args.format {
+        Format::Json => plan.to_json().map_err(|error| Failure::ours(error.to_string())),
+        Format::Mermaid => Ok(plan.to_mermaid()),
+        Format::Svg => Ok(plan.to_svg()),
+        Format::Text => Ok(plan.to_text(look(args.color))),
     }
-    Ok(with_document(plan, |document| match args.format {
-        Format::Mermaid => mermaid::mermaid(document),
-        Format::Svg => svg::svg(document),
-        Format::Text | Format::Json => text::text(document, look(args.color)),
-    }))
 }
 
 /// Returns the text format: folded and coloured for a terminal, plain and unfolded for a pipe.
@@ -121,58 +113,6 @@ pub(crate) fn look(colour: ColourFlag) -> text::Look {
     };
     let width = terminal.then(|| terminal_size::terminal_size().map_or(80, |(width, _)| width.0.into()));
     text::Look { width, colour }
-}
-
-/// Calls `show` with the document that the renderers need.
-fn with_document<T>(plan: &Plan, show: impl FnOnce(&Document<'_>) -> T) -> T {
-    let outcomes: Vec<(String, Fate)> =
-        plan.run.sections.iter().map(|section| outcome(section, &plan.run)).collect();
-    let sections: Vec<SectionView<'_>> = plan
-        .run
-        .sections
-        .iter()
-        .zip(&outcomes)
-        .map(|(section, (outcome, fate))| SectionView { section, outcome, fate: *fate })
-        .collect();
-    let taken_for_granted = plan.assumptions.iter().chain(&plan.policy);
-    let facts: Vec<Fact<'_>> = taken_for_granted.map(|(key, value)| Fact { key, value }).collect();
-    let log: Vec<&str> = plan.log.iter().map(String::as_str).collect();
-    let findings: Vec<String> = plan.findings.iter().map(ToString::to_string).collect();
-    let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
-    show(&Document {
-        title: if plan.succeeds { "Plan of a start" } else { "Plan of a start that will fail" },
-        hash: Some(&plan.hash),
-        shape: Some(&plan.shape),
-        assumptions: &facts,
-        sections: &sections,
-        pid_line: plan.pid_line.as_deref(),
-        log: &log,
-        findings: &findings,
-    })
-}
-
-/// Returns the end of a process, in words.
-pub(crate) fn outcome(section: &Section, run: &Run) -> (String, Fate) {
-    let fate = match (section.role, section.end) {
-        (Role::Launcher, End::Unknown) => match run.section(Role::Stage(2)).map(|init| init.end) {
-            Some(End::Executed | End::HandedOver) => Fate::Continues,
-            _ => Fate::Failed,
-        },
-        (_, End::Executed | End::HandedOver) => Fate::Continues,
-        (_, End::Exited(0)) => Fate::Ended,
-        _ => Fate::Failed,
-    };
-    // A plan contains the end of every stage that ends.
-    let waits = |section: &Section| section.role != Role::Launcher && section.end == End::Unknown;
-    let words = match (section.role, section.end, fate) {
-        (Role::Launcher, End::Unknown, Fate::Continues) => "waits for the command".to_owned(),
-        (_, End::Unknown, _) if waits(section) || run.sections.iter().any(waits) => {
-            "waits for ever".to_owned()
-        }
-        (Role::Launcher, End::Unknown, _) => "reports the failure".to_owned(),
-        (_, end, _) => end.to_string(),
-    };
-    (words, fate)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -30,7 +30,6 @@ use nsexec_audit::{Origin, Role, Run, sections};
 
 use super::args::TraceArgs;
 use super::assume;
-use super::facts::Facts;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::output;
@@ -38,6 +37,8 @@ use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
 use super::trace_replay;
+use nsexec_audit::machine::caller::Facts;
+use nsexec_audit::machine::search;
 
 /// The exit status if the run differs from the plan.
 const NOT_AS_PLANNED: u8 = 3;
@@ -148,7 +149,7 @@ fn planned(launcher: &Launcher, facts: Facts, args: &TraceArgs) -> Result<Plan, 
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     let mut assumptions = assume::of_machine(&facts, &args.namespaces.join);
     // The search uses this root directory. In another one the launch may find a different file.
-    let (found, refused) = assume::search(&prepared);
+    let (found, refused) = search::search(&prepared);
     (assumptions.command, assumptions.refused) = (Some(found.unwrap_or_default()), refused);
     plan(&Start::Launcher(prepared), &assumptions).map_err(|error| Failure::ours(error.to_string()))
 }

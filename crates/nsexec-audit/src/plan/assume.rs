@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sim::{ALL_CAPS, Allowance, HidePid, Settings};
+use crate::sim::{ALL_CAPS, Allowance, HidePid, OwnUser, ProcOwner, Settings};
 use nsexec::idmap::Extent;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Errno, FsType, SignalSet};
@@ -99,7 +99,8 @@ impl WrongPath {
 }
 
 /// The reason why the search for the command cannot execute a file.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Refused {
     /// The file exists, and may not be executed (EACCES).
     NotExecutable,
@@ -109,6 +110,12 @@ pub enum Refused {
     NotPermitted,
     /// A component of the path is a file, not a directory (ENOTDIR).
     BelowFile,
+    /// The file is a script or a program whose interpreter does not exist (ENOENT).
+    NoInterpreter,
+    /// The kernel does not know the format of the file (ENOEXEC).
+    UnknownFormat,
+    /// The path does not exist (ENOENT).
+    Missing,
 }
 
 /// A kernel version, which decides the available system calls.
@@ -187,6 +194,10 @@ pub struct Assumptions {
     /// The signals that the launcher has blocked when it forks. Not part of the hash, since the mask is
     /// restored.
     pub blocked: SignalSet,
+    /// The signals that the launcher ignores. Not part of the hash.
+    pub ignored: SignalSet,
+    /// The signals for which it has a handler. Not part of the hash.
+    pub caught: SignalSet,
     /// The kinds to join whose paths are not a namespace of that kind. Any other path is.
     pub wrong_path: BTreeMap<NsKind, WrongPath>,
     /// The file system of such FIFOs and files (statfs(2)), which the error message names.
@@ -201,10 +212,29 @@ pub struct Assumptions {
     /// that is not refused. Not part of the hash: the location of programs changes nothing before the last
     /// call.
     pub command: Option<Vec<u8>>,
-    /// The files at which the search is refused. Not part of the hash either.
+    /// The files at which the search for the command, or the change of the working directory, is refused. Not
+    /// part of the hash either.
     pub refused: BTreeMap<Vec<u8>, Refused>,
     /// The sources of mounts that are files. The others are directories. Not part of the hash either.
     pub files: BTreeSet<Vec<u8>>,
+    /// The pid namespace whose processes /proc shows.
+    pub proc_owner: ProcOwner,
+    /// Whether the mount at /proc is read-only.
+    pub proc_read_only: bool,
+    /// The caller's user namespace, if it is not the first one of the machine.
+    pub own_user: Option<OwnUser>,
+    /// Whether the caller has changed its root directory, so it cannot create user namespaces.
+    pub chrooted: bool,
+    /// The error of each attempt to create a user namespace, if a sysctl or a security module refuses it.
+    pub user_refused: Option<Errno>,
+    /// The kinds whose limit /proc/sys/user/max_*_namespaces is 0.
+    pub forbidden: NsSet,
+    /// Whether the mapping tools refuse the caller whatever it asks for: its group is not that of its account
+    /// (newuidmap(1), newgidmap(1)), or it has no account.
+    pub tools_refuse: bool,
+    /// The facts that were not looked at, one sentence each. The plan assumes that they do not prevent the
+    /// run. Not part of the hash.
+    pub unknown: Vec<String>,
 }
 
 impl Assumptions {
@@ -229,6 +259,8 @@ impl Assumptions {
             no_new_privs: false,
             uptime: Settings::default().uptime,
             blocked: SignalSet::EMPTY,
+            ignored: SignalSet::EMPTY,
+            caught: SignalSet::EMPTY,
             wrong_path: BTreeMap::new(),
             file_system: Settings::default().file_system,
             joined_user: None,
@@ -236,6 +268,14 @@ impl Assumptions {
             command: None,
             refused: BTreeMap::new(),
             files: BTreeSet::new(),
+            proc_owner: ProcOwner::Own,
+            proc_read_only: false,
+            own_user: None,
+            chrooted: false,
+            user_refused: None,
+            forbidden: NsSet::EMPTY,
+            tools_refuse: false,
+            unknown: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Our own launcher on a simulated machine, with the files that a launch meets there.
 
+use core::cell::RefCell;
 use std::rc::Rc;
 use std::vec;
 use std::vec::Vec;
@@ -11,8 +12,8 @@ use crate::sim::{Ended, Extra, LauncherFile, Program, Sim};
 use nsexec::launch::script::Launched;
 use nsexec::launch::shape::Memory;
 use nsexec::launch::shared::Stack;
-use nsexec::launch::{Base, Collector, DEVICES, MountStep, Prepared, Root, SCAFFOLD};
-use nsexec::sys::types::Fd;
+use nsexec::launch::{Base, Collector, DEVICES, LaunchError, MountStep, Prepared, Root, SCAFFOLD};
+use nsexec::sys::types::{Errno, Fd, Signal, SignalSet};
 
 /// Creates the files that the search for the command meets.
 fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
@@ -22,6 +23,9 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
             Refused::NotExecutable => sim.file(path, Extra::Forbidden),
             Refused::Hidden => sim.file(path, Extra::Hidden),
             Refused::NotPermitted => sim.file(path, Extra::NotPermitted),
+            Refused::Missing => sim.file(path, Extra::Missing),
+            Refused::NoInterpreter => sim.file(path, Extra::Unrunnable(Errno::ENOENT)),
+            Refused::UnknownFormat => sim.file(path, Extra::Unrunnable(Errno::ENOEXEC)),
             Refused::BelowFile => sim.file(above(path), Extra::Regular(Rc::from(&b""[..]))),
         }
     }
@@ -67,14 +71,31 @@ fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
     }
 }
 
-/// Sets up the launcher. Returns the descriptor that interrupts the launch.
-pub(super) fn set_up(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -> Option<Fd> {
+/// The error of the launcher, if the launch failed.
+pub(super) type Outcome = Rc<RefCell<Option<LaunchError>>>;
+
+/// Sets up the launcher, which stores its error in `outcome`. Returns the descriptor that interrupts the
+/// launch.
+pub(super) fn set_up(
+    sim: &mut Sim,
+    prepared: &Prepared,
+    assumptions: &Assumptions,
+    outcome: Outcome,
+) -> Option<Fd> {
     if let Some(root) = &prepared.around.root {
         sources(sim, root, assumptions);
     }
     search(sim, prepared, assumptions);
     sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
     sim.block(assumptions.blocked);
+    for signal in (1..=64).map(Signal) {
+        let is_in = |set: SignalSet| set.0 >> (signal.0 - 1) & 1 == 1;
+        match (is_in(assumptions.caught), is_in(assumptions.ignored)) {
+            (true, _) => sim.catch(signal),
+            (false, true) => sim.ignore(signal),
+            (false, false) => {}
+        }
+    }
     let mut prepared = prepared.clone();
     let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
     for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
@@ -98,10 +119,18 @@ pub(super) fn set_up(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptio
         let simulated = Stack::simulated();
         let stack = (prepared.memory(root_ids) == Memory::Shared).then_some(&simulated);
         let mut memory = vec![0; prepared.message().len()];
-        match prepared.run(&mut AnySys(sys), &mut memory, stack, &mut Collector::default()) {
+        let mut log = Collector::default();
+        match prepared.run(&mut AnySys(sys), &mut memory, stack, &mut log) {
             // The launcher waits for the command.
-            Launched::Started { .. } => Ended::Stay,
-            Launched::Failed(_) => Ended::Exit(1),
+            Launched::Started { .. } => {
+                *outcome.borrow_mut() = None;
+                Ended::Stay
+            }
+            Launched::Failed(failure) => {
+                // This function is called again for each turn of the launcher; the last error is complete.
+                *outcome.borrow_mut() = Some(prepared.explain(failure, log.into_fatal()));
+                Ended::Exit(1)
+            }
             Launched::Exit(status) => Ended::Exit(status),
         }
     });

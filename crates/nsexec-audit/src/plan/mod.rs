@@ -4,8 +4,11 @@
 //! [`SimSys`](crate::sim::SimSys), whose recorded calls are the plan.
 
 mod assume;
+mod caller;
 mod launcher;
 pub mod runc;
+mod shown;
+mod verdict;
 
 use std::ffi::CString;
 use std::format;
@@ -18,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub use assume::{Assumptions, JoinedUser, Kernel, Owner, Refused, WrongPath};
 use runc::{Launch, Manner, MountNumbers};
+pub use verdict::{Fault, Verdict};
 
 use super::normalise::INTERRUPT;
 use super::note;
@@ -25,16 +29,16 @@ use super::rules::{self, Facts, Finding, message_note};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
 use crate::record::{Call, Line, Reply};
-use crate::sim::{Container, Extra, Oldest, Program, Report, Settings, Sim, User};
+use crate::sim::{Container, Ended, Extra, Oldest, Program, Report, Sim, User};
 use nsexec::bootstrap::{Bootstrap, HEADER_LEN, decode};
 use nsexec::idmap::{Extent, IdMap};
-use nsexec::launch::Prepared;
 use nsexec::launch::encode::{EncodeError, encode, encoded_len};
 use nsexec::launch::shape::Shape;
+use nsexec::launch::{Circumstances, LaunchError, Prepared};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
 use nsexec::policy::Policy;
-use nsexec::sys::types::{Errno, Fd, Pid};
+use nsexec::sys::types::{Fd, Pid};
 use nsexec::timens::TimeOffsets;
 
 /// The start to plan.
@@ -81,6 +85,12 @@ pub struct Plan {
     pub log: Vec<String>,
     /// Whether the command is executed or the init handed over.
     pub succeeds: bool,
+    /// The error of our own launcher, if the launch fails.
+    pub error: Option<LaunchError>,
+    /// The facts that were not looked at, one sentence each: [`Assumptions::unknown`].
+    pub unknown: Vec<String>,
+    /// What the cause of a failure depends on. `None`: nothing is known.
+    pub circumstances: Option<Circumstances>,
 }
 
 /// The reasons for which a plan cannot be made.
@@ -90,6 +100,9 @@ pub enum PlanError {
     Message(String),
     /// The message cannot be encoded again for the hash.
     Encode(EncodeError),
+    /// The launch fails before any process is created: the error that
+    /// [`Command::spawn`](nsexec::launch::Command::spawn) returns too.
+    Launch(LaunchError),
 }
 
 impl core::fmt::Display for PlanError {
@@ -97,6 +110,7 @@ impl core::fmt::Display for PlanError {
         match self {
             Self::Message(text) => f.write_str(text),
             Self::Encode(error) => error.fmt(f),
+            Self::Launch(error) => error.fmt(f),
         }
     }
 }
@@ -117,6 +131,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     let joined = bootstrap.joined();
     let policy_lines = policy_lines(&policy);
     let mut assumption_lines = assumptions.lines(joined);
+    assumption_lines.extend(caller::lines(assumptions));
     if policy.dialect.legacy.cloned_binary {
         // Only these dialects create a file in memory, so only their plans depend on MFD_EXEC.
         let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };
@@ -135,8 +150,9 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     }
 
     let mut sim = machine(&bootstrap, assumptions);
+    let error = launcher::Outcome::default();
     let interrupt = match start {
-        Start::Launcher(prepared) => launcher::set_up(&mut sim, prepared, assumptions),
+        Start::Launcher(prepared) => launcher::set_up(&mut sim, prepared, assumptions, error.clone()),
         Start::Runc { message, manner, policy } => {
             let (level, mount_numbers) = (Level::Warning, MountNumbers::Kept);
             let (manner, policy, message) = (*manner, *policy, message.clone());
@@ -164,6 +180,9 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         hash,
         findings,
         succeeds,
+        error: error.take(),
+        unknown: assumptions.unknown.clone(),
+        circumstances: None,
     })
 }
 
@@ -252,32 +271,23 @@ fn words(prepared: &Prepared) -> Vec<u8> {
 
 /// Returns a simulated machine for the assumptions, with the namespaces to join.
 fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
-    let mut lacks = assumptions.kernel.lacks();
-    if !assumptions.kernel.knows_mfd_exec() {
-        lacks.insert("MFD_EXEC", Errno::EINVAL);
-    }
-    let settings = Settings {
-        lacks,
-        proc_masked: assumptions.proc_masked,
-        hidepid: assumptions.hidepid,
-        no_new_privs: assumptions.no_new_privs,
-        uptime: assumptions.uptime,
-        file_system: assumptions.file_system,
-        ..Settings::default()
-    };
     let caller = User {
         uid: assumptions.uid,
         gid: assumptions.gid,
         groups: vec![assumptions.gid],
         caps: assumptions.capabilities,
     };
-    let mut sim = Sim::new(settings, &caller);
+    let mut sim = Sim::new(caller::settings(assumptions), &caller);
+    caller::place(&mut sim, assumptions);
     for (path, file, allowance) in [
         (bootstrap.uidmap_path(), "uid_map", assumptions.users()),
         (bootstrap.gidmap_path(), "gid_map", assumptions.groups()),
     ] {
-        if let (Some(Ok(path)), Some(allowance)) = (path.map(core::ffi::CStr::to_str), allowance) {
-            sim.program(path, Program::mapping_tool(file, allowance));
+        let Some(Ok(path)) = path.map(core::ffi::CStr::to_str) else { continue };
+        match allowance {
+            _ if assumptions.tools_refuse => sim.program(path, Program::ends(Ended::Exit(1))),
+            Some(allowance) => sim.program(path, Program::mapping_tool(file, allowance)),
+            None => {}
         }
     }
     join_targets(&mut sim, bootstrap, &caller, assumptions);
@@ -300,7 +310,11 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
     };
     let inside =
         joined.contains(NsKind::User).then(|| user_container(sim, caller, assumptions, &of(Owner::Joined)));
-    let outside = sim.container(&Container { maker: User::root(), maps: None, kinds: &of(Owner::Caller) });
+    let of_caller = of(Owner::Caller);
+    let outside = sim.container(&Container { maker: User::root(), maps: None, kinds: &of_caller });
+    for kind in of_caller {
+        sim.give_to_caller(sim.namespace(outside, kind));
+    }
     // One file may be listed for two kinds. The entry of its real kind is created last, so it takes effect.
     let is_other = |kind| assumptions.wrong_path.get(&kind) == Some(&WrongPath::OtherKind);
     let (wrong, right): (Vec<_>, Vec<_>) = paths.iter().partition(|entry| is_other(entry.kind));

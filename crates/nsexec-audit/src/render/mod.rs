@@ -7,10 +7,12 @@
 //! | [`walk`] | each line with the object behind its descriptor and the content of its message |
 //! | [`why`] | the reason for a step, in words |
 //! | [`events`] | the sections merged into one order, for the diagrams |
+//! | [`document`] | the end of each process, in words |
 //! | [`text`], [`mermaid`], [`svg`] | the three forms |
 
 mod child;
 mod direct;
+pub mod document;
 pub mod events;
 pub mod mermaid;
 mod paint;

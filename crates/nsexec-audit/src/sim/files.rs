@@ -202,17 +202,31 @@ impl Kernel {
         argv: Vec<Vec<u8>>,
         envp: Vec<Vec<u8>>,
     ) -> SysResult<()> {
-        let (program, exe) = self.program_in(self.object(me, fd)?)?;
+        let object = self.object(me, fd)?;
+        let (program, exe) = self.program_in(object)?;
+        // An interpreter would open /dev/fd/N, which the exec closes: every descriptor here is close-on-exec
+        // (execveat(2), "BUGS").
+        if matches!(object, Object::Made(index, _) if self.made[*index].content.starts_with(b"#!")) {
+            return Err(Errno::ENOENT);
+        }
         self.become_program(me, program, exe, (&format!("{}", fd.0), argv, envp));
         Ok(())
     }
 
     /// Returns the program in an open file.
     ///
-    /// Errors: `ETXTBSY`: the file is open for writing and is not in memory.
+    /// Errors: `ETXTBSY`: the file is open for writing and is not in memory. `ENOENT`: the interpreter of a
+    /// script does not exist. `ENOEXEC`: the format is unknown.
     pub(super) fn program_in(&self, object: &Object) -> SysResult<(Program, Exe)> {
         let by_content = |content: &[u8]| {
-            let path = content.strip_prefix(MAGIC).and_then(|path| core::str::from_utf8(path).ok());
+            let text = |bytes| core::str::from_utf8(bytes).ok();
+            // A script: its interpreter runs (execve(2), "Interpreter scripts").
+            if let Some(rest) = content.strip_prefix(b"#!") {
+                let word = rest.trim_ascii_start().split(|byte| byte.is_ascii_whitespace()).next();
+                let found = word.and_then(text).and_then(|path| self.programs.get_key_value(path));
+                return found.ok_or(Errno::ENOENT);
+            }
+            let path = content.strip_prefix(MAGIC).and_then(text);
             path.and_then(|path| self.programs.get_key_value(path)).ok_or(Errno::ENOEXEC)
         };
         match object {

@@ -39,6 +39,11 @@ impl Map {
         Self(std::vec![Extent { inside: 0, outside: 0, count: u32::MAX }])
     }
 
+    /// Returns a map with these lines: the first id inside, the first id of the kernel, and their number.
+    pub(super) fn of(lines: &[(u32, u32, u32)]) -> Self {
+        Self(lines.iter().map(|&(inside, outside, count)| Extent { inside, outside, count }).collect())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::string::String;
 use std::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use super::creds::ALL_CAPS;
 use super::descriptors::{Description, Object, TMPFS};
 use super::files::Made;
@@ -38,7 +40,8 @@ impl From<Errno> for Halt {
 
 /// The option hidepid of a mounted /proc (proc(5), "Mount options"). It hides a process that the caller may
 /// not inspect (ptrace(2), PTRACE_MODE_READ_FSCREDS).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HidePid {
     /// 0: hides nothing.
     #[default]
@@ -98,8 +101,12 @@ pub struct Settings {
     pub lacks: BTreeMap<&'static str, Errno>,
     /// The bounding set: the capabilities that a process can gain by an exec (capabilities(7)).
     pub bounding: u64,
-    /// True if the launcher has changed its root, so it cannot create user namespaces (EPERM).
+    /// True if the launcher has changed its root to a directory that is not a mount point. So it cannot
+    /// create user namespaces (EPERM), nor change the propagation of its root (EINVAL).
     pub chrooted: bool,
+    /// The error of each attempt to create a user namespace, if a security module or a sysctl refuses it:
+    /// `EPERM` by kernel.unprivileged_userns_clone, `EACCES` by a security module.
+    pub user_refused: Option<Errno>,
     /// True if the launcher starts with no_new_privs, so that no exec gives privileges
     /// (PR_SET_NO_NEW_PRIVS(2const)).
     pub no_new_privs: bool,
@@ -140,6 +147,7 @@ impl Default for Settings {
             lacks: BTreeMap::new(),
             bounding: ALL_CAPS,
             chrooted: false,
+            user_refused: None,
             no_new_privs: false,
             leaks_descriptors: false,
             proc_masked: false,
@@ -466,6 +474,14 @@ impl Kernel {
             record[..4].copy_from_slice(&signal.0.to_ne_bytes());
             self.pipes[pipe].bytes.extend(record);
         }
+    }
+
+    /// Gives the process a handler of `signal`.
+    pub(super) fn catch(&mut self, task: Task, signal: Signal) {
+        /// An address, which no one calls.
+        const HANDLER: usize = 0x1000;
+        let action = SigAction { handler: HANDLER, ..SigAction::IGNORE };
+        self.process_mut(task).actions.insert(signal.0, action);
     }
 
     /// Sets the initial disposition of `signal` to ignored.

@@ -10,7 +10,7 @@ use super::files::Exe;
 use super::kernel::{Halt, Kernel};
 use super::namespaces::{NsId, NsProxy};
 use super::process::{Life, Reaper, Task};
-use super::procfs::Node;
+use super::procfs::{Extra, Node};
 use super::program::Program;
 use crate::record::{Call, Line, Reply};
 use nsexec::namespace::NsKind;
@@ -121,6 +121,7 @@ impl Kernel {
             None => match self.resolve(me, Fd::CWD, path)? {
                 Node::Made(index) => self.program_in(&Object::Made(index, Access::PathOnly))?,
                 Node::Opened(object) => self.program_in(&object)?,
+                Node::Extra(Extra::Unrunnable(errno)) => return Err(errno),
                 _ => return Err(Errno::EACCES),
             },
         };

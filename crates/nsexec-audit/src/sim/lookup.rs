@@ -201,16 +201,22 @@ impl Kernel {
 
     /// Returns the pid namespace whose processes the /proc of a process shows, if it has a /proc.
     pub(super) fn proc_pid_ns(&self, me: Task) -> Option<NsId> {
+        match self.origin(self.proc_place(me)?.mount) {
+            Origin::Proc(ns) => Some(ns),
+            _ => None,
+        }
+    }
+
+    /// Returns the root of the procfs at /proc, as a process sees it, if one is mounted there.
+    pub(super) fn proc_place(&self, me: Task) -> Option<Place> {
         let root = &self.process(me).root;
+        // No directory of a procfs has an entry `proc`. A lookup there would ask for this place again.
         if matches!(self.origin(root.mount), Origin::Proc(_)) {
-            // No directory of a procfs contains another /proc. The lookup would come back here.
             return None;
         }
         let place = self.look_up(me, root, root, "/proc").ok()?.place;
-        match self.origin(place.mount) {
-            Origin::Proc(ns) if place.path.is_empty() => Some(ns),
-            _ => None,
-        }
+        let is_proc = matches!(self.origin(place.mount), Origin::Proc(_)) && place.path.is_empty();
+        is_proc.then_some(place)
     }
 
     /// Returns the entry at a place, or `None` if it does not exist. On the disks of the machine, and in the

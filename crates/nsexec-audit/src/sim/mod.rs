@@ -20,7 +20,7 @@
 //! | `turn` | [`SimSys`]: one turn of one process; fork and blocking by replay |
 //! | `schedule`, `fault` | the order of a run, and the faults in it |
 //! | `faultless` | runs with a fault from the state before the fault |
-//! | `program`, `setup` | the programs, and the machine before a run |
+//! | `program`, `setup`, `caller` | the programs, the machine before a run, and the launcher's place on it |
 //! | `report`, `dump` | the results of a run |
 //!
 //! ```
@@ -49,6 +49,7 @@
 
 mod attributes;
 mod bpf;
+mod caller;
 mod creds;
 mod descriptors;
 mod dump;
@@ -73,6 +74,7 @@ mod streams;
 mod tree;
 mod turn;
 
+pub use caller::{OwnUser, ProcOwner};
 pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, FaultKind, Place, StopReaction};
 pub use faultless::Faultless;

@@ -252,6 +252,13 @@ impl Kernel {
         self.settings.chrooted || process.root != self.namespace_root(process.ns.get(NsKind::Mnt))
     }
 
+    /// Returns whether the root directory of the process is that of a mount (`path_mounted`). With the
+    /// setting `chrooted` it is a directory of one, until the process leaves it.
+    pub(super) fn is_root_of_mount(&self, me: Task, root: &Place) -> bool {
+        let first = self.namespace_root(self.process(me).ns.get(NsKind::Mnt));
+        self.is_mount_root(root) && !(self.settings.chrooted && *root == first)
+    }
+
     /// Checks that the process may change mounts (`may_mount`).
     ///
     /// Errors: `EPERM`: it lacks CAP_SYS_ADMIN over the owner of its mount namespace.

@@ -304,8 +304,12 @@ impl Kernel {
     /// Creates a user namespace (create_user_ns).
     ///
     /// Errors: `ENOSPC`: the limit is reached, or the nesting would be 33 levels deep. `EPERM`: the caller
-    /// has changed its root, or its ids are not mapped in its user namespace.
+    /// has changed its root, or its ids are not mapped in its user namespace. Any errno: the setting
+    /// `user_refused`.
     fn create_user(&mut self, me: Task) -> SysResult<NsId> {
+        if let Some(errno) = self.settings.user_refused {
+            return Err(errno);
+        }
         let creds = &self.process(me).creds;
         let parent = self.user(creds.user);
         if parent.level > LEVEL_MAX || !self.below_limit(NsKind::User) {

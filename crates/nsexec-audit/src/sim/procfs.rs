@@ -96,6 +96,9 @@ pub enum Extra {
     Hidden,
     /// A file of a process that /proc hides (EPERM).
     NotPermitted,
+    /// An executable file whose execve(2) fails: `ENOENT`: its interpreter is missing. `ENOEXEC`: its format
+    /// is unknown.
+    Unrunnable(Errno),
     /// A path that does not exist (ENOENT), even if it names a simulated process in /proc.
     Missing,
 }
@@ -325,6 +328,7 @@ impl Kernel {
             Node::Opened(_) => Err(Errno::ENXIO),
             Node::Extra(Extra::Fifo) => Ok(Object::Fifo),
             Node::Extra(Extra::Regular(content)) => Ok(Object::Regular(content)),
+            Node::Extra(Extra::Unrunnable(_)) => Ok(Object::Regular(Rc::from(&b""[..]))),
             Node::Extra(Extra::Directory) => Ok(Object::Directory(TMPFS)),
             Node::Extra(Extra::Forbidden | Extra::Hidden) => Err(Errno::EACCES),
             Node::Extra(Extra::NotPermitted) => Err(Errno::EPERM),
@@ -364,6 +368,11 @@ impl Kernel {
         // The stat file is read-only for every user.
         if writes && (ours.euid() != owner || file == PidEntry::Stat) && !self.overrides(ours, owner, group) {
             return Err(Errno::EACCES);
+        }
+        // The permissions of the file come first, those of the mount next, and the open of the file last
+        // (do_dentry_open).
+        if writes && self.proc_place(me).is_some_and(|place| self.is_read_only_mount(place.mount)) {
+            return Err(Errno::EROFS);
         }
         let over = target.creds.user;
         // Only setgroups needs a further permission on opening (proc_setgroups_open).

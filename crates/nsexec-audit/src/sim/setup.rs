@@ -125,6 +125,11 @@ impl Sim {
         sim
     }
 
+    /// Returns the launcher, and the kernel.
+    pub(super) fn launcher_and_kernel(&mut self) -> (Task, &mut Kernel) {
+        (self.launcher, &mut self.kernel)
+    }
+
     /// Returns the settings of the machine. Pipes that exist already keep their buffer size.
     pub fn settings(&mut self) -> &mut Settings {
         &mut self.kernel.settings
@@ -286,6 +291,11 @@ impl Sim {
     /// Sets the initial disposition of this signal in the launcher to ignored.
     pub fn ignore(&mut self, signal: Signal) {
         self.kernel.ignore(self.launcher, signal);
+    }
+
+    /// Gives the launcher a handler of this signal.
+    pub fn catch(&mut self, signal: Signal) {
+        self.kernel.catch(self.launcher, signal);
     }
 
     /// Adds a container that existed before the run. Returns the pid of its process, for `/proc/PID/ns/…`.

@@ -63,7 +63,9 @@ impl Kernel {
         self.may_mount(me)?;
         match mount {
             Mount::Proc => self.mount_new(me, MountKind::Proc, b"", place),
-            Mount::Propagation(_) if self.is_mount_root(&place) && self.is_own_mount(me, place.mount) => {
+            Mount::Propagation(_)
+                if self.is_root_of_mount(me, &place) && self.is_own_mount(me, place.mount) =>
+            {
                 Ok(())
             }
             Mount::Propagation(_) => Err(Errno::EINVAL),
@@ -314,7 +316,7 @@ impl Kernel {
         if new.mount == root.mount {
             return Err(Errno::EBUSY);
         }
-        let roots = self.is_mount_root(&root) && self.is_mount_root(&new);
+        let roots = self.is_root_of_mount(me, &root) && self.is_mount_root(&new);
         let above = self.mounts[root.mount].parent.clone();
         let (Some(above), true) = (above, roots && self.mounts[new.mount].parent.is_some()) else {
             return Err(Errno::EINVAL);

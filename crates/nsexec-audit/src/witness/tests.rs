@@ -252,7 +252,7 @@ fn attributes() -> Vec<BoxedStrategy<(Call, Reply)>> {
         unit(capability().prop_map(|capability| Call::RaiseAmbient { capability }).boxed()),
         unit(Just(Call::SetNoNewPrivs).boxed()),
         unit(
-            (0..5000_usize)
+            (0..20_usize)
                 .prop_map(move |count| Call::SetSeccompFilter { program: std::vec![empty; count] })
                 .boxed()
         ),

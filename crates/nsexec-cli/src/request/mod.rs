@@ -18,11 +18,11 @@ use nsexec::sys::types::Propagation;
 use nsexec::timens::TimeOffsets;
 
 use super::args::{NamespaceFlags, SetgroupsFlag};
-use super::facts::Facts;
 use super::failure::Failure;
 use super::hand_over::HandOver;
 use super::maps::{self, Ids, Map};
 use super::values::flag_of;
+use nsexec_audit::machine::caller::Facts;
 
 /// Wrong usage: exit status 2. The text names the flag, what is wrong, and what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]

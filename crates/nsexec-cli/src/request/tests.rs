@@ -4,7 +4,7 @@ use clap::Parser;
 
 use super::*;
 use crate::args::{Cli, Command};
-use crate::facts::SubRange;
+use nsexec_audit::machine::caller::SubRange;
 
 /// Returns the facts of an ordinary user with subordinate ids and mapping tools.
 fn ann() -> Facts {

@@ -1,43 +1,58 @@
-//! The facts about the caller and the machine that the deciders need.
-//!
-//! [`Facts::gather`] reads them; the parsers are pure.
+//! The facts about the caller that decide which ids it may map: [`Facts`]. [`Facts::gather`] reads them; the
+//! parsers are pure.
 
+#[cfg(any(test, target_feature = "crt-static"))]
+use std::borrow::ToOwned;
+use std::format;
 use std::fs;
 use std::path::PathBuf;
+use std::string::{String, ToString};
+use std::vec::Vec;
 
 use nix::unistd::{getegid, geteuid, getuid};
-pub(crate) use nsexec::launch::Range as SubRange;
+pub use nsexec::launch::Range as SubRange;
 use nsexec::launch::{find_in_path, is_executable, own_status};
 use nsexec::namespace::{NsKind, NsSet};
+use serde::{Deserialize, Serialize};
 
 /// The caller's ids and tools, and the kernel's namespaces.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// The effective user id.
-    pub(crate) euid: u32,
+    pub euid: u32,
     /// The effective group id.
-    pub(crate) egid: u32,
+    pub egid: u32,
     /// The caller's user name, if it has one.
-    pub(crate) user: Option<String>,
+    pub user: Option<String>,
     /// The caller's ranges in /etc/subuid.
-    pub(crate) subuids: Vec<SubRange>,
+    pub subuids: Vec<SubRange>,
     /// The caller's ranges in /etc/subgid.
-    pub(crate) subgids: Vec<SubRange>,
+    pub subgids: Vec<SubRange>,
     /// The path of newuidmap, if it is in PATH.
-    pub(crate) newuidmap: Option<PathBuf>,
+    pub newuidmap: Option<PathBuf>,
     /// The path of newgidmap, if it is in PATH.
-    pub(crate) newgidmap: Option<PathBuf>,
+    pub newgidmap: Option<PathBuf>,
     /// The kinds of namespace that the kernel has.
-    pub(crate) kinds: NsSet,
+    pub kinds: NsSet,
     /// The effective capabilities as a bit set, if the caller is root and creates a user namespace.
-    pub(crate) capabilities: Option<u64>,
+    pub capabilities: Option<u64>,
+}
+
+/// A user's entry in passwd(5).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Account {
+    /// The name.
+    pub name: String,
+    /// The group id.
+    pub gid: u32,
 }
 
 impl Facts {
     /// Reads the facts. Without `ids`, the user's name and subordinate ids are left out: they are in several
     /// files. Without `kinds`, the kernel is assumed to have every kind of namespace.
-    pub(crate) fn gather(ids: bool, kinds: bool) -> Self {
-        let user = if ids { user_name(getuid().as_raw()) } else { None };
+    #[must_use]
+    pub fn gather(ids: bool, kinds: bool) -> Self {
+        let user = if ids { account(getuid().as_raw()).map(|user| user.name) } else { None };
         // newuidmap and newgidmap both look up the real user id and its name. Neither looks up a group.
         let ranges = |file: &str| match ids.then(|| fs::read(file)) {
             Some(Ok(text)) => sub_ranges(&String::from_utf8_lossy(&text), user.as_deref(), getuid().as_raw()),
@@ -61,38 +76,42 @@ impl Facts {
     }
 
     /// Reads the effective capabilities too.
-    pub(crate) fn gather_capabilities(&mut self) {
+    pub fn gather_capabilities(&mut self) {
         self.capabilities = own_status().bits("CapEff");
     }
 }
 
-/// Returns the user's name, from the name services of the machine (getpwuid(3)).
+/// Returns the user's account, from the name services of the machine (getpwuid(3)).
 #[cfg(not(target_feature = "crt-static"))]
-fn user_name(uid: u32) -> Option<String> {
-    nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name)
+pub(super) fn account(uid: u32) -> Option<Account> {
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten()?;
+    Some(Account { name: user.name, gid: user.gid.as_raw() })
 }
 
-/// Returns the user's name in /etc/passwd. A static program cannot load the other name services: with glibc
-/// they are libraries of the machine (nsswitch.conf(5)).
+/// Returns the user's account in /etc/passwd. A static program cannot load the other name services: with
+/// glibc they are libraries of the machine (nsswitch.conf(5)).
 #[cfg(target_feature = "crt-static")]
-fn user_name(uid: u32) -> Option<String> {
-    name_in_passwd(&String::from_utf8_lossy(&fs::read("/etc/passwd").ok()?), uid)
+pub(super) fn account(uid: u32) -> Option<Account> {
+    account_in_passwd(&String::from_utf8_lossy(&fs::read("/etc/passwd").ok()?), uid)
 }
 
-/// Returns the name in the first line `name:password:uid:…` with this uid (passwd(5)).
+/// Returns the account in the first line `name:password:uid:gid:…` with this uid (passwd(5)).
 #[cfg(any(test, target_feature = "crt-static"))]
-fn name_in_passwd(text: &str, uid: u32) -> Option<String> {
-    let name = |line: &str| {
+fn account_in_passwd(text: &str, uid: u32) -> Option<Account> {
+    let account = |line: &str| {
         let mut words = line.split(':');
         let name = words.next().filter(|name| !name.is_empty())?;
-        (words.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        let is_asked = words.nth(1)?.parse() == Ok(uid);
+        let gid = words.next().filter(|_| is_asked)?.parse().ok()?;
+        Some(Account { name: name.to_owned(), gid })
     };
-    text.lines().find_map(name)
+    text.lines().find_map(account)
 }
 
 /// Returns the kinds in /proc/self/ns. Returns all kinds if the directory cannot be read: the kernel then
 /// reports a missing kind.
-pub(crate) fn kinds_of_kernel() -> NsSet {
+#[must_use]
+pub fn kinds_of_kernel() -> NsSet {
     let has = |kind: &NsKind| fs::symlink_metadata(format!("/proc/self/ns/{}", kind.proc_name())).is_ok();
     let found: NsSet = NsKind::ALL.into_iter().filter(has).collect();
     if found.is_empty() { NsSet::ALL } else { found }
@@ -100,7 +119,7 @@ pub(crate) fn kinds_of_kernel() -> NsSet {
 
 /// Returns the ranges in the lines `name:first:count` of a user, given by name or by number, in the order of
 /// the file (subuid(5)). Skips malformed lines, as newuidmap does.
-fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
+pub(super) fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
     let uid = uid.to_string();
     let range = |line: &str| {
         let mut words = line.trim_end().split(':');
@@ -117,6 +136,7 @@ mod tests {
     use super::*;
     use std::ffi::OsStr;
     use std::path::Path;
+    use std::vec;
 
     #[test]
     fn ranges_are_found_by_name_and_by_number() {
@@ -131,9 +151,9 @@ mod tests {
     #[test]
     fn user_name_is_that_of_the_first_line_with_the_uid() {
         let text = "root:x:0:0:root:/root:/bin/sh\n:x:7:7::/:\nann:x:7:7:Ann:/home/ann:/bin/sh\nbob:x:7:8::/:\nx:y\n";
-        assert_eq!(name_in_passwd(text, 7).as_deref(), Some("ann"));
-        assert_eq!(name_in_passwd(text, 0).as_deref(), Some("root"));
-        assert_eq!(name_in_passwd(text, 8), None);
+        assert_eq!(account_in_passwd(text, 7), Some(Account { name: "ann".into(), gid: 7 }));
+        assert_eq!(account_in_passwd(text, 0), Some(Account { name: "root".into(), gid: 0 }));
+        assert_eq!(account_in_passwd(text, 8), None);
     }
 
     #[test]

@@ -1,0 +1,136 @@
+//! Reads the facts of this process and its machine: [`machine`], and [`try_user_namespace`].
+
+use std::collections::BTreeMap;
+use std::format;
+use std::fs;
+use std::path::Path;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use nix::sys::prctl::get_no_new_privs;
+use nix::sys::signal::SigSet;
+use nix::sys::utsname::uname;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{getegid, geteuid, getgroups, getuid};
+use nsexec::error::Code;
+use nsexec::idmap::parse_line;
+use nsexec::launch::{Command, LaunchError, own_capabilities, own_status, owner_of};
+use nsexec::namespace::NsKind;
+
+use super::caller::{account, kinds_of_kernel, sub_ranges};
+use super::{Machine, OwnNamespace, Permission, proc};
+use crate::plan::Kernel;
+use crate::sim::Settings;
+
+/// Reads all facts, and creates no process.
+pub(super) fn machine() -> Machine {
+    let status = own_status();
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let groups: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(|gid| gid.as_raw()).collect();
+    let own: Vec<u32> = groups.iter().copied().chain([gid]).collect();
+    let account = account(getuid().as_raw());
+    let ranges = |file: &str| -> Vec<(u32, u32)> {
+        let text = fs::read(file).unwrap_or_default();
+        let name = account.as_ref().map(|account| account.name.as_str());
+        let found = sub_ranges(&String::from_utf8_lossy(&text), name, getuid().as_raw());
+        found.iter().map(|range| (range.first, range.count)).collect()
+    };
+    Machine {
+        uid,
+        gid,
+        groups,
+        capabilities: own_capabilities(),
+        subuids: ranges("/etc/subuid"),
+        subgids: ranges("/etc/subgid"),
+        own_user: own_namespace(),
+        kernel: kernel(),
+        kinds: kinds_of_kernel().iter().map(|kind| kind.name().to_string()).collect(),
+        limits: limits(),
+        unprivileged_userns_clone: sysctl("/proc/sys/kernel/unprivileged_userns_clone"),
+        apparmor_restricts: sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        confined_as: confined_as(),
+        // 2 is filter mode. Strict mode (1) would have killed this process before.
+        seccomp: status.field("Seccomp") == Some("2"),
+        no_new_privs: get_no_new_privs().unwrap_or(false),
+        chrooted: proc::is_chrooted(&mountinfo),
+        user_namespaces: Permission::Unknown,
+        proc: proc::state(&mountinfo, &own),
+        uptime: clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Settings::default().uptime, |at| at.tv_sec()),
+        blocked: status.bits("SigBlk").unwrap_or_else(blocked),
+        ignored: status.bits("SigIgn").unwrap_or_default(),
+        caught: status.bits("SigCgt").unwrap_or_default(),
+        files: BTreeMap::new(),
+        account,
+        is_here: true,
+    }
+}
+
+fn kernel() -> Kernel {
+    let name = uname().ok();
+    let release = name.as_ref().and_then(|name| name.release().to_str());
+    release.and_then(Kernel::parse).unwrap_or(Kernel::CURRENT)
+}
+
+fn sysctl(path: impl AsRef<Path>) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Reads the limits user.max_*_namespaces of the caller's user namespace.
+fn limits() -> BTreeMap<String, u64> {
+    let limit = |kind: NsKind| {
+        let value = sysctl(format!("/proc/sys/user/max_{}_namespaces", kind.name()))?;
+        Some((kind.name().to_string(), value))
+    };
+    NsKind::ALL.into_iter().filter_map(limit).collect()
+}
+
+/// Returns the signals that this thread has blocked, without a /proc.
+fn blocked() -> u64 {
+    let set = SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty());
+    set.iter().fold(0, |bits, signal| bits | 1 << (signal as i32 - 1))
+}
+
+/// Returns the label of this process in the security module, unless it is one that confines nothing
+/// (proc_pid_attr(5)).
+fn confined_as() -> Option<String> {
+    let text = fs::read_to_string("/proc/self/attr/current").ok()?;
+    let label = text.trim_matches(['\0', '\n', ' ']);
+    let free = ["", "unconfined", "kernel", "_"].contains(&label) || label.contains(":unconfined_t:");
+    (!free).then(|| label.to_string())
+}
+
+/// Reads the maps of this process's user namespace. `None` if it maps every id to itself, as the first user
+/// namespace does, or without a /proc.
+fn own_namespace() -> Option<OwnNamespace> {
+    let map = |file: &str| -> Option<Vec<(u32, u32, u32)>> {
+        let text = fs::read_to_string(format!("/proc/self/{file}")).ok()?;
+        let lines = text.lines().filter_map(|line| parse_line(line.as_bytes()).ok());
+        Some(lines.map(|line| (line.inside, line.outside, line.count)).collect())
+    };
+    let (users, groups) = (map("uid_map")?, map("gid_map")?);
+    let whole = [(0, 0, u32::MAX)];
+    if users == whole && groups == whole {
+        return None;
+    }
+    let setgroups = fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "allow");
+    let path = |kind: NsKind| format!("/proc/self/ns/{}", kind.proc_name());
+    let user = super::joins::identity(Path::new(&path(NsKind::User)));
+    let others = NsKind::ALL.into_iter().filter(|kind| *kind != NsKind::User);
+    let owned =
+        others.filter(|kind| owner_of(Path::new(&path(*kind))).ok().is_some_and(|owner| Some(owner) == user));
+    let owns = owned.map(|kind| kind.name().to_string()).collect();
+    Some(OwnNamespace { users, groups, setgroups, owns })
+}
+
+/// Tries to create a user namespace, in a process that then fails to execute a directory.
+pub(super) fn try_user_namespace() -> Permission {
+    let trial = Command::new("/").unshare([NsKind::User]).map_current_user().spawn();
+    let Err(error) = trial else { return Permission::Unknown };
+    match (error.step(), &error) {
+        (Some((Code::UnshareUser, Some(errno))), _) => Permission::Refused(errno.0),
+        // A later step has failed: the namespace was created.
+        (Some((Code::Start, _)) | None, _) | (_, LaunchError::Setting(_)) => Permission::Unknown,
+        _ => Permission::Permitted,
+    }
+}

@@ -1,0 +1,218 @@
+//! The files that a command needs, as this machine has them: the program, its interpreter, directories.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::vec;
+use std::vec::Vec;
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
+use nsexec::launch::Prepared;
+
+use super::FileState;
+use crate::plan::Refused;
+
+const EACCES: i32 = nix::errno::Errno::EACCES as i32;
+const EPERM: i32 = nix::errno::Errno::EPERM as i32;
+const ENOTDIR: i32 = nix::errno::Errno::ENOTDIR as i32;
+
+/// The number of bytes of a program that the kernel reads first (`BINPRM_BUF_SIZE`).
+const HEAD: usize = 256;
+/// The number of interpreters of interpreters (`exec_binprm`).
+const DEPTH: usize = 5;
+
+/// Searches for the command on this machine. Returns the first candidate that exists and may be executed, and
+/// the reason for each candidate refused before it.
+///
+/// The launch gets the same result unless it searches in another root directory or as another user.
+#[must_use]
+pub fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
+    let (found, refused, _) = search_with(prepared, program);
+    (found, refused)
+}
+
+/// The result of a search: the file found, the refused ones, and the first whose state is unknown.
+pub(super) type Searched = (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>, Option<Vec<u8>>);
+
+/// Searches for the command among files whose state `look` returns. A file of unknown state counts as found.
+pub(super) fn search_with(prepared: &Prepared, mut look: impl FnMut(&[u8]) -> FileState) -> Searched {
+    let mut refused = BTreeMap::new();
+    for candidate in prepared.candidates() {
+        match look(candidate) {
+            FileState::Usable => return (Some(candidate.to_vec()), refused, None),
+            FileState::Unknown => return (Some(candidate.to_vec()), refused, Some(candidate.to_vec())),
+            FileState::Refused(Refused::Missing) => {}
+            FileState::Refused(why) => drop(refused.insert(candidate.to_vec(), why)),
+        }
+    }
+    (None, refused, None)
+}
+
+/// Returns whether this machine can execute a file, with its interpreter.
+pub(super) fn program(path: &[u8]) -> FileState {
+    executable(Path::new(OsStr::from_bytes(path)), DEPTH)
+}
+
+/// Returns whether this process can enter a directory.
+pub(super) fn directory(path: &[u8]) -> FileState {
+    let path = Path::new(OsStr::from_bytes(path));
+    match fs::metadata(path) {
+        Ok(data) if !data.is_dir() => FileState::Refused(Refused::BelowFile),
+        Ok(_) if may_execute(path) => FileState::Usable,
+        Ok(_) => FileState::Refused(Refused::Hidden),
+        Err(error) => FileState::Refused(refused(&error)),
+    }
+}
+
+fn refused(error: &std::io::Error) -> Refused {
+    match error.raw_os_error() {
+        Some(EACCES) => Refused::Hidden,
+        Some(EPERM) => Refused::NotPermitted,
+        Some(ENOTDIR) => Refused::BelowFile,
+        _ => Refused::Missing,
+    }
+}
+
+fn executable(path: &Path, depth: usize) -> FileState {
+    match fs::metadata(path) {
+        Ok(data) if data.is_file() && may_execute(path) => {}
+        Ok(_) => return FileState::Refused(Refused::NotExecutable),
+        Err(error) => return FileState::Refused(refused(&error)),
+    }
+    // A file may be executable and not readable.
+    let Ok(mut file) = File::open(path) else { return FileState::Unknown };
+    let mut head = Vec::new();
+    if (&mut file).take(HEAD as u64).read_to_end(&mut head).is_err() {
+        return FileState::Unknown;
+    }
+    let interpreter = match &head[..] {
+        [b'#', b'!', rest @ ..] => match interpreter_of_script(rest) {
+            Some(interpreter) => Some(interpreter.to_vec()),
+            None => return FileState::Refused(Refused::UnknownFormat),
+        },
+        [0x7f, b'E', b'L', b'F', ..] => interpreter_of_elf(&file, &head),
+        _ if has_other_formats() => return FileState::Unknown,
+        _ => return FileState::Refused(Refused::UnknownFormat),
+    };
+    match (interpreter, depth.checked_sub(1)) {
+        (None, _) => FileState::Usable,
+        // ELOOP, which no plan needs.
+        (Some(_), None) => FileState::Unknown,
+        (Some(interpreter), Some(depth)) => {
+            match executable(Path::new(OsStr::from_bytes(&interpreter)), depth) {
+                FileState::Refused(Refused::Missing) => FileState::Refused(Refused::NoInterpreter),
+                // execve(2) reports the interpreter's error as the program's.
+                state => state,
+            }
+        }
+    }
+}
+
+/// Returns whether this process may execute the file. Uses the effective ids and the capabilities, as
+/// execve(2) does.
+fn may_execute(path: &Path) -> bool {
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok()
+}
+
+/// Returns the first word after `#!` (execve(2), "Interpreter scripts").
+fn interpreter_of_script(rest: &[u8]) -> Option<&[u8]> {
+    let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|byte| [b' ', b'\t', 0].contains(byte));
+    words.find(|word| !word.is_empty())
+}
+
+/// Returns the interpreter in the program header of this byte order (elf(5), PT_INTERP). `None` for a static
+/// program, or a malformed header.
+fn interpreter_of_elf(file: &File, head: &[u8]) -> Option<Vec<u8>> {
+    const PT_INTERP: u64 = 3;
+    let number = |bytes: &[u8], at: usize, len: usize| -> Option<u64> {
+        let bytes = bytes.get(at..at.checked_add(len)?)?;
+        // The second byte after the class is the byte order; 2 is big endian.
+        let little = head.get(5) != Some(&2);
+        let digits = bytes.iter().rev();
+        Some(match little {
+            true => digits.fold(0, |n, byte| n << 8 | u64::from(*byte)),
+            false => bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)),
+        })
+    };
+    let wide = head.get(4) == Some(&2);
+    // e_phoff, e_phentsize, e_phnum; then p_offset and p_filesz.
+    let (offset, size, count) = if wide { ((32, 8), 54, 56) } else { ((28, 4), 42, 44) };
+    let (start, length) = if wide { ((8, 8), (32, 8)) } else { ((4, 4), (16, 4)) };
+    let table = number(head, offset.0, offset.1)?;
+    let (size, count) = (number(head, size, 2)?, number(head, count, 2)?);
+    let mut entry = vec![0; usize::try_from(size).ok()?];
+    for index in 0..count {
+        file.read_exact_at(&mut entry, table.checked_add(index.checked_mul(size)?)?).ok()?;
+        if number(&entry, 0, 4)? == PT_INTERP {
+            let mut path = vec![0; usize::try_from(number(&entry, length.0, length.1)?).ok()?.min(4096)];
+            file.read_exact_at(&mut path, number(&entry, start.0, start.1)?).ok()?;
+            return path.split(|byte| *byte == 0).next().map(<[u8]>::to_vec);
+        }
+    }
+    None
+}
+
+/// Returns whether the machine has formats besides those of the kernel (binfmt_misc).
+fn has_other_formats() -> bool {
+    let entries = fs::read_dir("/proc/sys/fs/binfmt_misc");
+    let other = |name: &OsStr| name != "register" && name != "status";
+    entries.is_ok_and(|entries| entries.flatten().any(|entry| other(&entry.file_name())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_program_of_this_machine_has_its_interpreter() {
+        let own = File::open("/proc/self/exe").unwrap();
+        let mut head = vec![0; HEAD];
+        own.read_exact_at(&mut head, 0).unwrap();
+        if let Some(interpreter) = interpreter_of_elf(&own, &head) {
+            assert!(Path::new(OsStr::from_bytes(&interpreter)).exists(), "{interpreter:?}");
+        }
+        assert_eq!(program(b"/proc/self/exe"), FileState::Usable);
+        assert_eq!(program(b"/no/such/program"), FileState::Refused(Refused::Missing));
+        assert_eq!(program(b"/"), FileState::Refused(Refused::NotExecutable));
+    }
+
+    #[test]
+    fn scripts_are_followed_to_their_interpreter() {
+        let folder = std::env::temp_dir().join(std::format!("nsexec-search-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let state = |content: &str| {
+            let path = folder.join("file");
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            program(path.as_os_str().as_bytes())
+        };
+        let states = [
+            state("#!/proc/self/exe\n"),
+            state("#! \t/no/such/interpreter -x\n"),
+            state("#!\n"),
+            state("no program"),
+            state("#!/\n"),
+        ];
+        fs::remove_dir_all(&folder).unwrap();
+        let refused = FileState::Refused;
+        assert_eq!(states[0], FileState::Usable);
+        assert_eq!(states[1], refused(Refused::NoInterpreter));
+        assert_eq!(states[2], refused(Refused::UnknownFormat));
+        assert!(states[3] == refused(Refused::UnknownFormat) || has_other_formats());
+        assert_eq!(states[4], refused(Refused::NotExecutable));
+    }
+
+    #[test]
+    fn directories_are_looked_at() {
+        assert_eq!(directory(b"/"), FileState::Usable);
+        assert_eq!(directory(b"/no/such"), FileState::Refused(Refused::Missing));
+        assert_eq!(directory(b"/proc/self/exe"), FileState::Refused(Refused::BelowFile));
+    }
+}

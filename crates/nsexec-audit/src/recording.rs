@@ -1,0 +1,144 @@
+//! A recorded launch of a [`Command`]: [`RecordCommand`] and [`Recording`].
+//!
+//! ```standalone_crate
+//! use nsexec::launch::Command;
+//! use nsexec::namespace::NsKind;
+//! use nsexec_audit::machine::{Machine, PlanCommand};
+//! use nsexec_audit::recording::RecordCommand;
+//! use nsexec_audit::rules::Severity;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut command = Command::new("true");
+//! command.unshare([NsKind::User, NsKind::Uts]).map_root();
+//! let (child, recording) = command.record()?;
+//! assert!(child?.wait()?.success());
+//! // The launch made the planned calls, and broke no rule.
+//! let difference = recording.compare(&command.plan(&Machine::here())?);
+//! assert!(difference.is_empty(), "{difference}");
+//! assert!(recording.check_rules().iter().all(|finding| finding.severity == Severity::Warning));
+//! assert!(recording.to_svg().contains("<svg"));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::io;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use crate::diff::{Diff, compare};
+use crate::note::Values;
+use crate::plan::Plan;
+use crate::record::Recorder;
+use crate::record::shared::SharedSink;
+use crate::render::document::with_sections;
+use crate::render::{Document, mermaid, svg, text};
+use crate::replay::{self, ReplayError, Replayed};
+use crate::rules::{self, Facts, Finding};
+use crate::sections;
+use crate::transcript::{Role, Run};
+use nsexec::launch::{Child, Command, LaunchError, Prepared};
+
+/// The record of one launch.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    run: Run,
+    launch: Prepared,
+}
+
+/// Starts a [`Command`] and records the system calls of the launch.
+pub trait RecordCommand {
+    /// Starts the command as [`Command::spawn`] does, and records every system call up to the exec.
+    ///
+    /// This process must have one thread: the recorder allocates memory in the processes of the launch. Each
+    /// of them gets a copy of this memory: [`Command::copy_memory`] is set, also for later plans of this
+    /// command. [`Command::kill_with_parent`] depends on the calling thread.
+    ///
+    /// # Errors
+    /// [`LaunchError`] in the first part of the result: the launch failed, and the record shows where. An
+    /// [`io::Error`]: nothing was started, because there is no memory or no descriptor for the record, or the
+    /// settings of the command are wrong ([`io::ErrorKind::InvalidInput`], with the [`LaunchError`] inside);
+    /// or the record cannot be read.
+    fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)>;
+}
+
+impl RecordCommand for Command {
+    fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)> {
+        let (sink, reader) = SharedSink::new()?;
+        let spawned = self.copy_memory().spawn_through(|sys| Recorder::new(sys, sink));
+        let (launched, launch) =
+            spawned.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let mut run = sections::of_record(&reader.read()?, Role::Launcher);
+        run.notes.extend([rules::message_note(launch.message())]);
+        Ok((launched, Recording { run, launch }))
+    }
+}
+
+impl Recording {
+    /// Returns the calls of each process.
+    #[must_use]
+    pub const fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Returns the number of lines that could not be recorded: the record is full, or there is no memory.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.run.lost
+    }
+
+    /// Returns the first difference of each process between the plan and the record, after both are
+    /// normalised ([`normalise`](mod@crate::normalise)).
+    #[must_use]
+    pub fn compare(&self, plan: &Plan) -> Diff {
+        compare(&plan.run, &self.run)
+    }
+
+    /// Returns the rules that the launch broke ([`rules`]).
+    #[must_use]
+    pub fn check_rules(&self) -> Vec<Finding> {
+        rules::check(&self.run, &Facts::of(&self.run, *self.launch.policy()))
+    }
+
+    /// Runs the launch again with the recorded replies and without a kernel: it makes the same calls, and
+    /// ends with the same error.
+    ///
+    /// # Errors
+    /// [`ReplayError`]: the record has no launcher.
+    pub fn replay(&self) -> Result<Replayed, ReplayError> {
+        replay::replay(&replay::keep(&self.run, &self.launch, Values::LeftOut))
+    }
+
+    /// Returns the record as text: each call of each process with its reason.
+    #[must_use]
+    pub fn to_text(&self, look: text::Look) -> String {
+        self.show(|document| text::text(document, look))
+    }
+
+    /// Returns the record as a sequence diagram in mermaid's language.
+    #[must_use]
+    pub fn to_mermaid(&self) -> String {
+        self.show(mermaid::mermaid)
+    }
+
+    /// Returns the record as an SVG picture.
+    #[must_use]
+    pub fn to_svg(&self) -> String {
+        self.show(svg::svg)
+    }
+
+    /// Returns the record as JSON lines, which can be replayed on another machine. The values of the
+    /// command's environment are left out.
+    ///
+    /// # Errors
+    /// Never in practice: each value can be written.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        replay::keep(&self.run, &self.launch, Values::LeftOut).to_json_lines()
+    }
+
+    fn show<T>(&self, show: impl FnOnce(&Document<'_>) -> T) -> T {
+        let findings: Vec<String> = self.check_rules().iter().map(ToString::to_string).collect();
+        let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
+        let base = Document { title: "Record of a start", findings: &findings, ..Document::default() };
+        with_sections(&self.run, &base, show)
+    }
+}

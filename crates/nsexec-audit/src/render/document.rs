@@ -1,0 +1,41 @@
+//! The parts of a [`Document`] that follow from a run: the end of each process, in words.
+
+use std::borrow::ToOwned;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::{Document, Fate, SectionView};
+use crate::transcript::{End, Role, Run, Section};
+
+/// Calls `show` with the document of a run. `base` has its other parts.
+pub fn with_sections<T>(run: &Run, base: &Document<'_>, show: impl FnOnce(&Document<'_>) -> T) -> T {
+    let outcomes: Vec<(String, Fate)> = run.sections.iter().map(|section| outcome(section, run)).collect();
+    let sections = run.sections.iter().zip(&outcomes);
+    let sections: Vec<SectionView<'_>> =
+        sections.map(|(section, (outcome, fate))| SectionView { section, outcome, fate: *fate }).collect();
+    show(&Document { sections: &sections, ..*base })
+}
+
+/// Returns the end of a process of a run, in words and as a class.
+pub fn outcome(section: &Section, run: &Run) -> (String, Fate) {
+    let fate = match (section.role, section.end) {
+        (Role::Launcher, End::Unknown) => match run.section(Role::Stage(2)).map(|init| init.end) {
+            Some(End::Executed | End::HandedOver) => Fate::Continues,
+            _ => Fate::Failed,
+        },
+        (_, End::Executed | End::HandedOver) => Fate::Continues,
+        (_, End::Exited(0)) => Fate::Ended,
+        _ => Fate::Failed,
+    };
+    // A plan contains the end of every stage that ends.
+    let waits = |section: &Section| section.role != Role::Launcher && section.end == End::Unknown;
+    let words = match (section.role, section.end, fate) {
+        (Role::Launcher, End::Unknown, Fate::Continues) => "waits for the command".to_owned(),
+        (_, End::Unknown, _) if waits(section) || run.sections.iter().any(waits) => {
+            "waits for ever".to_owned()
+        }
+        (Role::Launcher, End::Unknown, _) => "reports the failure".to_owned(),
+        (_, end, _) => end.to_string(),
+    };
+    (words, fate)
+}
