@@ -157,8 +157,8 @@ impl Prepared {
     /// memory: see [`memory`](Self::memory).
     ///
     /// Returns in the launcher, and with [`Launched::Exit`] in each process of the launch that ends. The
-    /// caller then exits that process. On the real kernel use [`run_in`](Self::run_in): this function frees
-    /// memory before it returns, which is not safe in a process of the launch.
+    /// caller then exits that process. For a simulated or a replayed launch: it frees memory before it
+    /// returns, which is not safe in a process of a real one.
     pub fn run<S: Sys, L: LogReader>(
         &self,
         sys: &mut S,
