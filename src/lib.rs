@@ -56,8 +56,9 @@
 //!
 //! # Plan and record
 //!
-//! `launch::Command::launcher` returns the same launch with fewer conveniences. The package `nsexec-audit`
-//! plans it on a simulated kernel, and records it: `nsexec_audit::plan` and `nsexec_audit::record`.
+//! The package `nsexec-audit` runs the same code on a simulated kernel: `command.plan(&Machine::here())`
+//! lists every system call of a command that does not run yet, on this machine or on another one, and says
+//! whether it will fail, with the cause. It also records launches, and compares a record with its plan.
 //!
 //! # For users of the library
 //!
