@@ -1,7 +1,7 @@
 //! Runs the steps of a build in parallel, each in namespaces of its own: `build_worker STEPS`.
 //!
 //! A step cannot see the files that other steps make, the network, or processes. Its result is what it wrote
-//! to /out.
+//! to /tmp/out.
 
 use std::error::Error;
 use std::fs;
@@ -19,6 +19,8 @@ fn run_steps(scripts: &[String], results: &Path) -> Vec<(usize, String)> {
     // Each step is a copy of this one.
     let mut template = Command::new("/bin/sh");
     template.unshare([User, Mnt, Pid, Net, Ipc, Uts]).map_root();
+    // With capabilities over its mount namespace a step could make the mounts writable again.
+    template.capabilities([]).no_new_privs();
     template.root_read_only("/").tmpfs("/tmp").proc("/proc").current_dir("/tmp");
     template.env_clear().env("PATH", "/usr/bin:/bin");
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

@@ -1,8 +1,9 @@
 //! The arguments of bubblewrap that sandboxes for agents use: `bwrap_subset [ARGUMENT]... [--] COMMAND...`.
 //!
 //! As with bwrap(1), the root directory is empty at first, the arguments for mounts take effect in their
-//! order, and an ordinary user gets a new user namespace with its own ids. Differences: the command begins in
-//! /, it is process 1 of a new pid namespace itself, and a mount over / must be the first one.
+//! order, and an ordinary user gets a new user namespace with its own ids and no capabilities. Differences:
+//! the command begins in /, it is process 1 of a new pid namespace itself, and a mount over / must be the
+//! first one.
 
 use std::collections::VecDeque;
 use std::process::exit;
@@ -43,7 +44,9 @@ fn command_of(arguments: impl IntoIterator<Item = String>) -> Result<Command, St
     let (mut created, mut shared) = (Vec::new(), Vec::new());
     if !own_uid.is_root() {
         created.push(User);
+        command.capabilities([]);
     }
+    command.no_new_privs();
     for (number, (word, values)) in settings.iter().enumerate() {
         let value = |index: usize| values.get(index).map_or("", String::as_str);
         let id = || value(0).parse::<u32>().map_err(|_| format!("{word}: {} is not an id", value(0)));

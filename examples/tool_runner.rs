@@ -1,8 +1,9 @@
 //! Runs a tool for an agent: `tool_runner FOLDER SECONDS COMMAND [ARGUMENT]...`.
 //!
-//! The tool sees the files of the host read-only and may write to one folder. It has no network, and an empty
-//! /tmp. After the time limit it is killed with everything that it has started. What it has written until
-//! then is not lost.
+//! The tool sees the files of the host read-only and may write to one folder. It has no network, none of the
+//! caller's environment, no capabilities, and empty folders /tmp and /run: the sockets of the host's services
+//! are in the latter. After the time limit it is killed with everything that it has started. Its output up to
+//! then is returned.
 
 use std::error::Error;
 use std::io::{self, Read};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use nsexec::launch::{Command, Stdio};
 use nsexec::namespace::NsKind::{Ipc, Mnt, Net, Pid, User};
 
-/// What a tool did.
+/// The result of a tool.
 #[derive(Debug)]
 struct Outcome {
     /// `None`: it was killed after the time limit.
@@ -32,9 +33,12 @@ fn run_tool(
     let folder = folder.canonicalize()?;
     let mut command = Command::new(tool);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.unshare([User, Mnt, Pid, Net, Ipc]).map_current_user().new_session().kill_on_drop();
+    command.env_clear().env("PATH", "/usr/bin:/bin");
+    command.unshare([User, Mnt, Pid, Net, Ipc]).map_current_user().capabilities([]).no_new_privs();
+    command.new_session().kill_on_drop().kill_with_parent();
     // The order matters: the folder may be in /tmp.
-    command.root_read_only("/").proc("/proc").dev("/dev").tmpfs_with("/tmp", "mode=1777,size=256m");
+    command.root_read_only("/").proc("/proc").dev("/dev").tmpfs("/run");
+    command.tmpfs_with("/tmp", "mode=1777,size=256m");
     command.bind(&folder, &folder).current_dir(&folder);
     let mut child = command.spawn()?;
     let stdout = collect(child.stdout.take());

@@ -12,6 +12,7 @@
 //! command.args(["-c", "id -u; ls /proc | head -n 1; touch /usr/new 2>/dev/null || echo read-only"]);
 //! command.unshare([User, Mnt, Pid, Net]).map_root();
 //! command.root_read_only("/").proc("/proc").tmpfs("/tmp").current_dir("/tmp");
+//! command.capabilities([]).no_new_privs();
 //! let output = command.output()?;
 //! assert_eq!(String::from_utf8(output.stdout)?, "0\n1\nread-only\n");
 //! # Ok(())

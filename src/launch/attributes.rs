@@ -38,7 +38,7 @@ impl Command {
 
     /// Limits a resource of the command (setrlimit(2)): `soft` is enforced, and the command may raise it up
     /// to `hard`. The units are those of the [`Resource`]. [`Limit::INFINITY`] is no limit. A hard limit
-    /// above the caller's own needs CAP_SYS_RESOURCE.
+    /// above the caller's own needs CAP_SYS_RESOURCE in the first user namespace.
     pub fn limit(&mut self, resource: Resource, soft: u64, hard: u64) -> &mut Self {
         if soft > hard {
             let why = format!("the soft limit {soft} of {resource} is above the hard one, {hard}");
@@ -100,6 +100,12 @@ impl Command {
             let why = format!("{} instructions; the kernel takes 1 to {INSTRUCTIONS_MAX}", program.len());
             self.note(SettingError::Value { setting: "seccomp_filter", why });
             return self;
+        }
+        if self.around.filter.is_some() {
+            self.note(SettingError::Conflict {
+                settings: ["seccomp_filter", "seccomp_filter"],
+                why: "a launch installs one filter: join both programs",
+            });
         }
         self.around.filter = Some(program);
         self.no_new_privs()

@@ -52,8 +52,10 @@ struct Parts<'a> {
 }
 
 impl Command {
-    /// Checks the settings, and returns the [`Launcher`] with the same settings, without the standard streams
-    /// and the descriptors of [`fd`](Self::fd).
+    /// Checks the settings, and returns the [`Launcher`] with the same settings. It does not have the
+    /// standard streams, the descriptors of [`fd`](Self::fd), the function of
+    /// [`before_start`](Self::before_start) and [`kill_on_drop`](Self::kill_on_drop); with
+    /// [`kill_with_parent`](Self::kill_with_parent) the command ends with the thread that launches.
     ///
     /// # Errors
     /// [`LaunchError::Setting`].
@@ -369,7 +371,8 @@ impl Command {
             .with_propagation(self.propagation)
             .with_kill_child(self.kill_with_parent)
             .with_descriptors(if self.inherits_all { Descriptors::All } else { Descriptors::Named })
-            .with_copied_memory(self.copies_memory)
+            // A process of the same user with fewer capabilities may trace it, and so reach shared memory.
+            .with_copied_memory(self.copies_memory || self.around.capabilities.is_some())
             .with_trusted_mounts(self.trusts_mounts)
             // In a direct start most namespaces are created after the go byte, too late for the function.
             .with_stages(self.before_start.is_some());

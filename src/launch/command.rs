@@ -298,8 +298,9 @@ impl Command {
     /// place the process in a cgroup. Its error ends the launch: [`LaunchError::BeforeStart`].
     ///
     /// A joined user namespace may be entered afterwards. The launch goes through the stages
-    /// ([`shape`](super::shape)). The mounts and the ids of the command are set afterwards. The time limit of
-    /// the launch does not end the function.
+    /// ([`shape`](super::shape)). The command's process sets the host name, the mounts and the working
+    /// directory at the same time, and its ids and other attributes afterwards. The time limit of the launch
+    /// does not end the function.
     pub fn before_start(
         &mut self,
         call: impl FnMut(&Starting) -> io::Result<()> + Send + 'static,

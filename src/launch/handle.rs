@@ -115,7 +115,8 @@ impl Child {
     /// command has been reaped, or /proc does not show it.
     pub fn namespace(&self, kind: NsKind) -> io::Result<OwnedFd> {
         let Some(pidfd) = self.pidfd.get() else {
-            return if self.lost { Err(gone()) } else { namespace_of(self.pid.0, kind) };
+            let ended = self.lost || self.status.is_some();
+            return if ended { Err(gone()) } else { namespace_of(self.pid.0, kind) };
         };
         // Its number in /proc before and after: only then the file is that of this command.
         let number = || pid_in_proc(pidfd).ok().filter(|number| *number > 0);

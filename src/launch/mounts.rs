@@ -2,6 +2,10 @@
 //!
 //! They need a new mount namespace, or a joined one. The steps below the root directory are taken in the
 //! order in which they were set. The paths of sources are those of the caller's tree, before any step.
+//!
+//! The mounts belong to the command's mount namespace. A command with CAP_SYS_ADMIN over that namespace can
+//! undo them: it can make a mount writable, or unmount what covers a folder. In a new user namespace that is
+//! a command with user id 0 there, unless [`Command::capabilities`] takes the capability away.
 
 use std::ffi::{CString, OsStr};
 use std::format;
@@ -17,21 +21,30 @@ use super::surroundings::{Base, MountStep, Place, Root};
 use crate::deciders::namespace::NsKind;
 use crate::sys::types::{MountAttributes, MountKind, Propagation};
 
+/// The length from which on mount(2) cuts the options, in bytes: a page, with the NUL.
+const OPTIONS_MAX: usize = 4095;
+
 /// The attributes of an ordinary mount of the caller: no file there gives privileges, and none is a device.
 const ORDINARY: u64 = MountAttributes::NOSUID | MountAttributes::NODEV;
 
 impl Command {
     /// Makes a directory of the caller the root directory of the command, with the mounts below it
-    /// (pivot_root(2)). No mount of the old root is left. Needs Linux 5.6, as do the other settings for
-    /// mounts.
+    /// (pivot_root(2)). No mount of the old root is left. Set-user-id bits have no effect there, and device
+    /// files cannot be opened. Needs Linux 5.12, as do the binds; the other settings for mounts need 5.6.
+    ///
+    /// The command begins in / of its tree if it has mounts or a root directory, unless
+    /// [`current_dir`](Self::current_dir) is set. Created mount points and directories stay in the caller's
+    /// directory.
     pub fn root(&mut self, directory: impl AsRef<Path>) -> &mut Self {
-        self.set_root(directory.as_ref(), 0)
+        self.set_root(directory.as_ref(), ORDINARY)
     }
 
     /// Makes a directory of the caller the root directory of the command, read-only with all mounts below it
-    /// (mount_setattr(2), Linux 5.12). Mount points that do not exist cannot be created there.
+    /// (mount_setattr(2), Linux 5.12). Mount points that do not exist cannot be created there. Take the
+    /// capabilities of the command away ([`capabilities`](Self::capabilities)): with CAP_SYS_ADMIN over its
+    /// mount namespace it can make the mounts writable.
     pub fn root_read_only(&mut self, directory: impl AsRef<Path>) -> &mut Self {
-        self.set_root(directory.as_ref(), MountAttributes::RDONLY)
+        self.set_root(directory.as_ref(), ORDINARY | MountAttributes::RDONLY)
     }
 
     fn set_root(&mut self, directory: &Path, set: u64) -> &mut Self {
@@ -70,7 +83,10 @@ impl Command {
         options.extend(b",workdir=");
         self.add_option(&mut options, work.as_ref());
         match CString::new(options) {
-            Ok(options) => self.root_mut().base = Base::Overlay { options },
+            Ok(options) if options.count_bytes() < OPTIONS_MAX => {
+                self.root_mut().base = Base::Overlay { options };
+            }
+            Ok(_) => self.note(too_long("root_overlay")),
             Err(_) => self.note(SettingError::Nul { setting: "root_overlay" }),
         }
         self
@@ -131,7 +147,10 @@ impl Command {
     /// Mounts an empty file system in memory with these options (tmpfs(5)): `size=64m,mode=1777`.
     pub fn tmpfs_with(&mut self, target: impl AsRef<Path>, options: impl AsRef<OsStr>) -> &mut Self {
         match c_string(options.as_ref()) {
-            Some(options) => self.add_new(MountKind::Tmpfs, options, target.as_ref()),
+            Some(options) if options.count_bytes() < OPTIONS_MAX => {
+                self.add_new(MountKind::Tmpfs, options, target.as_ref());
+            }
+            Some(_) => self.note(too_long("tmpfs_with")),
             None => self.note(SettingError::Nul { setting: "tmpfs_with" }),
         }
         self
@@ -165,7 +184,8 @@ impl Command {
         self
     }
 
-    /// Creates a directory with these permissions, of which the umask is removed. One that exists is kept.
+    /// Creates a directory with these permissions, of which the caller's umask is removed. One that exists is
+    /// kept.
     pub fn create_dir(&mut self, target: impl AsRef<Path>, mode: u32) -> &mut Self {
         if let Some(place) = self.place(target.as_ref()) {
             self.add_step(MountStep::MakeDirectory { place, mode });
@@ -245,6 +265,12 @@ impl Command {
             return Ok(());
         }
         let is_new = !matches!(root.base, Base::Present);
+        if root.by_chroot && !is_new {
+            return Err(SettingError::Value {
+                setting: "chroot_in_place_of_pivot",
+                why: "the command has no root directory of its own".into(),
+            });
+        }
         if is_new && matches!(self.propagation, None | Some(Propagation::Shared)) {
             return Err(SettingError::Conflict {
                 settings: ["root", "propagation"],
@@ -280,4 +306,8 @@ impl Command {
 
 fn file(doing: &'static str, path: &Path, why: &str) -> SettingError {
     SettingError::File { doing, path: path.into(), why: why.into() }
+}
+
+fn too_long(setting: &'static str) -> SettingError {
+    SettingError::Value { setting, why: format!("the options have more than {} bytes", OPTIONS_MAX - 1) }
 }

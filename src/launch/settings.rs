@@ -143,8 +143,9 @@ impl Command {
     }
 
     /// Sets the working directory of the command, in its namespaces. A relative path begins at the working
-    /// directory of this process. Unlike [`std::process::Command`], the command enters it before its ids
-    /// change, so a directory that only the caller may enter is allowed.
+    /// directory of this process; with a root directory or mounts of its own it must be absolute, and the
+    /// default is /. Unlike [`std::process::Command`], the command enters it before its ids change, so a
+    /// directory that only the caller may enter is allowed.
     pub fn current_dir(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         match c_string(directory.as_ref().as_os_str()) {
             Some(path) => self.around.directory = Some(Directory { path, confined: false }),

@@ -11,7 +11,7 @@ use core::fmt;
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::task::{spawn, spawn_blocking};
+use tokio::task::{JoinHandle, spawn, spawn_blocking};
 
 use super::error::LaunchError;
 use super::stdio::Stdio;
@@ -192,12 +192,12 @@ impl Child {
     pub async fn wait_with_output(mut self) -> io::Result<Output> {
         drop(self.stdin.take());
         // Both at the same time: the command may fill one while the other is read.
-        let stderr = spawn(read_to_end(self.stderr.take()));
+        let mut stderr = Reader(spawn(read_to_end(self.stderr.take())));
         let stdout = read_to_end(self.stdout.take()).await;
-        let stderr = stderr.await.map_err(io::Error::other)?;
+        let stderr = (&mut stderr.0).await.map_err(io::Error::other);
         // Also after an error of a read, so that the command is reaped.
         let status = self.wait().await?;
-        Ok(Output { status, stdout: stdout?, stderr: stderr? })
+        Ok(Output { status, stdout: stdout?, stderr: stderr?? })
     }
 
     /// Sends SIGKILL to the command, and waits for its end. In a pid namespace of its own, that ends all
@@ -208,6 +208,15 @@ impl Child {
     pub async fn kill(&mut self) -> io::Result<ExitStatus> {
         self.inner.kill()?;
         self.wait().await
+    }
+}
+
+/// A task that ends with the future that waits for it.
+struct Reader(JoinHandle<io::Result<Vec<u8>>>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -220,6 +220,11 @@ fn settings_that_cannot_work_are_found_before_any_process() {
     let mut chroot = sh("");
     chroot.unshare(KINDS).root_empty().chroot_in_place_of_pivot();
     assert!(refused(chroot.propagation(None)).contains("would reach the host"));
+    assert!(
+        refused(sh("").unshare(KINDS).chroot_in_place_of_pivot()).contains("no root directory of its own")
+    );
+    let long = format!("mode=755,{}", "size=1m,".repeat(600));
+    assert!(refused(sh("").unshare(KINDS).tmpfs_with("/mnt", long)).contains("more than 4094 bytes"));
     let mut joining = sh("");
     joining.join(NsKind::Mnt, "/proc/self/ns/mnt").bind("/usr", "/mnt");
     assert!(refused(&mut joining).contains("would be looked up in that namespace"));
@@ -239,4 +244,21 @@ fn a_file_over_a_directory_names_both() {
     assert!(error.contains("failed to mount on /usr"), "{error}");
     let error = boxed("").bind(&file, "/usr/made").spawn().unwrap_err().to_string();
     assert!(error.contains("the mount point /usr/made: Read-only file system"), "{error}");
+}
+
+/// The mounts belong to the command's mount namespace, so only capabilities there could undo them.
+#[test]
+fn command_without_capabilities_cannot_make_its_tree_writable() {
+    let script = "mount -o remount,bind,rw / 2>/dev/null; umount /tmp 2>/dev/null; touch /usr/made 2>&1 | grep -c Read-only; \
+                  ls /tmp | wc -l";
+    let mut command = sh(script);
+    command.unshare(KINDS).root_read_only("/").tmpfs("/tmp").capabilities([]).no_new_privs();
+    assert_eq!(stdout(&mut command), "1\n0");
+}
+
+#[test]
+fn device_files_of_the_root_directory_cannot_be_opened() {
+    let output = sh("cat < /dev/null").unshare(KINDS).root_read_only("/").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied"), "{output:?}");
+    assert!(sh("cat < /dev/null").unshare(KINDS).root_read_only("/").dev("/dev").status().unwrap().success());
 }

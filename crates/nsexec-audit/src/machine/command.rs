@@ -171,7 +171,8 @@ fn files(
     };
     let shown = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     let root = prepared.around.root.as_ref();
-    let elsewhere = root.is_some_and(covers_programs) || asked.joined.contains(NsKind::Mnt);
+    let elsewhere =
+        root.is_some_and(|root| covers_programs(root, prepared)) || asked.joined.contains(NsKind::Mnt);
     if elsewhere {
         let name = prepared.argv().next().map(shown).unwrap_or_default();
         unknown.push(format!("whether the command {name} exists below its root directory"));
@@ -198,13 +199,18 @@ fn files(
     }
 }
 
-/// Returns whether the command has another root directory, or mounts that may cover programs: all except
-/// those over /proc, /sys, /dev and /tmp.
-fn covers_programs(root: &Root) -> bool {
+/// Returns whether the command has another root directory, or mounts that may cover its program or its
+/// working directory. Those over /proc, /sys, /dev and /tmp cover only what is below them.
+fn covers_programs(root: &Root, prepared: &Prepared) -> bool {
+    let directory = prepared.around.directory.as_ref().map(|directory| directory.path.to_bytes());
+    let is_below = |point: &[u8]| {
+        let below = |path: &[u8]| path.strip_prefix(point).is_some_and(|rest| rest.starts_with(b"/"));
+        prepared.candidates().any(below) || directory.is_some_and(below)
+    };
     let covers = |step: &MountStep| match step {
         MountStep::Bind { point, .. } | MountStep::New { point, .. } | MountStep::Devices { point } => {
             let path = point.path.to_bytes();
-            !["/proc", "/sys", "/dev", "/tmp"].iter().any(|free| path == free.as_bytes())
+            !["/proc", "/sys", "/dev", "/tmp"].iter().any(|free| path == free.as_bytes()) || is_below(path)
         }
         MountStep::MakeDirectory { .. } | MountStep::Link { .. } => false,
     };
