@@ -61,9 +61,9 @@ impl Command {
         self
     }
 
-    /// Gives the command these capabilities and no other one (capabilities(7)), also after it has executed
-    /// other programs: the bounding set has no other one, and a user id other than 0 keeps these through the
-    /// ambient set (Linux 4.3). An empty list removes all.
+    /// Gives the command these capabilities and removes all others that this version knows (capabilities(7)),
+    /// also for programs that it executes: the others are removed from the bounding set, and a user id other
+    /// than 0 keeps these through the ambient set (Linux 4.3). An empty list removes all.
     ///
     /// In a new user namespace they are capabilities over that namespace and those that it owns.
     pub fn capabilities(&mut self, kept: impl IntoIterator<Item = Capability>) -> &mut Self {

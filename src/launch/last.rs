@@ -137,7 +137,7 @@ pub(super) fn install_filter<'m, S: Sys>(sys: &mut S, around: &Surroundings) -> 
 
 /// Runs the code of the caller.
 ///
-/// Runs as the process that becomes the command, which makes no other call than its exec afterwards.
+/// Runs as the process that becomes the command. Only the seccomp filter and the exec follow.
 ///
 /// # Errors
 /// The error that the code returned.

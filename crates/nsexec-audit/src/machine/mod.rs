@@ -122,7 +122,7 @@ pub enum Permission {
 pub enum FileState {
     /// The file can be executed, or the directory can be entered.
     Usable,
-    /// It cannot, for this reason.
+    /// The file cannot be executed, or its directory cannot be entered, for this reason.
     Refused(Refused),
     /// It exists, and whether it can be executed is unknown.
     Unknown,
@@ -207,7 +207,7 @@ impl Machine {
     /// Loads a machine from its JSON.
     ///
     /// # Errors
-    /// The text is no JSON of a machine.
+    /// The text is not the JSON of a machine.
     pub fn from_json(text: &str) -> serde_json::Result<Self> {
         serde_json::from_str(text)
     }
