@@ -88,16 +88,22 @@ fn driver() {
     let count = std::env::var("NSEXEC_LAUNCHES").map_or(LAUNCHES, |count| count.parse().unwrap());
     // The first launches allocate what lasts: thread stacks, buffers of the libc.
     launch(500);
+    await_threads();
     let before = Held::now();
     launch(count);
-    // A thread exists for a moment after its function has returned.
-    let end = Instant::now() + Duration::from_secs(60);
-    while Held::now().threads > before.threads && Instant::now() < end {
-        thread::sleep(Duration::from_millis(5));
-    }
+    await_threads();
     let after = Held::now();
     assert_eq!((after.descriptors, after.threads, after.processes), (before.descriptors, before.threads, 1));
     assert!(after.memory < before.memory + GROWTH, "{before:?} {after:?}");
+}
+
+/// Waits until only the first thread is left: a thread exists for a moment after its function has returned.
+fn await_threads() {
+    let end = Instant::now() + Duration::from_secs(60);
+    while Held::now().threads > 1 {
+        assert!(Instant::now() < end, "threads are left: {:?}", Held::now());
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Launches this number of commands, of every shape, from all threads.
