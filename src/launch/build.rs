@@ -4,11 +4,11 @@ use std::ffi::CString;
 use std::format;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::vec::Vec;
 
 use super::Launcher;
-use super::command::{Command, Starting};
+use super::command::{BeforeStart, Command, Starting};
 use super::error::LaunchError;
 use super::handle::Child;
 use super::join::Join;
@@ -27,7 +27,7 @@ use crate::deciders::namespace::{NsKind, NsSet};
 use crate::deciders::policy::{Credentials, Policy, Session, Setgroups};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{Errno, Fd};
+use crate::sys::types::{Errno, Fd, Pid};
 
 /// A launch whose settings are checked and whose standard streams are open.
 struct Ready {
@@ -130,23 +130,14 @@ impl Command {
         let Ready { launcher, prepared, ours } = self.ready(default, &Caller::here())?;
         let hook = self.before_start.clone();
         let launch = move || {
-            let mut call = |pid| match &hook {
-                // A panic in an earlier launch left nothing half done here.
-                Some(hook) => hook.lock().unwrap_or_else(PoisonError::into_inner)(&Starting::new(pid)),
-                None => Ok(()),
-            };
+            let mut call = |pid| begin(hook.as_ref(), pid);
             launcher.spawn_prepared(prepared, hook.is_some().then_some(&mut call))
         };
         let mut child = match self.kill_with_parent {
             true => on_lasting_thread(launch)?,
             false => launch()?,
         };
-        child.identify();
-        let [stdin, stdout, stderr] = ours;
-        child.stdin = stdin.map(Into::into);
-        child.stdout = stdout.map(Into::into);
-        child.stderr = stderr.map(Into::into);
-        child.kill_on_drop(self.kill_on_drop);
+        self.complete(&mut child, ours);
         Ok(child)
     }
 
@@ -163,22 +154,23 @@ impl Command {
     ) -> Result<(Result<Child, LaunchError>, Prepared), LaunchError> {
         let Ready { launcher, prepared, ours } = self.ready(Stdio::INHERITED, &Caller::here())?;
         let hook = self.before_start.clone();
-        let mut call = |pid| match &hook {
-            // A panic in an earlier launch left nothing half done here.
-            Some(hook) => hook.lock().unwrap_or_else(PoisonError::into_inner)(&Starting::new(pid)),
-            None => Ok(()),
-        };
+        let mut call = |pid| begin(hook.as_ref(), pid);
         let before_start = hook.is_some().then_some(&mut call as _);
         let mut launched = launcher.spawn_with(prepared.clone(), before_start, wrap, |_| None);
         if let Ok(child) = &mut launched {
-            child.identify();
-            let [stdin, stdout, stderr] = ours;
-            child.stdin = stdin.map(Into::into);
-            child.stdout = stdout.map(Into::into);
-            child.stderr = stderr.map(Into::into);
-            child.kill_on_drop(self.kill_on_drop);
+            self.complete(child, ours);
         }
         Ok((launched, prepared))
+    }
+
+    /// Gives the handle of a started command its pidfd, our ends of its pipes, and the setting of its drop.
+    fn complete(&self, child: &mut Child, ours: [Option<OwnedFd>; 3]) {
+        child.identify();
+        let [stdin, stdout, stderr] = ours;
+        child.stdin = stdin.map(Into::into);
+        child.stdout = stdout.map(Into::into);
+        child.stderr = stderr.map(Into::into);
+        child.kill_on_drop(self.kill_on_drop);
     }
 
     /// Opens the standard streams, and returns the descriptors that the command gets under other numbers.
@@ -452,6 +444,15 @@ fn denies_setgroups(groups: &Map) -> bool {
 fn first_twice(created: NsSet, joined: &[NsKind]) -> Option<NsKind> {
     let mut seen = created;
     joined.iter().copied().find(|kind| !seen.insert(*kind))
+}
+
+/// Calls the caller's function before the start, if there is one.
+fn begin(hook: Option<&Arc<Mutex<BeforeStart>>>, pid: Pid) -> io::Result<()> {
+    match hook {
+        // A panic in an earlier launch left nothing half done here.
+        Some(hook) => hook.lock().unwrap_or_else(PoisonError::into_inner)(&Starting::new(pid)),
+        None => Ok(()),
+    }
 }
 
 /// Returns the error of a descriptor that cannot be opened or duplicated for the command.
