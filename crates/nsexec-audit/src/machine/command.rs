@@ -321,7 +321,7 @@ mod tests {
         );
     }
 
-    /// The user who runs the test has none of these ids.
+    /// The test's own user has none of these ids.
     #[test]
     fn the_maps_are_those_of_the_user_of_the_machine() {
         let plan = |change: fn(&mut Machine), mapped: fn(&mut Command) -> &mut Command| {

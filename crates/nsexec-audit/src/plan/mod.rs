@@ -89,7 +89,7 @@ pub struct Plan {
     pub error: Option<LaunchError>,
     /// The facts that were not looked at, one sentence each: [`Assumptions::unknown`].
     pub unknown: Vec<String>,
-    /// What the cause of a failure depends on. `None`: nothing is known.
+    /// The facts on which the cause of a failure depends. `None`: none is known.
     pub circumstances: Option<Circumstances>,
 }
 
@@ -713,7 +713,7 @@ mod tests {
         let start = |command: &nsexec::launch::Command| {
             Start::Launcher(command.launcher().unwrap().prepare().unwrap())
         };
-        // The map is that of the user who runs the test.
+        // The map is that of the test's own user.
         let caller = match std::fs::metadata("/proc/self").unwrap().uid() {
             0 => Assumptions::root(),
             uid => Assumptions::ordinary(uid),

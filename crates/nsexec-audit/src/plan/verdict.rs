@@ -40,7 +40,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Returns the failure with this error. `known`: what the cause depends on.
+    /// Returns the failure with this error. `known`: the facts on which the cause depends.
     #[must_use]
     pub fn new(error: LaunchError, known: Option<&Circumstances>) -> Self {
         let (code, errno) = error.step().map_or((None, None), |(code, errno)| (Some(code), errno));
