@@ -9,4 +9,5 @@ mod kit;
 mod manners;
 mod mounts;
 mod namespaces;
+mod session;
 mod threads;

@@ -123,6 +123,11 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["nix", "std::fs", "std::process"],
         why: "reads subordinate ids and searches for the mapping tools",
     },
+    Place {
+        path: "src/launch/cgroup.rs",
+        uses: &["nix", "std::fs"],
+        why: "opens the files through which the command enters its cgroups",
+    },
     Place { path: "src/launch/mounts.rs", uses: &["std::fs"], why: "whether the sources of mounts exist" },
     Place {
         path: "src/launch/build.rs",

@@ -102,6 +102,16 @@ pub(super) fn set_up(
         // The file does not matter. It is created before the pipe, which would get the number.
         sim.duplicate(Fd(0), *fd);
     }
+    if prepared.around.terminal {
+        sim.terminal();
+    }
+    for cgroup in &prepared.around.cgroups {
+        // The file does not matter: a cgroup accepts every process on the simulated machine.
+        sim.duplicate(Fd(0), cgroup.fd);
+    }
+    if let Some(ruleset) = prepared.around.landlock {
+        sim.ruleset(ruleset);
+    }
     if prepared.is_interruptible() {
         // No interrupt occurs in a plan: the pipe is never written to.
         let (interrupt, _) = sim.pipe(false);

@@ -23,6 +23,9 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
         return failed(line, context, errno);
     }
     match &line.call {
+        Call::Write { data, .. } if data.0 == b"0" && context.object.is_none() => {
+            Some("0 is this process: it enters its cgroup, which becomes the root of a new cgroup namespace")
+        }
         Call::Openat { .. }
         | Call::Openat2 { .. }
         | Call::Close { .. }

@@ -191,6 +191,8 @@ pub(super) struct Kernel {
     pub(super) proc_found: RefCell<BTreeSet<(NsId, Task)>>,
     /// The bytes written to standard error.
     pub(super) sink: Vec<u8>,
+    /// The leader of the session that the machine's terminal controls.
+    pub(super) controlled: Option<Task>,
     /// The time in milliseconds that has passed in the run.
     pub(super) clock: u64,
     /// The number of calls made in the run.
@@ -306,6 +308,8 @@ impl Kernel {
             | Call::SetNoNewPrivs
             | Call::SetSeccompFilter { .. }
             | Call::LandlockRestrictSelf { .. }
+            | Call::SetControllingTerminal { .. }
+            | Call::NewSessionKeyring
             | Call::InetSocket
             | Call::SetLoopbackUp { .. } => self.attribute(me, call)?,
             of_tree => self.tree(me, of_tree)?,
