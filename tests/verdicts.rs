@@ -457,7 +457,8 @@ fn code_of_the_caller() -> Verdict {
 
 /// What a terminal, a cgroup, a rule set and a filter of the command permit, no plan knows.
 fn objects_of_the_command() -> Verdict {
-    let settings: [(&str, fn(&mut Command)); 3] = [
+    type Setting = fn(&mut Command);
+    let settings: [(&str, Setting); 3] = [
         ("whether standard input is a terminal", |command| {
             command.controlling_terminal();
         }),
