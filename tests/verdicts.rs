@@ -455,7 +455,7 @@ fn code_of_the_caller() -> Verdict {
     }
 }
 
-/// What a terminal, a cgroup, a rule set and a filter of the command permit, no plan knows.
+/// A plan knows neither the terminal of the command nor the content of its rule set and its filter.
 fn objects_of_the_command() -> Verdict {
     type Setting = fn(&mut Command);
     let settings: [(&str, Setting); 3] = [

@@ -78,7 +78,7 @@ impl Command {
         self
     }
 
-    /// Gives the command these capabilities and removes all others that this version knows (capabilities(7)),
+    /// Gives the command these capabilities and removes all others that the kernel knows (capabilities(7)),
     /// also for programs that it executes: the others are removed from the bounding set, and a user id other
     /// than 0 keeps these through the ambient set (Linux 4.3). An empty list removes all.
     ///

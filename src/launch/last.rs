@@ -118,13 +118,14 @@ pub(super) fn change<'m, S: Sys>(
     Ok(around.groups.is_some() || gid.is_some() || uid.is_some())
 }
 
-/// Removes all capabilities but these from the bounding set.
+/// Removes all capabilities but these from the bounding set, also those of a later kernel.
 fn drop_others<'m, S: Sys>(sys: &mut S, kept: u64) -> Result<(), Error<'m>> {
-    for capability in Capability::ALL.iter().filter(|one| !contains(kept, **one)) {
-        match sys.drop_bounding(*capability) {
-            // An older kernel does not know it.
-            Ok(()) | Err(Errno::EINVAL) => {}
-            Err(errno) => return Err(StageStep::Bounding(*capability).failed(errno)),
+    for capability in (0..64).map(Capability).filter(|one| !contains(kept, *one)) {
+        match sys.drop_bounding(capability) {
+            Ok(()) => {}
+            // The kernel knows neither this capability nor a higher one.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(StageStep::Bounding(capability).failed(errno)),
         }
     }
     Ok(())
