@@ -176,6 +176,21 @@ pub(crate) const PLACES: &[Place] = &[
         why: "marks the run for strace, and reads the files of strace",
     },
     Place {
+        path: "crates/nsexec-audit/src/attest/mod.rs",
+        uses: &["std::thread"],
+        why: "a thread that reads the state of the new process while the launch waits",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/attest/hand_over.rs",
+        uses: &["nix", "std::net", "std::os"],
+        why: "lets the new process wait while its state is read",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/attest/read.rs",
+        uses: &["nix", "std::fs"],
+        why: "reads the state of a process in /proc",
+    },
+    Place {
         path: "crates/nsexec-audit/src/machine/caller.rs",
         uses: &["nix", "std::fs"],
         why: "reads the facts about the caller: ids, account, subordinate ids, mapping tools",

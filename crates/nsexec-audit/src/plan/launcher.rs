@@ -71,6 +71,16 @@ fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
     }
 }
 
+/// Creates the working directory, if it is one of /proc, of which most is not modelled.
+fn working_directory(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
+    let directory = prepared.around.directory.as_ref().and_then(|directory| directory.path.to_str().ok());
+    if let Some(path) = directory.filter(|path| path.starts_with("/proc/")) {
+        if !assumptions.refused.contains_key(path.as_bytes()) {
+            sim.file(path, Extra::Directory);
+        }
+    }
+}
+
 /// The error of the launcher, if the launch failed.
 pub(super) type Outcome = Rc<RefCell<Option<LaunchError>>>;
 
@@ -96,6 +106,7 @@ pub(super) fn set_up(
             (false, false) => {}
         }
     }
+    working_directory(sim, prepared, assumptions);
     let mut prepared = prepared.clone();
     let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
     for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
