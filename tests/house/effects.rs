@@ -212,7 +212,7 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "crates/nsexec-audit/src/machine/search.rs",
-        uses: &["nix", "std::fs"],
+        uses: &["nix", "std::fs", IO],
         why: "looks at the files that a command needs",
     },
     // The program.

@@ -42,6 +42,7 @@ impl PlanCommand for Command {
         joins(machine, &bootstrap, &mut assumptions, &mut unknown);
         files(machine, &asked, &prepared, &mut assumptions, &mut unknown);
         masks(&asked, &prepared, &mut assumptions, &mut unknown);
+        assumptions.no_terminal = machine.is_here() && !search::is_terminal(&prepared);
         assumptions.unknown = unknown;
         let mut plan = plan(&Start::Launcher(prepared), &assumptions)?;
         plan.circumstances = Some(Circumstances::new(asked, machine.causes()));

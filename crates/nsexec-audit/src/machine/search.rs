@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _, stdin};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -163,6 +164,16 @@ fn has_other_formats() -> bool {
     let entries = fs::read_dir("/proc/sys/fs/binfmt_misc");
     let other = |name: &OsStr| name != "register" && name != "status";
     entries.is_ok_and(|entries| entries.flatten().any(|entry| other(&entry.file_name())))
+}
+
+/// Returns whether standard input of the command is a terminal.
+pub(super) fn is_terminal(prepared: &Prepared) -> bool {
+    let moved = prepared.moves.iter().find(|one| one.number.0 == 0).map(|one| one.fd);
+    let fd = moved.map_or(0, |fd| fd.0);
+    match prepared.owned.iter().find(|owned| owned.as_raw_fd() == fd) {
+        Some(owned) => owned.is_terminal(),
+        None => stdin().is_terminal(),
+    }
 }
 
 #[cfg(test)]

@@ -221,6 +221,9 @@ pub struct Assumptions {
     pub proc_owner: ProcOwner,
     /// Whether the mount at /proc is read-only.
     pub proc_read_only: bool,
+    /// Whether standard input of the command is not a terminal. Used only by a launch that makes it the
+    /// controlling one. Not part of the hash.
+    pub no_terminal: bool,
     /// The caller's user namespace, if it is not the first one of the machine.
     pub own_user: Option<OwnUser>,
     /// Whether the caller has changed its root directory, so it cannot create user namespaces.
@@ -270,6 +273,7 @@ impl Assumptions {
             files: BTreeSet::new(),
             proc_owner: ProcOwner::Own,
             proc_read_only: false,
+            no_terminal: false,
             own_user: None,
             chrooted: false,
             user_refused: None,

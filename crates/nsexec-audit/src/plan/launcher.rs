@@ -1,7 +1,9 @@
 //! Our own launcher on a simulated machine, with the files that a launch meets there.
 
 use core::cell::RefCell;
+use std::format;
 use std::rc::Rc;
+use std::string::ToString;
 use std::vec;
 use std::vec::Vec;
 
@@ -19,6 +21,9 @@ use nsexec::sys::types::{Errno, Fd, Signal, SignalSet};
 fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     for (path, refused) in &assumptions.refused {
         let Ok(path) = core::str::from_utf8(path) else { continue };
+        // The working directory of the simulated launcher is the root directory.
+        let relative = !path.starts_with('/') && is_directory(prepared, path.as_bytes());
+        let path = &*if relative { format!("/{path}") } else { path.to_string() };
         match refused {
             Refused::NotExecutable => sim.file(path, Extra::Forbidden),
             Refused::Hidden => sim.file(path, Extra::Hidden),
@@ -71,6 +76,11 @@ fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
     }
 }
 
+/// Returns whether the working directory of the command has this path.
+fn is_directory(prepared: &Prepared, path: &[u8]) -> bool {
+    prepared.around.directory.as_ref().is_some_and(|directory| directory.path.to_bytes() == path)
+}
+
 /// Creates the working directory, if it is one of /proc, of which most is not modelled.
 fn working_directory(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     let directory = prepared.around.directory.as_ref().and_then(|directory| directory.path.to_str().ok());
@@ -113,7 +123,7 @@ pub(super) fn set_up(
         // The file does not matter. It is created before the pipe, which would get the number.
         sim.duplicate(Fd(0), *fd);
     }
-    if prepared.around.terminal {
+    if prepared.around.terminal && !assumptions.no_terminal {
         sim.terminal();
     }
     for cgroup in &prepared.around.cgroups {

@@ -3,7 +3,7 @@
 
 use crate::record::{Bytes, Call, Line, Reply};
 use crate::transcript::Run;
-use nsexec::sys::types::{PollEvents, PollFd, SigAction, TidAddress};
+use nsexec::sys::types::{BpfInstruction, PollEvents, PollFd, SigAction, TidAddress};
 
 /// The values that strace does not show, each with its replacement.
 pub const NOT_SHOWN: &[(&str, &str)] = &[
@@ -12,6 +12,7 @@ pub const NOT_SHOWN: &[(&str, &str)] = &[
     ("events asked of a negative descriptor, which the kernel skips", "none"),
     ("trampoline of a handler without SA_RESTORER, which the kernel does not read", "0"),
     ("bytes between the entries of a directory, which mean nothing", "0"),
+    ("instructions of a seccomp filter: strace shows their number", "empty ones"),
     (
         "that the process runs code of the caller (`run_hook`): strace shows only the calls of this code",
         "no line",
@@ -20,6 +21,9 @@ pub const NOT_SHOWN: &[(&str, &str)] = &[
 
 /// The longest name that PR_SET_NAME accepts, in bytes.
 const NAME_MAX: usize = 15;
+
+/// A filter's instruction in the form in which strace's lines are read.
+const EMPTY: BpfInstruction = BpfInstruction { code: 0, jt: 0, jf: 0, k: 0 };
 
 const SA_RESTORER: u64 = 0x0400_0000;
 
@@ -43,6 +47,7 @@ fn leave_out(line: &mut Line) {
         | Call::CloneChild { tid: Some(tid) }
         | Call::Fork { tid: Some(tid), .. }
         | Call::CloneInit { tid: Some(tid), .. } => tid.cached = 0,
+        Call::SetSeccompFilter { program } => program.fill(EMPTY),
         Call::SetName { name } => name.0.truncate(NAME_MAX),
         Call::Poll { fds, .. } => skipped(fds),
         Call::Sigaction { action, .. } => restorer(action),

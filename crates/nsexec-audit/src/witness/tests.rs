@@ -399,6 +399,8 @@ fn is_not_shown(line: &Line, path: &str) -> bool {
             Call::Fork { .. } | Call::CloneSibling { .. } | Call::CloneChild { .. } | Call::CloneInit { .. },
             _,
         ) => path.ends_with("cached."),
+        // The generated filters have empty instructions only.
+        (Call::SetSeccompFilter { .. }, _) => path.contains("program"),
         (Call::SetName { name }, _) => path.contains("name") && name.0.len() >= 15,
         // Bytes after a NUL are padding; random data has NULs anywhere.
         (Call::Getdents64 { .. }, Reply::Data(_)) => path.contains("data"),
