@@ -8,6 +8,7 @@
 use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
+use super::kept::close_unnamed;
 use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, WaitedFor, failed, os};
 use super::pipes::{LogReader, read_answer};
@@ -123,8 +124,7 @@ fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: Before
         mount_fds: None,
         tid: before.tid,
     };
-    let end = tail::close_unnamed_on_exec(sys, &job.tail, [init, log_pipe])
-        .and_then(|()| create_stage_2(sys, &mut log, cx));
+    let end = close_unnamed(sys, &job.tail, &before.pipes).and_then(|()| create_stage_2(sys, &mut log, cx));
     match end {
         Ok(StageEnd::Exit(status)) => status,
         Ok(StageEnd::HandOver(last)) => run_stage_2(sys, job, &mut log, cx, (last, log_pipe)),

@@ -71,6 +71,9 @@ mod handle;
 mod job;
 mod join;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+#[doc(hidden)]
+pub mod kept;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod last;
 mod mounts;
 /// The programs of this page are tests.
@@ -119,6 +122,7 @@ mod surroundings;
 pub mod tail;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod turn;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod watch;
 

@@ -16,6 +16,7 @@ use super::conclude::conclude;
 use super::direct;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 pub use super::job::{ChildSignals, Job};
+use super::kept::close_unnamed;
 pub use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step, WaitedFor};
 use super::outcome::{failed, os};
 pub use super::pipes::LogReader;
@@ -117,7 +118,7 @@ fn stages<S: Sys>(sys: &mut S, job: &Job<'_>, before: BeforeFork, scratch: &mut 
     }
     restore_signals(sys, job, before);
     let environment = Environment::new(Some(pipes.stage_init), Some(pipes.stage_log), job.level);
-    if let Err(error) = tail::close_unnamed_on_exec(sys, &job.tail, [pipes.stage_init, pipes.stage_log]) {
+    if let Err(error) = close_unnamed(sys, &job.tail, &pipes) {
         return tail::report_failure_of_stage_0(sys, pipes.stage_init, pipes.stage_log, &error);
     }
     let (tail, init, log) = (&job.tail, pipes.stage_init, pipes.stage_log);

@@ -12,7 +12,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::string::{String, ToString};
 use std::sync::mpsc::channel;
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 use std::vec::Vec;
@@ -32,42 +31,18 @@ use super::script::{Failure, FailureKind, Launched, Step};
 use super::shared::Stack;
 use super::strings::CommandLine;
 use super::tail;
+use super::turn::Turn;
 use super::watch::Watch;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{Errno, Pid};
 
-/// Admits one launch at a time to the part between the creation of its pipes and the moment at which the
-/// launcher has closed the stages' ends of them.
-///
-/// A fork copies every descriptor. So a stage of a later launch holds a copy of the launcher's ends of the
-/// earlier launches, until its exec or its end. It never holds the stages' ends of another launch, and an
-/// earlier launch holds nothing of a later one. After the launcher's death, the stages of the latest launch
-/// get the end of file first, and those of the earlier ones as soon as these have ended. Two launches that
-/// forked in this part could keep each other's stages alive for ever.
-static LAUNCHES: Mutex<Launches> = Mutex::new(Launches { running: false, waiting: 0 });
-
-/// Notified when a launch has left that part.
-static LAUNCH_ENDED: Condvar = Condvar::new();
-
-/// The interval in which a waiting launch checks for an interrupt or its time limit.
-const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-
-/// The launches of this process in that part.
-#[derive(Debug)]
-struct Launches {
-    running: bool,
-    /// The number of threads that wait for their turn.
-    waiting: usize,
-}
-
-/// The turn of one launch to fork. Other launches wait until it is dropped.
-struct Turn(());
-
 /// Collects the records of a launch, and waits for its turns to fork.
 struct CollectorWithTurn<'c, 'h> {
     collector: &'c mut Collector,
     watch: Watch,
+    /// Whether the launch's processes keep descriptors of other launches.
+    alone: bool,
     turn: Option<Turn>,
     before_start: Option<&'h mut BeforeStart<'h>>,
     /// The text of the error of `before_start`.
@@ -89,7 +64,7 @@ impl LogReader for CollectorWithTurn<'_, '_> {
     }
 
     fn wait_for_turn(&mut self) -> Result<(), FailureKind> {
-        self.turn = Some(Turn::wait(&mut self.watch)?);
+        self.turn = Some(Turn::wait(&mut self.watch, self.alone)?);
         Ok(())
     }
 
@@ -106,49 +81,6 @@ impl LogReader for CollectorWithTurn<'_, '_> {
             Err(panic) => self.panic = Some(panic),
         }
         Err(FailureKind::BeforeStart)
-    }
-}
-
-impl Turn {
-    /// Waits for the other launches. That wait has no limit of its own: a recorder can block the other launch
-    /// for ever. So an interrupt or the time limit of this launch ends the wait.
-    ///
-    /// # Errors
-    /// [`FailureKind::Interrupted`] or [`FailureKind::TimedOut`].
-    fn wait(watch: &mut Watch) -> Result<Self, FailureKind> {
-        // SAFETY: the backend polls, and reads a signal from the caller's own descriptor. It does not fork.
-        let mut sys = unsafe { LinuxSys::new() };
-        let mut launches = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
-        while launches.running {
-            if watch.can_end() {
-                watch.pause(&mut sys, 0)?;
-            }
-            launches.waiting += 1;
-            launches = match watch.can_end() {
-                true => {
-                    LAUNCH_ENDED
-                        .wait_timeout(launches, CHECK_INTERVAL)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-                false => LAUNCH_ENDED.wait(launches).unwrap_or_else(PoisonError::into_inner),
-            };
-            launches.waiting -= 1;
-        }
-        launches.running = true;
-        Ok(Self(()))
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut launches = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
-        launches.running = false;
-        // Notified only if a thread waits: `notify_one` makes a system call, which strace shows and a
-        // recorder does not.
-        if launches.waiting > 0 {
-            LAUNCH_ENDED.notify_one();
-        }
     }
 }
 
@@ -178,6 +110,7 @@ pub(super) fn spawn<'a, S: Sys>(
     let mut log = CollectorWithTurn {
         collector: &mut collector,
         watch,
+        alone: texts.keeps_all(),
         turn: None,
         before_start,
         refused: String::new(),

@@ -291,6 +291,7 @@ impl Kernel {
         let unit = |()| Reply::Unit;
         Ok(match call {
             Call::DropGroups => unit(self.drop_groups(me)?),
+            Call::CloseRange { first, last } => unit(self.close_range(me, *first, *last)?),
             Call::DupTo { fd, number } => unit(self.dup_to(me, *fd, *number)?),
             Call::DupAbove { fd, least } => Reply::Fd(self.dup_above(me, *fd, *least)?),
             Call::SetGroups { groups } => unit(self.set_groups(me, groups)?),

@@ -140,6 +140,7 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
         pair(Call::Socketpair),
         pair(Call::Pipe2),
         unit(fd().prop_map(|first| Call::CloseRangeCloexec { first }).boxed()),
+        unit((any::<u32>(), any::<u32>()).prop_map(|(first, last)| Call::CloseRange { first, last }).boxed(),),
         (fd(), 0..5000_usize, 0..100_usize)
             .prop_map(|(fd, len, count)| {
                 (Call::Getdents64 { fd, len }, Reply::Data(Bytes(std::vec![0; count])))

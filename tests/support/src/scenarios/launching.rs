@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use nsexec::bootstrap::decode;
 use nsexec::launch::Descriptors;
+use nsexec::launch::kept::kept;
 use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader, launch};
 use nsexec::launch::shape::{Memory, memory};
 use nsexec::launch::shared::Stack;
@@ -33,7 +34,9 @@ const MOVES: &[Move] = &[Move { fd: Fd(20), number: Fd(1) }, Move { fd: Fd(21), 
 /// Returns the surroundings of the command, if the policy gives it an id of its own.
 fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
     policy.launch.uid.map(|_| {
-        let mut around = Surroundings::default().with_idle_hooks(1);
+        // Code of the caller keeps the caller's descriptors open. The command with all attributes has none.
+        let hooks = usize::from(policy.launch.uid != Some(RESTRICTED));
+        let mut around = Surroundings::default().with_idle_hooks(hooks);
         around.directory =
             Some(Directory { path: c"/srv".into(), confined: policy.launch.propagation.is_some() });
         if policy.launch.propagation.is_some() {
@@ -132,9 +135,12 @@ pub(super) fn our_own(
         let simulated = Stack::simulated();
         let mut slots = [None; 2];
         let around = surroundings_of(&policy);
+        let moves = if around.is_some() { MOVES } else { &[] };
+        let kept = kept([&message, candidates], NAMED, moves, around.as_ref());
         let tail = Tail {
-            moves: if around.is_some() { MOVES } else { &[] },
+            moves,
             around: around.as_ref(),
+            kept: kept.as_deref(),
             ..tail_of(&policy, candidates, &mut slots)
         };
         let job = Job {
@@ -179,7 +185,9 @@ pub fn start_and_tell(
     tell: impl FnOnce(LaunchError),
 ) -> Ended {
     let mut slots = [None; 2];
-    let tail = tail_of(policy, b"/bin/command\0", &mut slots);
+    let candidates = b"/bin/command\0";
+    let kept = kept([message, candidates], NAMED, &[], None);
+    let tail = Tail { kept: kept.as_deref(), ..tail_of(policy, candidates, &mut slots) };
     let signals = ChildSignals::default();
     let job = Job {
         message,
@@ -205,6 +213,7 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         mount_proc: policy.launch.mount_proc,
         kill_child: policy.launch.kill_child,
         descriptors: (policy.launch.descriptors == Descriptors::Named).then_some(NAMED),
+        kept: None,
         user_namespace: b"",
         name: b"command",
         candidates,
