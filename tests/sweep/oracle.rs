@@ -410,6 +410,8 @@ impl Case<'_> {
             Call::CloseRangeCloexec { .. } | Call::CloseRange { .. } | Call::Setns { .. } => {
                 errno == Errno::EPERM
             }
+            // The number is part of a path: the step that opens the path reports the error.
+            Call::SetCloexec { on: true, .. } => errno == Errno::EBADF,
             // The question whether the process with the refused map exits. Its hang-up answers it too.
             Call::Openat2 { .. } | Call::Fstatfs { .. } | Call::Read { .. } if self.asks_for_exit() => true,
             Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. } => {

@@ -267,7 +267,7 @@ fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
         (Call::SetCloexec { on: false, .. }, _) => "requested by the caller: the command inherits it",
         (Call::CloseRange { .. }, _) => "the launch and the command use none of these descriptors",
         (Call::CloseRangeCloexec { .. }, _) if matches!(context.role, Some(Role::Stage(_))) => {
-            "the command inherits only the requested descriptors; the caller's code may use the others"
+            "the command inherits only the requested descriptors"
         }
         (Call::SetCloexec { .. }, _) if matches!(context.role, Some(Role::Stage(_))) => {
             "a step of the launch uses it; the command does not inherit it"

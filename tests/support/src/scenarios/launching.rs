@@ -34,8 +34,8 @@ const MOVES: &[Move] = &[Move { fd: Fd(20), number: Fd(1) }, Move { fd: Fd(21), 
 /// Returns the surroundings of the command, if the policy gives it an id of its own.
 fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
     policy.launch.uid.map(|_| {
-        // Code of the caller keeps the caller's descriptors open. The command with all attributes has none.
-        let hooks = usize::from(policy.launch.uid != Some(RESTRICTED));
+        // Code of the caller keeps the caller's descriptors open.
+        let hooks = usize::from(policy.launch.uid != Some(WITHOUT_CODE));
         let mut around = Surroundings::default().with_idle_hooks(hooks);
         around.directory =
             Some(Directory { path: c"/srv".into(), confined: policy.launch.propagation.is_some() });
@@ -43,7 +43,7 @@ fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
             around.root = Some(root());
         }
         around.groups = Some(vec![4, 20]);
-        if policy.launch.uid == Some(RESTRICTED) {
+        if matches!(policy.launch.uid, Some(RESTRICTED | WITHOUT_CODE)) {
             restrict(&mut around);
         }
         around
@@ -52,6 +52,9 @@ fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
 
 /// The user id of a command whose scenario sets every attribute.
 pub(super) const RESTRICTED: u32 = 1001;
+
+/// The user id of a command whose scenario sets every attribute, and has no code of the caller.
+pub(super) const WITHOUT_CODE: u32 = 1002;
 
 /// The number of its Landlock rule set.
 pub(super) const RULE_SET: Fd = Fd(22);
