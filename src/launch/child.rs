@@ -5,10 +5,10 @@
 //! start through a child has no bootstrap message, no socket pairs between stages, and no pid line: stage 1
 //! sends the pid of stage 2 in 4 bytes.
 
+use super::closing::close_unnamed;
 use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
-use super::kept::close_unnamed;
 use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, WaitedFor, failed, os};
 use super::pipes::{LogReader, read_answer};

@@ -6,10 +6,10 @@
 
 use core::fmt;
 
+use super::closing::close_unnamed;
 use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
-use super::kept::close_unnamed;
 use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
 use super::pipes::LogReader;

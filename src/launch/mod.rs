@@ -58,6 +58,8 @@ mod build;
 pub mod causes;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod child;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod closing;
 mod command;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod conclude;
@@ -70,7 +72,6 @@ mod fork;
 mod handle;
 mod job;
 mod join;
-#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 #[doc(hidden)]
 pub mod kept;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -122,7 +123,6 @@ mod surroundings;
 pub mod tail;
 #[cfg(feature = "tokio")]
 pub mod tokio;
-mod turn;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod watch;
 

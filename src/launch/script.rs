@@ -12,11 +12,11 @@
 //! interpreter is /proc/self/exe, which is our own binary (CVE-2019-5736).
 
 use super::child;
+use super::closing::close_unnamed;
 use super::conclude::conclude;
 use super::direct;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 pub use super::job::{ChildSignals, Job};
-use super::kept::close_unnamed;
 pub use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step, WaitedFor};
 use super::outcome::{failed, os};
 pub use super::pipes::LogReader;

@@ -12,9 +12,9 @@ pub const FIRST: Fd = Fd(3);
 
 /// Marks every descriptor from 3 up close-on-exec, in this process only.
 ///
-/// Runs in the mapping tool's process and in the first process of our own launcher. If close_range(2) is missing or
-/// refused, the numbers are read from /proc/self/fd. So the call must precede the join of a mount namespace:
-/// the owner of a joined namespace controls its /proc.
+/// Runs in the mapping tool's process and in the first process of our own launcher. If close_range(2) is
+/// missing or refused, the numbers are read from /proc/self/fd. So the call must precede the join of a mount
+/// namespace: the owner of a joined namespace controls its /proc.
 ///
 /// # Errors
 /// The error of the first call that fails. Some descriptors may already be marked.
@@ -29,8 +29,8 @@ pub fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
 
 /// Calls `f` with each open descriptor from 3 up, except that of the list itself. `f` may close it.
 ///
-/// Runs in the mapping tool's process and in the first process of our own launcher, before the join of a mount
-/// namespace: it reads /proc/self/fd.
+/// Runs in the mapping tool's process and in the first process of our own launcher, before the join of a
+/// mount namespace: it reads /proc/self/fd.
 ///
 /// # Errors
 /// The error of the first call that fails, or of `f`.
@@ -69,24 +69,23 @@ fn descriptors(mut entries: &[u8]) -> impl Iterator<Item = Fd> {
     .flatten()
 }
 
-/// Returns one record of a list.
 #[cfg(test)]
-pub(crate) fn entry(name: &str) -> std::vec::Vec<u8> {
-    let mut entry = std::vec![0; 16];
-    let length = (19 + name.len() + 1).next_multiple_of(8);
-    entry.extend(u16::try_from(length).unwrap().to_ne_bytes());
-    entry.push(0);
-    entry.extend(name.as_bytes());
-    entry.resize(length, 0);
-    entry
-}
-
-#[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::sys::MockSys;
     use mockall::Sequence;
     use std::vec::Vec;
+
+    /// Returns one record of a list.
+    pub(crate) fn entry(name: &str) -> Vec<u8> {
+        let mut entry = std::vec![0; 16];
+        let length = (19 + name.len() + 1).next_multiple_of(8);
+        entry.extend(u16::try_from(length).unwrap().to_ne_bytes());
+        entry.push(0);
+        entry.extend(name.as_bytes());
+        entry.resize(length, 0);
+        entry
+    }
 
     #[test]
     fn descriptors_are_marked_one_by_one_without_close_range() {

@@ -1,10 +1,9 @@
-//! Tests of the descriptors that a launch keeps.
+//! Tests of the closing of descriptors.
 
 use std::sync::{Arc, Mutex};
 use std::vec::Vec;
 
 use super::*;
-use crate::launch::surroundings::{Directory, Place, Root};
 use crate::sys::MockSys;
 use proptest::prelude::*;
 use std::format;
@@ -48,39 +47,6 @@ proptest! {
     }
 }
 
-#[test]
-fn descriptors_of_the_command_and_of_paths_are_kept() {
-    let bind = |source: &core::ffi::CStr| MountStep::Bind {
-        source: source.into(),
-        point: Place::new(b"/mnt").unwrap(),
-        attributes: crate::sys::types::MountAttributes::default(),
-        recursive: false,
-    };
-    let around = Surroundings {
-        landlock: Some(Fd(30)),
-        directory: Some(Directory { path: c"/proc/self/fd/31/a".into(), confined: false }),
-        root: Some(Root {
-            base: Base::Overlay { options: c"lowerdir=/proc/self/fd/32:/dev/fd/33".into() },
-            mounts: std::vec![bind(c"/proc/self/fd/34"), bind(c"/srv/fd/x"), bind(c"/fd/99999999999")],
-            by_chroot: false,
-        }),
-        ..Surroundings::default()
-    };
-    let texts = [&b"net:/proc/self/fd/20,user:/proc/self/fd/21\0/proc/7/fd/22"[..], b"/dev/fd/23\0/fd/"];
-    let moves = [Move { fd: Fd(40), number: Fd(1) }];
-    assert_eq!(
-        kept(texts, &fds(&[9, 7, 1]), &moves, Some(&around)),
-        Some(fds(&[7, 9, 20, 21, 22, 23, 30, 31, 32, 33, 34, 40]))
-    );
-    assert_eq!(kept([b"", b""], &[], &[], None), Some(Vec::new()));
-}
-
-#[test]
-fn code_of_the_caller_keeps_all() {
-    let around = Surroundings::default().with_idle_hooks(1);
-    assert_eq!(kept([b"", b""], &[], &[], Some(&around)), None);
-}
-
 /// Replies of a kernel that refuses close_range(2) with `refused`. The open descriptors are `listed`.
 /// Returns the result and the calls.
 fn closing(
@@ -121,7 +87,7 @@ fn closing(
     sys.expect_getdents64().returning(move |_, buffer| {
         let names = listings.next().unwrap();
         let listing: Vec<u8> =
-            names.iter().flat_map(|name| crate::scripts::descriptors::entry(name)).collect();
+            names.iter().flat_map(|name| crate::scripts::descriptors::tests::entry(name)).collect();
         buffer[..listing.len()].copy_from_slice(&listing);
         Ok(listing.len())
     });
