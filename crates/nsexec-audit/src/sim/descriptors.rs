@@ -287,6 +287,9 @@ impl Kernel {
 
     /// Implements close_range(first, ~0, CLOSE_RANGE_CLOEXEC). A negative number is above every descriptor.
     pub(super) fn close_range_cloexec(&mut self, me: Task, first: Fd) -> SysResult<()> {
+        if let Some(errno) = self.settings.lacks.get("CLOSE_RANGE_CLOEXEC") {
+            return Err(*errno);
+        }
         if first.0 >= 0 {
             self.process_mut(me).fds.range_mut(first.0..).for_each(|(_, slot)| slot.cloexec = true);
         }

@@ -96,8 +96,8 @@ pub struct Settings {
     /// The number of namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
     pub limits: BTreeMap<NsKind, usize>,
     /// System calls that this kernel lacks, by strace's name, and the errno that they return: `("pidfd_open",
-    /// ENOSYS)`. The flags `MFD_EXEC`, `O_TMPFILE` and `CLONE_PIDFD` can be listed too, the last for a clone
-    /// with namespaces.
+    /// ENOSYS)`. The flags `MFD_EXEC`, `O_TMPFILE`, `CLOSE_RANGE_CLOEXEC` and `CLONE_PIDFD` can be listed
+    /// too, the last for a clone with namespaces.
     pub lacks: BTreeMap<&'static str, Errno>,
     /// The bounding set: the capabilities that a process can gain by an exec (capabilities(7)).
     pub bounding: u64,
