@@ -260,10 +260,6 @@ impl Names {
                 state.fds.remove(&fd.0);
                 state.stat = state.stat.filter(|stat| stat != fd);
             }
-            (Call::CloseRange { first, last }, Reply::Unit) => {
-                let closed = |fd: i32| u32::try_from(fd).is_ok_and(|fd| (*first..=*last).contains(&fd));
-                state.fds.retain(|fd, _| !closed(*fd));
-            }
             (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Fd(fd)) if path.0 == b"stat" => {
                 state.stat = Some(*fd);
             }
@@ -362,7 +358,8 @@ impl Names {
 }
 
 /// Merges successive closings of ranges into one of all descriptors above 2. The ranges lie between the kept
-/// descriptors, whose numbers differ between two runs.
+/// descriptors, whose numbers differ between two runs. A closed number keeps its name until a call returns it
+/// again, because no process uses it meanwhile.
 fn merge_closings(lines: &mut Vec<Line>) {
     let is_closing = |line: &Line| matches!(line.call, Call::CloseRange { .. });
     lines.dedup_by(|line, before| is_closing(line) && is_closing(before) && line.reply == before.reply);
