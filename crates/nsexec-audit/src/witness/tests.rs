@@ -683,3 +683,25 @@ fn ppoll_of_aarch64_is_parsed_as_poll() {
     assert!(poll.is_some());
     assert_eq!(parse_line(ppoll), poll);
 }
+
+/// The recorder's descriptors lie between the ranges that strace shows.
+#[test]
+fn closings_around_the_recorder_are_one() {
+    let closing = |first, last| Line { call: Call::CloseRange { first, last }, reply: Reply::Unit };
+    let run = |end, lines: &[Line]| Run {
+        sections: std::vec![Section { end, lines: lines.to_vec(), ..Section::new(Role::Stage(0)) }],
+        ..Run::default()
+    };
+    let recorded = [closing(3, 6), closing(9, u32::MAX)];
+    let seen = [closing(3, 4), closing(6, 6), closing(9, u32::MAX)];
+    let end = End::Exited(0);
+    assert_eq!(as_shown(&run(end, &recorded)), as_shown(&run(end, &seen)));
+    assert_eq!(outline::of_run(&run(end, &recorded)), outline::of_run(&run(end, &seen)));
+    let other = [closing(3, 6), closing(9, 10)];
+    assert_ne!(as_shown(&run(end, &recorded)), as_shown(&run(end, &other)));
+    assert_ne!(outline::of_run(&run(end, &recorded)), outline::of_run(&run(end, &other)));
+    // SIGKILL ended the process before the recorder wrote the second line.
+    let killed = End::Signaled(Signal::KILL);
+    assert_eq!(as_shown(&run(killed, &recorded[..1])), as_shown(&run(killed, &seen[..2])));
+    assert_eq!(outline::of_run(&run(killed, &recorded[..1])), outline::of_run(&run(killed, &seen)));
+}
