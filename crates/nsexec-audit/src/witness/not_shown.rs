@@ -44,7 +44,8 @@ pub(super) fn is_system_call(line: &Line) -> bool {
     !matches!(line.call, Call::RunHook { .. })
 }
 
-/// Merges successive closings of ranges. The recorder makes several of one, to leave its own descriptors open.
+/// Merges successive closings of ranges. The recorder makes several of one, to leave its own descriptors
+/// open.
 fn merge_closings(lines: &mut Vec<Line>, killed: bool) {
     lines.dedup_by(|line, before| match (&line.call, &mut before.call) {
         (Call::CloseRange { last, .. }, Call::CloseRange { last: before_last, .. })
