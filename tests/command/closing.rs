@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -88,7 +89,7 @@ fn shapes() -> [(&'static str, Command); 2] {
 #[test]
 fn a_waiting_launch_holds_no_pipe_of_the_caller() {
     for (shape, command) in shapes() {
-        let (reader, mut writer) = std::io::pipe().unwrap();
+        let (reader, mut writer) = UnixStream::pair().unwrap();
         let held = Held::new(command);
         writer.write_all(b"text").unwrap();
         drop(writer);
@@ -145,7 +146,7 @@ fn only_pipes_and_given_descriptors_are_open_before_the_start() {
 #[test]
 fn code_of_the_caller_finds_its_descriptors_open() {
     for (shape, mut command) in shapes() {
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
         let number = writer.as_raw_fd();
         // SAFETY: write(2) is safe in a signal handler.
         unsafe {
