@@ -59,7 +59,7 @@ pub struct Tail<'a> {
     pub envp: ExecArgs<'a>,
 }
 
-/// Reports a failure of [`close_unnamed`](super::closing::close_unnamed). Returns the status to exit with.
+/// Reports a failure to close or pass on the descriptors. Returns the status to exit with.
 ///
 /// Runs in stage 0, a fork of the launcher, in the caller's namespaces. The launcher sends the message
 /// meanwhile.
