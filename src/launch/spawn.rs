@@ -41,7 +41,7 @@ use crate::sys::types::{Errno, Pid};
 /// launcher has closed the stages' ends of them.
 ///
 /// A fork copies every descriptor, and so the ends of each launch in this part. Usually the first process
-/// of a launch closes them at once (`kept`), and any number of such launches may be in this part.
+/// of a launch closes them at once (`closing`), and any number of such launches may be in this part.
 ///
 /// The processes of other launches keep all descriptors up to the exec: those whose command inherits all, and
 /// those with code of the caller. Such a launch is alone in this part. Otherwise its processes could keep a
