@@ -371,6 +371,12 @@ fn descriptors_are_marked_close_on_exec(sys: &mut LinuxSys) {
     sys.set_cloexec(bare[0], false).unwrap();
     assert_eq!(fd_flags(bare[0]), 0);
     assert_eq!(sys.set_cloexec(Fd(999), false), Err(Errno::EBADF));
+    // The numbers of copies that no other code has.
+    let copies = [600, 601, 603].map(|number| sys.dup_above(bare[0], Fd(number)).unwrap());
+    match sys.close_range(600, 602) {
+        Ok(()) => assert_eq!(copies.map(|fd| sys.close(fd)), [Err(Errno::EBADF), Err(Errno::EBADF), Ok(())]),
+        Err(errno) => assert_eq!(errno, Errno::ENOSYS),
+    }
 }
 
 fn the_directory_of_descriptors_is_listed(sys: &mut LinuxSys) {
@@ -1128,6 +1134,9 @@ const PROBES: &[Probe] = &[
     ("pipe2", libc::SYS_pipe2, &[Whole, Signed], |sys| sys.pipe2().unwrap_err()),
     ("close_range_cloexec", libc::SYS_close_range, &[Signed, Unsigned, Unsigned], |sys| {
         sys.close_range_cloexec(Fd(3)).unwrap_err()
+    }),
+    ("close_range", libc::SYS_close_range, &[Unsigned, Unsigned, Signed], |sys| {
+        sys.close_range(9, 8).unwrap_err()
     }),
     ("getdents64", libc::SYS_getdents64, &[Signed, Whole, Unsigned], |sys| {
         sys.getdents64(Fd(-9), &mut [0]).unwrap_err()

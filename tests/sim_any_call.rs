@@ -93,6 +93,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
         12 => ignore(sys.socketpair()),
         13 => ignore(sys.pipe2()),
         14 => ignore(sys.getdents64(fd, &mut buffer[..len])),
+        15 if number % 4 == 0 => ignore(sys.close_range(number % 12, number % 16)),
         15 => ignore(sys.close_range_cloexec(fd)),
         16 => ignore(sys.clone_sibling(None)),
         17 => ignore(sys.fork(ExitSignal::Chld, None)),

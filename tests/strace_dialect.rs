@@ -299,6 +299,8 @@ fn descriptors(sys: &mut Traced) {
     sys.set_cloexec(write, false).unwrap();
     refused(sys.set_cloexec(none, true));
     sys.close_range_cloexec(Fd(3)).unwrap();
+    sys.close_range(950, u32::MAX).unwrap();
+    refused(sys.close_range(9, 8));
 }
 
 /// Makes the calls that copy the program, except for the exec, which is among the processes.

@@ -48,7 +48,8 @@ use crate::words::log::Level;
 ///
 /// Differences from `std`:
 /// - The command gets descriptors 0 to 2 and those of [`fd`](Self::fd), and no other one, unless
-///   [`inherit_descriptors`](Self::inherit_descriptors) is set.
+///   [`inherit_descriptors`](Self::inherit_descriptors) is set. The first process of a launch closes the
+///   others, unless the command has code in [`pre_exec`](Self::pre_exec).
 /// - Errors are a [`LaunchError`], which names the step that failed. It converts to an [`io::Error`].
 /// - Settings are checked when the command is started, before any process is created:
 ///   [`LaunchError::Setting`].
@@ -249,7 +250,8 @@ impl Command {
     }
 
     /// Lets the command inherit all descriptors of this process that are not close-on-exec, as
-    /// [`std::process::Command`] does. By default it gets 0 to 2 and those of [`fd`](Self::fd).
+    /// [`std::process::Command`] does. By default it gets 0 to 2 and those of [`fd`](Self::fd). The processes
+    /// of the launch then keep all descriptors of this process open up to the exec.
     pub fn inherit_descriptors(&mut self) -> &mut Self {
         self.inherits_all = true;
         self

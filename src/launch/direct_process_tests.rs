@@ -82,7 +82,7 @@ fn kernel(call: &Noted, go: &'static [u8]) -> MockSys {
     noted! {
         expect_set_pdeathsig(signal) "signal at death {}", signal.0;
         expect_close(fd) "close {}", fd.0;
-        expect_close_range_cloexec(_first) "mark all";
+        expect_close_range(_first, _last) "close all";
         expect_set_cloexec(fd, _on) "pass {}", fd.0;
         expect_setsid() "setsid";
         expect_setuid(uid) "setuid {}", uid;
@@ -262,18 +262,18 @@ fn process_reports_the_step_that_fails_and_stops() {
 #[test]
 fn error_of_the_descriptors_is_reported_before_the_go_byte_arrives() {
     const NAMED: &[Fd] = &[Fd(9)];
-    let named = |job: &mut Job<'_>| job.tail.descriptors = Some(NAMED);
+    let named = |job: &mut Job<'_>| (job.tail.descriptors, job.tail.kept) = (Some(NAMED), Some(NAMED));
     let refused = Some(("pass 9", Errno::EBADF));
     let (status, seen, records) = process(&policy(), &mapped(), (&[GO], refused), named);
     assert_eq!(status, 1);
-    assert_eq!(seen, [&BEGUN[..], &["mark all", "pass 9", "read go"]].concat());
+    assert_eq!(seen, [&BEGUN[..], &["close all", "close all", "pass 9", "read go"]].concat());
     assert!(
         records.contains("nsexec-2[1]: failed to pass on descriptor 9: Bad file descriptor"),
         "{records}"
     );
-    // Without a fault they are marked before the process waits.
+    // Without a fault they are closed before the process waits.
     let (_, seen, _) = process(&policy(), &mapped(), (&[GO], None), named);
-    assert_eq!(seen[3..6], ["mark all", "pass 9", "read go"]);
+    assert_eq!(seen[3..7], ["close all", "close all", "pass 9", "read go"]);
 }
 
 #[test]

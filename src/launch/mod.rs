@@ -59,6 +59,8 @@ pub mod causes;
 mod cgroup;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod child;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod closing;
 mod command;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod conclude;
@@ -71,6 +73,8 @@ mod fork;
 mod handle;
 mod job;
 mod join;
+#[doc(hidden)]
+pub mod kept;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod last;
 mod mounts;
@@ -439,7 +443,9 @@ impl Launcher {
     /// one thread, because in the stages the wrapped backend may allocate memory or take locks.
     ///
     /// Each process has a copy of the wrapped backend, so its memory is a copy too, as with
-    /// [`copy_memory`](Self::copy_memory).
+    /// [`copy_memory`](Self::copy_memory). With [`Descriptors::Named`] the first process closes the
+    /// descriptors that the launch does not use. A backend that needs one leaves it open in
+    /// [`close_range`](Sys::close_range) and [`close`](Sys::close).
     ///
     /// # Errors
     /// The same as [`spawn`](Self::spawn).

@@ -10,7 +10,8 @@ use crate::sys::types::Propagation;
 pub enum Descriptors {
     /// All descriptors of the launcher, as with unshare(1) and nsenter(1).
     All,
-    /// Only the descriptors that were named to the launcher.
+    /// Only the descriptors that were named to the launcher. The first process of a launch closes those that
+    /// neither the launch nor the command uses.
     Named,
 }
 

@@ -7,6 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::error::LaunchError;
+use super::kept::kept;
 use super::pipes::LogReader;
 use super::policy::Descriptors;
 use super::record::Record;
@@ -172,7 +173,10 @@ impl Prepared {
     /// Returns the memory that [`run_in`](Self::run_in) needs.
     pub(super) fn texts_of_exec<'a>(&self) -> ExecTexts<'a> {
         let (argv, envp) = self.texts.slots();
-        ExecTexts { argv, envp, user_namespace: self.user_namespace() }
+        let texts = [&self.message[..], &self.texts.candidates.text];
+        let named = self.policy.launch.descriptors == Descriptors::Named;
+        let kept = named.then(|| kept(texts, &self.named, &self.moves, Some(&self.around))).flatten();
+        ExecTexts { argv, envp, user_namespace: self.user_namespace(), kept }
     }
 
     /// Does the same as [`run`](Self::run), and neither allocates nor frees memory after the fork: another
@@ -180,7 +184,7 @@ impl Prepared {
     /// wait for it for ever.
     pub(super) fn run_in<'a, S: Sys, L: LogReader>(
         &'a self,
-        ExecTexts { argv, envp, user_namespace }: &'a mut ExecTexts<'a>,
+        ExecTexts { argv, envp, user_namespace, kept }: &'a mut ExecTexts<'a>,
         sys: &mut S,
         memory: &mut [u8],
         stack: Option<&Stack>,
@@ -192,6 +196,7 @@ impl Prepared {
             mount_proc: self.policy.launch.mount_proc,
             kill_child: self.policy.launch.kill_child,
             descriptors: (self.policy.launch.descriptors == Descriptors::Named).then_some(&self.named[..]),
+            kept: kept.as_deref(),
             user_namespace,
             around: Some(&self.around),
             gid: self.policy.launch.gid,
@@ -221,11 +226,20 @@ impl Prepared {
     }
 }
 
-/// The memory of a launch for the arguments of its execve, and for an error's text.
+/// The memory of a launch for the arguments of its execve, for an error's text, and for the descriptors that
+/// its processes keep.
 pub(super) struct ExecTexts<'a> {
     argv: Slots<'a>,
     envp: Slots<'a>,
     user_namespace: Vec<u8>,
+    kept: Option<Vec<Fd>>,
+}
+
+impl ExecTexts<'_> {
+    /// Returns whether the processes of the launch keep all descriptors up to the exec.
+    pub(super) const fn keeps_all(&self) -> bool {
+        self.kept.is_none()
+    }
 }
 
 impl CommandStrings {
@@ -247,6 +261,7 @@ impl CommandStrings {
             mount_proc: false,
             kill_child: false,
             descriptors: None,
+            kept: None,
             user_namespace: b"",
             around: None,
             gid: None,

@@ -184,6 +184,10 @@ impl Command {
     /// The memory of the process is a copy then ([`Memory`](super::shape::Memory)). A plan contains one line
     /// for the code, and no call that it makes.
     ///
+    /// All descriptors of this process stay open up to the exec, so the code may use each of them. Without
+    /// such code the launch closes those that it does not use. Its processes hold a pipe of this process open
+    /// meanwhile, and the launch waits for a moment in which no other launch forks.
+    ///
     /// # Safety
     /// The process is a fork of one thread of this program: locks that other threads held stay locked. So the
     /// code calls only functions that are safe in a signal handler (signal-safety(7)): system calls, and code

@@ -37,15 +37,20 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{Errno, Pid};
 
-/// Admits one launch at a time to the part between the creation of its pipes and the moment at which the
+/// The launches of this process in the part between the creation of their pipes and the moment at which the
 /// launcher has closed the stages' ends of them.
 ///
-/// A fork copies every descriptor. So a stage of a later launch holds a copy of the launcher's ends of the
-/// earlier launches, until its exec or its end. It never holds the stages' ends of another launch, and an
-/// earlier launch holds nothing of a later one. After the launcher's death, the stages of the latest launch
-/// get the end of file first, and those of the earlier ones as soon as these have ended. Two launches that
-/// forked in this part could keep each other's stages alive for ever.
-static LAUNCHES: Mutex<Launches> = Mutex::new(Launches { running: false, waiting: 0 });
+/// A fork copies every descriptor, and so the ends of each launch in this part. Usually the first process
+/// of a launch closes them at once (`closing`), and any number of such launches may be in this part.
+///
+/// The processes of other launches keep all descriptors up to the exec: those whose command inherits all, and
+/// those with code of the caller. Such a launch is alone in this part. Otherwise its processes could keep a
+/// log pipe or an init pipe of another launch open, and the other launcher would wait for the end of the file
+/// until their exec. So they hold only copies of the launcher's ends of earlier launches. After the
+/// launcher's death, the stages of the latest launch get the end of file first, and those of the earlier ones
+/// as soon as these have ended.
+static LAUNCHES: Mutex<Launches> =
+    Mutex::new(Launches { running: 0, alone: false, waiting: 0, waiting_alone: 0 });
 
 /// Notified when a launch has left that part.
 static LAUNCH_ENDED: Condvar = Condvar::new();
@@ -56,18 +61,34 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// The launches of this process in that part.
 #[derive(Debug)]
 struct Launches {
-    running: bool,
+    /// Their number.
+    running: usize,
+    /// Whether one of them is alone.
+    alone: bool,
     /// The number of threads that wait for their turn.
     waiting: usize,
+    /// The number of those that wait to be alone. The others wait for them.
+    waiting_alone: usize,
 }
 
-/// The turn of one launch to fork. Other launches wait until it is dropped.
+impl Launches {
+    const fn may_begin(&self, alone: bool) -> bool {
+        match alone {
+            true => self.running == 0,
+            false => !self.alone && self.waiting_alone == 0,
+        }
+    }
+}
+
+/// The turn of one launch to fork.
 struct Turn(());
 
 /// Collects the records of a launch, and waits for its turns to fork.
 struct CollectorWithTurn<'c, 'h> {
     collector: &'c mut Collector,
     watch: Watch,
+    /// Whether the launch's processes keep descriptors of other launches.
+    alone: bool,
     turn: Option<Turn>,
     before_start: Option<&'h mut BeforeStart<'h>>,
     /// The text of the error of `before_start`.
@@ -89,7 +110,7 @@ impl LogReader for CollectorWithTurn<'_, '_> {
     }
 
     fn wait_for_turn(&mut self) -> Result<(), FailureKind> {
-        self.turn = Some(Turn::wait(&mut self.watch)?);
+        self.turn = Some(Turn::wait(&mut self.watch, self.alone)?);
         Ok(())
     }
 
@@ -110,20 +131,22 @@ impl LogReader for CollectorWithTurn<'_, '_> {
 }
 
 impl Turn {
-    /// Waits for the other launches. That wait has no limit of its own: a recorder can block the other launch
-    /// for ever. So an interrupt or the time limit of this launch ends the wait.
+    /// Waits until this launch may fork, `alone` or beside others. That wait has no limit of its own: a
+    /// recorder can block the other launch for ever. So an interrupt or the time limit of this launch ends
+    /// the wait.
     ///
     /// # Errors
     /// [`FailureKind::Interrupted`] or [`FailureKind::TimedOut`].
-    fn wait(watch: &mut Watch) -> Result<Self, FailureKind> {
+    fn wait(watch: &mut Watch, alone: bool) -> Result<Self, FailureKind> {
         // SAFETY: the backend polls, and reads a signal from the caller's own descriptor. It does not fork.
         let mut sys = unsafe { LinuxSys::new() };
         let mut launches = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
-        while launches.running {
+        while !launches.may_begin(alone) {
             if watch.can_end() {
                 watch.pause(&mut sys, 0)?;
             }
             launches.waiting += 1;
+            launches.waiting_alone += usize::from(alone);
             launches = match watch.can_end() {
                 true => {
                     LAUNCH_ENDED
@@ -134,8 +157,10 @@ impl Turn {
                 false => LAUNCH_ENDED.wait(launches).unwrap_or_else(PoisonError::into_inner),
             };
             launches.waiting -= 1;
+            launches.waiting_alone -= usize::from(alone);
         }
-        launches.running = true;
+        launches.running += 1;
+        launches.alone = alone;
         Ok(Self(()))
     }
 }
@@ -143,11 +168,12 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut launches = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
-        launches.running = false;
-        // Notified only if a thread waits: `notify_one` makes a system call, which strace shows and a
+        launches.running -= 1;
+        launches.alone = false;
+        // Notified only if a thread waits: `notify_all` makes a system call, which strace shows and a
         // recorder does not.
         if launches.waiting > 0 {
-            LAUNCH_ENDED.notify_one();
+            LAUNCH_ENDED.notify_all();
         }
     }
 }
@@ -178,6 +204,7 @@ pub(super) fn spawn<'a, S: Sys>(
     let mut log = CollectorWithTurn {
         collector: &mut collector,
         watch,
+        alone: texts.keeps_all(),
         turn: None,
         before_start,
         refused: String::new(),

@@ -9,8 +9,8 @@ use crate::words::error::{Code, Doing, Error, steps};
 steps! {
     /// The step that failed. `Display` writes the text.
     StageStep<'m> {
-        /// Marking the caller's descriptors close-on-exec.
-        Descriptors => Code::Descriptors, "failed to set the caller's descriptors close-on-exec";
+        /// Closing the caller's descriptors, or marking them close-on-exec.
+        Descriptors => Code::Descriptors, "failed to close the caller's descriptors";
         /// Passing on a descriptor that was named.
         PassDescriptor(fd: Fd) => Code::PassDescriptor, "failed to pass on descriptor {}", fd.0;
         /// Waiting for the go byte.

@@ -2,12 +2,13 @@
 
 use core::ffi::CStr;
 
+use super::closing::close_unnamed;
 use super::last::{self, Ends};
+use super::pipes::Pipes;
 use super::root;
 use super::steps::StageStep;
 use super::surroundings::{Move, Surroundings};
 use crate::deciders::policy::LogForm;
-use crate::scripts::descriptors::close_on_exec;
 use crate::scripts::pipe::{read_full, uninterrupted};
 use crate::scripts::stage::LastSteps;
 use crate::sys::Sys;
@@ -37,6 +38,9 @@ pub struct Tail<'a> {
     pub kill_child: bool,
     /// The descriptors above 2 that the command gets; `None` for all that are not close-on-exec.
     pub descriptors: Option<&'a [Fd]>,
+    /// The descriptors above 2 that the launch's processes keep besides the pipes, if the descriptors are
+    /// named: see [`kept`](super::kept::kept). `None` for all.
+    pub kept: Option<&'a [Fd]>,
     /// The path of the user namespace that stage 2 joins, for the error's text.
     pub user_namespace: &'a [u8],
     /// The surroundings of the command, if any are set.
@@ -57,45 +61,18 @@ pub struct Tail<'a> {
     pub envp: ExecArgs<'a>,
 }
 
-/// Marks the launcher's descriptors close-on-exec, except the named ones, and enters the command's cgroups.
-/// `pipes` are the stages' ends of the two pipes.
+/// Closes the launcher's descriptors that no process of the launch uses, and enters the command's cgroups.
 ///
-/// Runs in the first process of a launch, before it joins or creates anything. On a kernel without
-/// close_range(2) it needs the caller's /proc.
+/// Runs in the first process of a launch, before it joins or creates anything.
 ///
 /// # Errors
-/// [`StageStep::Descriptors`]; [`StageStep::PassDescriptor`] with `EBADF`: a named descriptor is not open;
-/// [`StageStep::Cgroup`].
-pub fn begin<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, pipes: [Fd; 2]) -> Result<(), Error<'m>> {
-    close_unnamed_on_exec(sys, tail, pipes)?;
+/// Those of [`close_unnamed`]; [`StageStep::Cgroup`].
+pub(super) fn begin<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, pipes: &Pipes) -> Result<(), Error<'m>> {
+    close_unnamed(sys, tail, pipes)?;
     match tail.around {
         Some(around) => last::enter_cgroups(sys, around),
         None => Ok(()),
     }
-}
-
-/// Marks the launcher's descriptors close-on-exec, except the named ones. The kernel gave the two pipes free
-/// numbers, so a named descriptor with such a number was not open: an error.
-fn close_unnamed_on_exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: [Fd; 2]) -> Result<(), Error<'m>> {
-    let Some(named) = tail.descriptors else { return Ok(()) };
-    match named.iter().find(|fd| pipes.contains(fd)) {
-        Some(fd) => Err(StageStep::PassDescriptor(*fd).failed(Errno::EBADF)),
-        None => keep_named(sys, named),
-    }
-}
-
-/// Marks all descriptors close-on-exec except 0 to 2 and those in `named`.
-///
-/// The first process of a launch calls this before any join, so that every later one inherits the flags.
-///
-/// # Errors
-/// The step that failed, with its errno. `EBADF`: a named descriptor is not open.
-fn keep_named<'m, S: Sys>(sys: &mut S, named: &[Fd]) -> Result<(), Error<'m>> {
-    close_on_exec(sys).map_err(|errno| StageStep::Descriptors.failed(errno))?;
-    for fd in named {
-        sys.set_cloexec(*fd, false).map_err(|errno| StageStep::PassDescriptor(*fd).failed(errno))?;
-    }
-    Ok(())
 }
 
 /// Reports a failure of [`begin`]. Returns the status to exit with.
@@ -352,6 +329,7 @@ impl Tail<'static> {
         mount_proc: false,
         kill_child: false,
         descriptors: None,
+        kept: None,
         user_namespace: b"",
         around: None,
         gid: None,
@@ -532,27 +510,5 @@ mod tests {
         sys.expect_execve().once().returning(|_, _, _| Errno::ENOENT);
         reports(&mut sys, "failed to execute cmd: No such file or directory");
         assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, None, INIT, LOG), 127);
-    }
-
-    #[test]
-    fn named_descriptors_are_kept_and_closed_one_is_an_error() {
-        for (errno, wanted) in
-            [(None, Ok(())), (Some(Errno::EBADF), Err(StageStep::PassDescriptor(Fd(9)).failed(Errno::EBADF)))]
-        {
-            let (mut sys, mut order) = (MockSys::new(), Sequence::new());
-            sys.expect_close_range_cloexec()
-                .once()
-                .in_sequence(&mut order)
-                .withf(|first| *first == crate::scripts::descriptors::FIRST)
-                .returning(|_| Ok(()));
-            for (number, reply) in [(7, Ok(())), (9, errno.map_or(Ok(()), Err))] {
-                sys.expect_set_cloexec()
-                    .once()
-                    .in_sequence(&mut order)
-                    .withf(move |fd, on| *fd == Fd(number) && !*on)
-                    .returning(move |_, _| reply);
-            }
-            assert_eq!(keep_named(&mut sys, &[Fd(7), Fd(9)]), wanted);
-        }
     }
 }

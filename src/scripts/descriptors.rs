@@ -1,5 +1,5 @@
-//! Sets the close-on-exec flags of all descriptors, in the mapping tool's process and in stage 0 of our own
-//! launcher.
+//! Sets the close-on-exec flags of all descriptors, in the mapping tool's process and in the first process of
+//! our own launcher; lists the open descriptors.
 
 use core::ffi::CStr;
 
@@ -12,9 +12,9 @@ pub const FIRST: Fd = Fd(3);
 
 /// Marks every descriptor from 3 up close-on-exec, in this process only.
 ///
-/// Runs in the mapping tool's process and in stage 0 of our own launcher. If close_range(2) is missing or
-/// refused, the numbers are read from /proc/self/fd. So the call must precede the join of a mount namespace:
-/// the owner of a joined namespace controls its /proc.
+/// Runs in the mapping tool's process and in the first process of our own launcher. If close_range(2) is
+/// missing or refused, the numbers are read from /proc/self/fd. So the call must precede the join of a mount
+/// namespace: the owner of a joined namespace controls its /proc.
 ///
 /// # Errors
 /// The error of the first call that fails. Some descriptors may already be marked.
@@ -24,6 +24,20 @@ pub fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
         Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {}
         result => return result,
     }
+    for_each(sys, |sys, fd| sys.set_cloexec(fd, true))
+}
+
+/// Calls `f` with each open descriptor from 3 up, except that of the list itself. `f` may close it.
+///
+/// Runs in the mapping tool's process and in the first process of our own launcher, before the join of a
+/// mount namespace: it reads /proc/self/fd.
+///
+/// # Errors
+/// The error of the first call that fails, or of `f`.
+pub(crate) fn for_each<S: Sys>(
+    sys: &mut S,
+    mut f: impl FnMut(&mut S, Fd) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     let dir = procfs::open(sys, c"self/fd", OpenFlags::List)?;
     let mut buffer = [0; 1024];
     loop {
@@ -34,8 +48,9 @@ pub fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
             let _ = sys.close(dir);
             return Ok(());
         }
-        for fd in descriptors(entries).filter(|fd| *fd >= FIRST) {
-            sys.set_cloexec(fd, true)?;
+        // The next call continues with the next higher number, even if these are closed by then.
+        for fd in descriptors(entries).filter(|fd| *fd >= FIRST && *fd != dir) {
+            f(sys, fd)?;
         }
     }
 }
@@ -55,23 +70,25 @@ fn descriptors(mut entries: &[u8]) -> impl Iterator<Item = Fd> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::sys::MockSys;
     use mockall::Sequence;
     use std::vec::Vec;
 
+    /// Returns one record of a list.
+    pub(crate) fn entry(name: &str) -> Vec<u8> {
+        let mut entry = std::vec![0; 16];
+        let length = (19 + name.len() + 1).next_multiple_of(8);
+        entry.extend(u16::try_from(length).unwrap().to_ne_bytes());
+        entry.push(0);
+        entry.extend(name.as_bytes());
+        entry.resize(length, 0);
+        entry
+    }
+
     #[test]
     fn descriptors_are_marked_one_by_one_without_close_range() {
-        fn entry(name: &str) -> Vec<u8> {
-            let mut entry = std::vec![0; 16];
-            let length = (19 + name.len() + 1).next_multiple_of(8);
-            entry.extend(u16::try_from(length).unwrap().to_ne_bytes());
-            entry.push(0);
-            entry.extend(name.as_bytes());
-            entry.resize(length, 0);
-            entry
-        }
         let mut sys = MockSys::new();
         let mut order = Sequence::new();
         sys.expect_close_range_cloexec().once().returning(|_| Err(Errno::ENOSYS));

@@ -149,11 +149,21 @@ pub trait Sys {
     /// Marks `first` and all higher descriptors close-on-exec: `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`,
     /// close_range(2), Linux 5.11.
     ///
-    /// Called by the mapping tool's process before its exec. Also called by stage 0 of our own launcher,
-    /// where the command inherits named descriptors only.
+    /// Called by the mapping tool's process before its exec. Also called by the first process of our own
+    /// launcher, where the command inherits named descriptors only and code of the caller runs before the
+    /// exec.
     ///
     /// Errors: `ENOSYS` and `EINVAL`: an older kernel.
     fn close_range_cloexec(&mut self, first: Fd) -> SysResult<()>;
+
+    /// Closes the descriptors from `first` to `last`, both included: `close_range(first, last, 0)`,
+    /// close_range(2), Linux 5.9. Numbers that are not open are ignored, and so are errors of a close.
+    ///
+    /// Called by the first process of our own launcher, where the command inherits named descriptors only.
+    ///
+    /// Errors: `ENOSYS`: an older kernel. `EINVAL`: `first` is greater than `last`.
+    #[cfg(feature = "std")]
+    fn close_range(&mut self, first: u32, last: u32) -> SysResult<()>;
 
     /// Reads entries of /proc/self/fd, where close_range is missing: `getdents64(fd, buf)`, getdents64(2).
     fn getdents64(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize>;

@@ -71,7 +71,7 @@ fn allow_all() -> Vec<BpfInstruction> {
 }
 
 /// Returns a filter that lets one call fail with `EPERM`, as bytes.
-fn refusing(call: i64) -> Vec<u8> {
+pub(crate) fn refusing(call: i64) -> Vec<u8> {
     let k = u32::try_from(call).unwrap();
     let program = [
         // The number of the call; skip one if it is another one; EPERM; allow.

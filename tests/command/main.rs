@@ -5,6 +5,7 @@
 
 mod again;
 mod attributes;
+mod closing;
 mod kit;
 mod manners;
 mod mounts;

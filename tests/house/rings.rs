@@ -48,7 +48,7 @@ const RINGS: &[Ring] = &[
             "mapping_tool",
             "map_files",
         ],
-        most: Some(1445),
+        most: Some(1450),
     },
     Ring {
         name: "deciders",

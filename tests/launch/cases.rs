@@ -105,6 +105,11 @@ impl Shape {
     pub(crate) fn plain(self) -> Launcher {
         Launcher::new(&self.nothing(), self.of(policy())).unwrap()
     }
+
+    /// Does the same as [`plain`](Self::plain). The first process closes the caller's descriptors.
+    pub(crate) fn closing(self) -> Launcher {
+        Launcher::new(&self.nothing(), self.of(policy()).with_descriptors(Descriptors::Named)).unwrap()
+    }
 }
 
 /// Returns a launcher that creates no namespace, and no stage.

@@ -17,18 +17,28 @@ use crate::{Case, helper, no_child_left};
 use support::LIMIT;
 
 pub(crate) const CASES: &[Case] = &[
-    ("a_launcher_that_dies_in_two_launches_leaves_no_stage", || dies_in_two_launches(Shape::Stages)),
-    ("a_launcher_that_dies_in_two_direct_launches_leaves_no_process", || dies_in_two_launches(Shape::Direct)),
-    ("a_launcher_that_dies_in_two_launches_through_a_child_leaves_no_process", || {
-        dies_in_two_launches(Shape::Child);
+    ("a_launcher_that_dies_in_two_launches_leaves_no_stage", || dies_in_two_launches(Shape::Stages, ALL)),
+    ("a_launcher_that_dies_in_two_direct_launches_leaves_no_process", || {
+        dies_in_two_launches(Shape::Direct, ALL);
     }),
+    ("a_launcher_that_dies_in_two_launches_through_a_child_leaves_no_process", || {
+        dies_in_two_launches(Shape::Child, ALL);
+    }),
+    ("a_launcher_that_dies_in_two_closing_launches_leaves_no_process", || {
+        Shape::ALL.into_iter().for_each(|shape| dies_in_two_launches(shape, CLOSING));
+    }),
+    ("launches_that_close_do_not_wait_for_each_other", closing_launches_overlap),
     ("the_limit_of_a_launch_covers_its_wait_for_another_one", limit_covers_the_wait),
     ("the_limit_of_a_launch_ends_a_stopped_stage", limit_ends_a_stopped_stage),
     ("the_longest_limit_does_not_expire", longest_limit),
 ];
 
+/// Arguments of the helper: the processes keep all descriptors of the launcher, or close them.
+const ALL: &str = "all";
+const CLOSING: &str = "closing";
+
 /// How long a launch waits for the other one to make the same progress. If launches run one at a time, the
-/// other never does.
+/// other never does: their processes keep all descriptors.
 const MEETING: Duration = Duration::from_millis(100);
 
 /// The number of launches that have reached each point.
@@ -106,10 +116,11 @@ impl Sink for Coordinated {
 pub(crate) fn together_helper(words: &[String]) {
     let hold_at: usize = words[0].parse().unwrap();
     let shape = Shape::from_word(&words[1]);
+    let closing = words[2] == CLOSING;
     for second in [false, true] {
         thread::spawn(move || {
             let coordinated = Coordinated { second, in_stage: false, forked: false, calls: 0, hold_at };
-            let mut launcher = shape.plain();
+            let mut launcher = if closing { shape.closing() } else { shape.plain() };
             launcher.command("true", [""; 0]);
             let child = launcher.spawn_through(|sys| Recorder::new(sys, coordinated));
             assert!(child.unwrap().wait().unwrap().success());
@@ -152,6 +163,26 @@ fn limit_covers_the_wait() {
     assert_eq!(error, LaunchError::TimedOut { waited_for: WaitedFor::Turn });
 }
 
+/// A launch has its pipes and never forks. Others that close these pipes run, and one that would keep them
+/// open waits.
+fn closing_launches_overlap() {
+    thread::spawn(|| {
+        let mut launcher = Shape::Direct.closing();
+        launcher.command("true", [""; 0]).spawn_through(|sys| Recorder::new(sys, Held))
+    });
+    let progress = PROGRESS.lock().unwrap();
+    let waited = CHANGED.wait_timeout_while(progress, LIMIT, |progress| progress.held == 0).unwrap();
+    assert!(!waited.1.timed_out());
+    drop(waited);
+    for shape in Shape::ALL {
+        let mut child = shape.closing().command("true", [""; 0]).timeout(LIMIT).spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        let mut keeping = shape.plain();
+        let error = keeping.command("true", [""; 0]).timeout(Duration::from_millis(100)).spawn().unwrap_err();
+        assert_eq!(error, LaunchError::TimedOut { waited_for: WaitedFor::Turn });
+    }
+}
+
 /// Stops the launcher's child right after the fork: stage 0, or the command's process.
 struct Stopping;
 
@@ -185,9 +216,10 @@ fn longest_limit() {
     }
 }
 
-fn dies_in_two_launches(shape: Shape) {
+fn dies_in_two_launches(shape: Shape, descriptors: &str) {
     for hold_at in 0.. {
-        let mut launcher = helper(&["together", &hold_at.to_string(), shape.word()]).spawn().unwrap();
+        let mut launcher =
+            helper(&["together", &hold_at.to_string(), shape.word(), descriptors]).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
         launcher.kill().unwrap();

@@ -127,6 +127,7 @@ fn perform(sys: &mut LinuxSys, call: &Call) -> Reply {
         Call::Pipe2 => pair(sys.pipe2()),
         Call::CloseRangeCloexec { first } => unit(sys.close_range_cloexec(*first)),
         Call::Getdents64 { fd, len } => data(*len, |buffer| sys.getdents64(*fd, buffer)),
+        Call::CloseRange { first, last } => unit(sys.close_range(*first, *last)),
         Call::SetCloexec { fd, on } => unit(sys.set_cloexec(*fd, *on)),
         Call::GetSeals { fd } => reply(sys.get_seals(*fd), Reply::Seals),
         Call::AddSeals { fd, seals } => unit(sys.add_seals(*fd, *seals)),

@@ -195,6 +195,7 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     let _ = sys.set_pdeathsig(Signal(0));
     let _ = sys.set_cloexec(list, true);
     let _ = sys.close_range_cloexec(Fd(900));
+    let _ = sys.close_range(950, 960);
     let _ = sys.sched_getaffinity();
     let _ = sys.set_groups(&[4, 20]);
     if let Ok(copy) = sys.dup_above(list, Fd(40)) {

@@ -297,6 +297,11 @@ pub(crate) const LIES: &[Planted] = &[
         changes_call!(Call::CloseRangeCloexec { first } => *first = Fd(901)),
     ),
     planted(
+        "close_of_another_range",
+        "close_range(",
+        changes_call!(Call::CloseRange { last, .. } => *last = 961),
+    ),
+    planted(
         "seals_that_are_others",
         "fcntl(",
         changes_call!(Call::AddSeals { seals, .. } => *seals = Seals::CONTENT),

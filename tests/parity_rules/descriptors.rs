@@ -33,6 +33,8 @@ rules! {
     User close_on_exec_closes_with_the_exec = "waits, then 0";
     User close_range_sets_close_on_exec_again = "waits, then 0";
     User close_range_and_numbers_without_a_descriptor = "ok ok EBADF";
+    User close_range_closes_the_numbers_of_the_range = "ok EBADF EBADF 1 EINVAL ok";
+    User list_continues_after_closed_descriptors = "true";
     User proc_is_not_read_only = "false ENOENT";
     User reading_a_namespace_or_directory = "EINVAL EISDIR EBADF";
     User paths_that_cannot_be_opened_as_asked = "ENOTDIR EISDIR ENAMETOOLONG ENOENT ENOENT EACCES";
@@ -234,6 +236,53 @@ fn close_range_and_numbers_without_a_descriptor<S: Sys>(sys: &mut S) -> RuleResu
     ]))
 }
 
+fn close_range_closes_the_numbers_of_the_range<S: Sys>(sys: &mut S) -> RuleResult {
+    let (one, _) = sys.socketpair().unwrap();
+    let copies = [20, 21, 23].map(|number| sys.dup_above(one, Fd(number)).unwrap());
+    let closed = sys.close_range(20, 22);
+    Ok(words(&[
+        errno_name(closed),
+        errno_name(sys.close(copies[0])),
+        errno_name(sys.close(copies[1])),
+        sys.send(copies[2], b"x").unwrap().to_string(),
+        errno_name(sys.close_range(9, 8)),
+        errno_name(sys.close_range(900, u32::MAX)),
+    ]))
+}
+
+fn list_continues_after_closed_descriptors<S: Sys>(sys: &mut S) -> RuleResult {
+    let (one, _) = sys.socketpair().unwrap();
+    let list = open(sys, c"/proc/self/fd", OpenFlags::List).unwrap();
+    let copies: Vec<Fd> = (20..28).map(|number| sys.dup_above(one, Fd(number)).unwrap()).collect();
+    let mut seen = Vec::new();
+    // Room for three entries.
+    let mut buffer = [0; 72];
+    loop {
+        let len = sys.getdents64(list, &mut buffer).unwrap();
+        if len == 0 {
+            return Ok((seen == copies).to_string());
+        }
+        for number in names_of(&buffer[..len]).iter().filter_map(|name| name.parse().ok()) {
+            if copies.contains(&Fd(number)) {
+                sys.close(Fd(number)).unwrap();
+                seen.push(Fd(number));
+            }
+        }
+    }
+}
+
+/// Returns the names of the records of a list.
+fn names_of(mut rest: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    while !rest.is_empty() {
+        let length = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
+        let name = CStr::from_bytes_until_nul(&rest[19..length]).unwrap();
+        names.push(name.to_str().unwrap().to_owned());
+        rest = &rest[length..];
+    }
+    names
+}
+
 fn proc_is_not_read_only<S: Sys>(sys: &mut S) -> RuleResult {
     Ok(words(&[sys.is_read_only(c"/proc").unwrap().to_string(), errno_name(sys.is_read_only(c"/nowhere"))]))
 }
@@ -310,13 +359,7 @@ fn the_list_of_descriptors_is_complete<S: Sys>(sys: &mut S) -> RuleResult {
         if len == 0 {
             break len;
         }
-        let mut rest = &buffer[..len];
-        while !rest.is_empty() {
-            let length = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
-            let name = CStr::from_bytes_until_nul(&rest[19..length]).unwrap();
-            names.push(name.to_str().unwrap().to_owned());
-            rest = &rest[length..];
-        }
+        names.extend(names_of(&buffer[..len]));
     };
     let all = [one, other, list].iter().all(|fd| names.contains(&fd.0.to_string()));
     Ok(words(&[all.to_string(), end.to_string()]))

@@ -151,6 +151,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         Call::Pipe2 => &[Errno::EMFILE, Errno::ENFILE],
         // close_range(2): missing before Linux 5.9; CLOSE_RANGE_CLOEXEC is missing before 5.11.
         Call::CloseRangeCloexec { .. } => &[Errno::ENOSYS, Errno::EINVAL, Errno::EPERM, Errno::ENOMEM],
+        Call::CloseRange { .. } => &[Errno::ENOSYS, Errno::EPERM, Errno::EINVAL],
         // getdents64(2).
         Call::Getdents64 { .. } => &[Errno::ENOENT, Errno::EINVAL, Errno::EBADF],
         // fcntl(2).
@@ -394,6 +395,7 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
         Call::AddSeals { .. } => errno == Errno::EBUSY,
         Call::Execveat { .. } => [Errno::ENOSYS, Errno::EPERM].contains(&errno),
         Call::CloseRangeCloexec { .. } => [Errno::ENOSYS, Errno::EINVAL].contains(&errno),
+        Call::CloseRange { .. } => errno == Errno::ENOSYS,
         _ => false,
     }
 }

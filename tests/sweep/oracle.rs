@@ -407,7 +407,11 @@ impl Case<'_> {
             // The descriptor is closed even if close fails. The other two fail for a wrong argument only.
             Call::Close { .. } | Call::Sigprocmask { .. } | Call::Sigaction { .. } => true,
             // The core has a fallback, or tries again in a later pass.
-            Call::CloseRangeCloexec { .. } | Call::Setns { .. } => errno == Errno::EPERM,
+            Call::CloseRangeCloexec { .. } | Call::CloseRange { .. } | Call::Setns { .. } => {
+                errno == Errno::EPERM
+            }
+            // The number is part of a path: the step that opens the path reports the error.
+            Call::SetCloexec { on: true, .. } => errno == Errno::EBADF,
             // The question whether the process with the refused map exits. Its hang-up answers it too.
             Call::Openat2 { .. } | Call::Fstatfs { .. } | Call::Read { .. } if self.asks_for_exit() => true,
             Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. } => {

@@ -86,9 +86,10 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
         Call::Fork { .. } => fixed(&["failed to fork"]),
         Call::Execve { .. } => fixed(&["failed to execv", "failed to execute", CLONED]),
         Call::Wait4 { .. } | Call::Sigaction { .. } => fixed(&["failed to waitpid"]),
-        Call::CloseRangeCloexec { .. } | Call::Getdents64 { .. } | Call::SetCloexec { .. } => {
-            fixed(&["descriptors", "pass on descriptor"])
-        }
+        Call::CloseRangeCloexec { .. }
+        | Call::CloseRange { .. }
+        | Call::Getdents64 { .. }
+        | Call::SetCloexec { .. } => fixed(&["descriptors", "pass on descriptor"]),
         Call::Setns { .. } => fixed(&["setns", "join", "failed to enter the new time namespace"]),
         Call::Unshare { .. } => fixed(&["failed to unshare"]),
         Call::SetDumpable { .. } => fixed(&["dumpable"]),

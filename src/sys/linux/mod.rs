@@ -270,6 +270,13 @@ impl Sys for LinuxSys {
         unit(unsafe { syscall!(libc::SYS_close_range, first.0, last, cloexec) })
     }
 
+    #[cfg(feature = "std")]
+    fn close_range(&mut self, first: u32, last: u32) -> SysResult<()> {
+        // SAFETY: numbers. The caller of the script ensures that no other code of this process uses the
+        // descriptors: it is the first process of a launch, with a table of its own.
+        unit(unsafe { syscall!(libc::SYS_close_range, first, last, 0) })
+    }
+
     fn getdents64(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize> {
         // The kernel's length is an unsigned int: only the first part of a longer buffer is used.
         let len = u32::try_from(buf.len()).unwrap_or(u32::MAX);

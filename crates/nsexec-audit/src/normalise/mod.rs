@@ -27,6 +27,10 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("the descriptor that interrupts a launch, and that of its time limit", "900000 and 900001"),
     ("descriptor that no call returned", "1000000 and its number"),
     (
+        "the closing of ranges of descriptors",
+        "one range from 3 on: the numbers between depend on the kept ones",
+    ),
+    (
         "pid",
         "99 for the launcher, 100 + n for stage n, 110 + n for a mapping tool, where the call that made the process \
          returned it",
@@ -103,6 +107,7 @@ pub fn normalise(run: &Run) -> Run {
     let mut normal = Run { origin: run.origin, ..Run::default() };
     for section in &run.sections {
         let mut lines = lines.remove(&section.role).unwrap_or_default();
+        merge_closings(&mut lines);
         if section.role == Role::Launcher {
             launcher::merge_log_reads(&mut lines);
             names.records(&mut lines);
@@ -349,6 +354,17 @@ impl Names {
             },
             other => other.clone(),
         }
+    }
+}
+
+/// Merges successive closings of ranges into one of all descriptors above 2. The ranges lie between the kept
+/// descriptors, whose numbers differ between two runs. A closed number keeps its name until a call returns it
+/// again, because no process uses it meanwhile.
+fn merge_closings(lines: &mut Vec<Line>) {
+    let is_closing = |line: &Line| matches!(line.call, Call::CloseRange { .. });
+    lines.dedup_by(|line, before| is_closing(line) && is_closing(before) && line.reply == before.reply);
+    for line in lines.iter_mut().filter(|line| is_closing(line)) {
+        line.call = Call::CloseRange { first: 3, last: u32::MAX };
     }
 }
 

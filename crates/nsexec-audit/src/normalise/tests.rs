@@ -387,3 +387,23 @@ fn death_of_the_stages_is_the_end_of_their_init_pipe() {
         assert!(compare(&ended, &died).is_empty(), "{}", compare(&ended, &died));
     }
 }
+
+#[test]
+fn closings_of_ranges_are_one() {
+    let closing = |first, last| line(Call::CloseRange { first, last }, Reply::Unit);
+    let refused = line(Call::CloseRange { first: 7, last: u32::MAX }, Reply::Errno(Errno::ENOSYS));
+    let pipe = line(Call::Pipe2, Reply::Pair(Fd(5), Fd(6)));
+    let write = line(Call::Write { fd: Fd(6), data: b"x"[..].into() }, Reply::Count(1));
+    let normal = |lines: Vec<Line>| of(&run(vec![], [vec![pipe.clone()], lines].concat()), Role::Stage(0));
+    // The numbers of the kept descriptors differ, and so does the number of gaps.
+    let one = normal(vec![closing(3, 4), closing(7, u32::MAX), write.clone()]);
+    let other = normal(vec![closing(3, 3), closing(7, 8), closing(10, u32::MAX), write.clone()]);
+    assert_eq!(one, other);
+    assert_eq!(one.len(), 3);
+    assert_eq!(one[1], closing(3, u32::MAX));
+    // The pipe is not closed: it keeps its name.
+    assert!(matches!(one[2].call, Call::Write { fd: Fd(4), .. }), "{}", one[2]);
+    // A refusal is another event.
+    assert_eq!(normal(vec![closing(3, 4), refused.clone()]).len(), 3);
+    assert_ne!(normal(vec![refused]), normal(vec![closing(7, u32::MAX)]));
+}

@@ -144,11 +144,11 @@ impl Kernel {
         LEVELS.iter().find(|(since, ..)| self >= *since).map_or("4.18", |(_, name, _)| name)
     }
 
-    /// Returns the calls that it lacks, by strace's names.
+    /// Returns the calls and flags that it lacks, by strace's names, with the errno.
     #[must_use]
     pub fn lacks(self) -> BTreeMap<&'static str, Errno> {
         let lacking = LEVELS.iter().filter(|(since, ..)| self < *since);
-        lacking.filter_map(|(.., call)| call.map(|call| (call, Errno::ENOSYS))).collect()
+        lacking.filter_map(|(.., call)| *call).collect()
     }
 
     /// Returns whether memfd_create supports MFD_EXEC (Linux 6.3).
@@ -158,10 +158,15 @@ impl Kernel {
     }
 }
 
-/// Each kernel version with the call that it introduced, newest first.
-const LEVELS: [(Kernel, &str, Option<&str>); 3] = [
-    (Kernel { major: 5, minor: 11 }, "5.11", Some("close_range")),
-    (Kernel { major: 5, minor: 3 }, "5.3", Some("pidfd_open")),
+/// A call or flag that a kernel lacks, and the errno.
+type Missing = (&'static str, Errno);
+
+/// Each kernel version with the call or flag that it introduced, newest first, and the errno of the call on
+/// an older kernel.
+const LEVELS: [(Kernel, &str, Option<Missing>); 4] = [
+    (Kernel { major: 5, minor: 11 }, "5.11", Some(("CLOSE_RANGE_CLOEXEC", Errno::EINVAL))),
+    (Kernel { major: 5, minor: 9 }, "5.9", Some(("close_range", Errno::ENOSYS))),
+    (Kernel { major: 5, minor: 3 }, "5.3", Some(("pidfd_open", Errno::ENOSYS))),
     (Kernel { major: 4, minor: 18 }, "4.18", None),
 ];
 
@@ -386,12 +391,11 @@ mod tests {
     #[test]
     fn kernels_with_the_same_calls_have_the_same_level() {
         let level = |text| Kernel::parse(text).unwrap().level();
-        assert_eq!((level("6.18.3-amd64"), level("5.11"), level("5.10.0")), ("5.11", "5.11", "5.3"));
-        assert_eq!(level("4.19"), "4.18");
-        assert_eq!(
-            Kernel::parse("5.10").unwrap().lacks().keys().copied().collect::<Vec<_>>(),
-            ["close_range"]
-        );
+        assert_eq!((level("6.18.3-amd64"), level("5.11"), level("5.10.0")), ("5.11", "5.11", "5.9"));
+        assert_eq!((level("5.8"), level("4.19")), ("5.3", "4.18"));
+        let lacks = |text| Kernel::parse(text).unwrap().lacks().into_keys().collect::<Vec<_>>();
+        assert_eq!(lacks("5.10"), ["CLOSE_RANGE_CLOEXEC"]);
+        assert_eq!(lacks("5.8"), ["CLOSE_RANGE_CLOEXEC", "close_range"]);
         assert!(Kernel::CURRENT.lacks().is_empty());
         assert_eq!(Kernel::parse("six"), None);
     }

@@ -50,6 +50,8 @@ use core::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 
+use nsexec::sys::types::Fd;
+
 pub use answer::{Answer, Answered};
 pub use any::AnySys;
 pub use call::{Bytes, Call, Reply};
@@ -72,6 +74,12 @@ pub struct Line {
 pub trait Sink {
     /// Records one line. The call has returned, or it is an exec that is about to be made.
     fn line(&mut self, line: &Line);
+
+    /// Returns the descriptors that the sink needs. [`Recorder`] leaves them open when a process closes
+    /// all descriptors that it does not use.
+    fn descriptors(&self) -> Vec<Fd> {
+        Vec::new()
+    }
 }
 
 impl Sink for Vec<Line> {
@@ -84,11 +92,19 @@ impl<K: Sink + ?Sized> Sink for &mut K {
     fn line(&mut self, line: &Line) {
         (**self).line(line);
     }
+
+    fn descriptors(&self) -> Vec<Fd> {
+        (**self).descriptors()
+    }
 }
 
 impl<K: Sink + ?Sized> Sink for Rc<RefCell<K>> {
     fn line(&mut self, line: &Line) {
         self.borrow_mut().line(line);
+    }
+
+    fn descriptors(&self) -> Vec<Fd> {
+        self.borrow().descriptors()
     }
 }
 

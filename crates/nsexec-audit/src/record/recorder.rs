@@ -2,6 +2,8 @@
 
 use core::ffi::CStr;
 
+use std::vec::Vec;
+
 use super::kind::{self, Convert, Kind};
 use super::table::{argument, calls};
 use super::{Bytes, Call, Line, Reply, Sink};
@@ -30,6 +32,12 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
         &self.sink
     }
 
+    /// Returns the backend.
+    #[cfg(test)]
+    pub(super) const fn inner(&self) -> &S {
+        &self.inner
+    }
+
     /// Returns the sink, with its lines.
     pub fn into_sink(self) -> K {
         self.sink
@@ -40,6 +48,30 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
         let reply = result.as_ref().map_or_else(|errno| Reply::Errno(*errno), reply);
         self.sink.line(&Line { call, reply });
         result
+    }
+
+    /// Closes a range of descriptors, except those of the sink.
+    fn close_around(&mut self, first: u32, last: u32) -> SysResult<()> {
+        let numbers = self.sink.descriptors().into_iter().filter_map(|fd| u32::try_from(fd.0).ok());
+        let mut own: Vec<u32> = numbers.filter(|number| (first..=last).contains(number)).collect();
+        own.sort_unstable();
+        let mut next = Some(first);
+        for number in own {
+            if let (Some(first), Some(last)) = (next.filter(|next| *next < number), number.checked_sub(1)) {
+                self.inner.close_range(first, last)?;
+            }
+            next = number.checked_add(1);
+        }
+        // A range that is empty from the beginning is an error, which the kernel returns.
+        match next.filter(|next| *next <= last || *next == first) {
+            Some(next) => self.inner.close_range(next, last),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes a descriptor, unless it belongs to the sink.
+    fn close_other(&mut self, fd: Fd) -> SysResult<()> {
+        if self.sink.descriptors().contains(&fd) { Ok(()) } else { self.inner.close(fd) }
     }
 
     /// Records an exec before the call, since this program no longer runs after a successful exec.
@@ -73,6 +105,14 @@ macro_rules! make {
         $this.done(call, result, |count| Reply::Data($buffer.get(..*count).unwrap_or($buffer).into()))
     }};
     (Entries: $($rest:tt)*) => { make!(Data: $($rest)*) };
+    (Unit: $this:ident, $call:expr, close_range($first:ident, $last:ident)) => {{
+        let result = $this.close_around($first, $last);
+        $this.done($call, result, kind::Unit::reply)
+    }};
+    (Unit: $this:ident, $call:expr, close($fd:ident)) => {{
+        let result = $this.close_other($fd);
+        $this.done($call, result, kind::Unit::reply)
+    }};
     // Two processes return from a clone. Each records its own line.
     ($kind:ident: $this:ident, $call:expr, $method:ident($($argument:ident),*)) => {{
         let call = $call;

@@ -10,8 +10,9 @@
 //! The sink never blocks, since the size of a memfd is limited only by memory. It never returns an error. A
 //! line that cannot be written is lost and counted in an eventfd (eventfd(2)), which needs no further memory.
 //! Both are close-on-exec. The sink's own system calls are these writes, and the allocator's calls for
-//! memory. A comparison with a witness leaves them out, except the counting
-//! ([`witness`](crate::witness)).
+//! memory. A comparison with a witness leaves them out, except the counting ([`witness`](crate::witness)).
+//! The recorder leaves both descriptors open where a process closes all that it does not use. It then makes
+//! two or three calls for one of the record, which the comparison merges.
 
 use core::cell::Cell;
 
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::string::String;
@@ -143,6 +144,10 @@ impl SharedSink {
 }
 
 impl Sink for SharedSink {
+    fn descriptors(&self) -> Vec<Fd> {
+        std::vec![Fd(self.file.as_raw_fd()), Fd(self.lost.as_fd().as_raw_fd())]
+    }
+
     fn line(&mut self, line: &Line) {
         match line.reply {
             Reply::Child => {

@@ -117,6 +117,8 @@ macro_rules! calls {
             = pipe2(reply, "O_CLOEXEC");
         close_range_cloexec CloseRangeCloexec { first: FirstFd } -> Unit
             = close_range(first, "4294967295", "CLOSE_RANGE_CLOEXEC");
+        close_range CloseRange { first: u32, last: u32 } -> Unit
+            = close_range(Number(first), Number(last), "0");
         getdents64 Getdents64 { fd: Fd, len: Room } -> Entries(len)
             = getdents64(fd, reply, len);
         set_cloexec SetCloexec {
@@ -216,7 +218,7 @@ macro_rules! calls {
         set_groups SetGroups { groups: Ids } -> Unit
             = setgroups(Groups(groups));
         run_hook RunHook { hook: Hook } -> Unit
-            = pre_exec(HookNumber(hook));
+            = pre_exec(Number(hook));
 
         // -- the attributes of the command -----------------------------------------------------------------
 

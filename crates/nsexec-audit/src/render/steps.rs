@@ -140,7 +140,8 @@ fn failure(seen: &AnnotatedLine<'_>, errno: Errno) -> Option<Note> {
     let object = seen.context.object.as_ref();
     let (mark, text) = match (&seen.line.call, errno) {
         (_, Errno::EINTR | Errno::EAGAIN)
-        | (Call::PidfdOpen { .. } | Call::TidAddress | Call::CloseRangeCloexec { .. }, _)
+        | (Call::PidfdOpen { .. } | Call::TidAddress, _)
+        | (Call::CloseRangeCloexec { .. } | Call::CloseRange { .. }, _)
         | (Call::GetSeals { .. } | Call::MemfdCreate { .. } | Call::Sendfile { .. }, _)
         | (Call::Execveat { .. }, Errno::ENOSYS | Errno::EPERM)
         | (Call::Openat2 { .. }, Errno::ENOSYS)

@@ -44,6 +44,7 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
         | Call::Pipe2
         | Call::Poll { .. }
         | Call::CloseRangeCloexec { .. }
+        | Call::CloseRange { .. }
         | Call::Getdents64 { .. }
         | Call::SetCloexec { .. } => descriptors(&line.call, context),
         Call::CloneSibling { .. }
@@ -91,6 +92,7 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
         (Call::PidfdOpen { .. }, _) if launcher => "an older kernel: only wait4 reports the end of the stage",
         (Call::PidfdOpen { .. }, _) => "an older kernel: only wait4 reports the end of the tool",
         (Call::CloseRangeCloexec { .. }, _) => "an older kernel: the descriptors are marked one by one",
+        (Call::CloseRange { .. }, _) => "an older kernel: the descriptors are closed one by one",
         (Call::TidAddress, _) => "not supported by this kernel: the cached thread id is not refreshed",
         (Call::Kill { .. }, Errno::ESRCH) => "it has exited already",
         (Call::Wait4 { .. }, Errno::ECHILD) if launcher => "no process of this launch is left",
@@ -267,10 +269,12 @@ fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
             "the last check that the launcher lives"
         }
         (Call::SetCloexec { on: false, .. }, _) => "requested by the caller: the command inherits it",
-        (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _)
-            if matches!(context.role, Some(Role::Stage(_))) =>
-        {
+        (Call::CloseRange { .. }, _) => "the launch and the command use none of these descriptors",
+        (Call::CloseRangeCloexec { .. }, _) if matches!(context.role, Some(Role::Stage(_))) => {
             "the command inherits only the requested descriptors"
+        }
+        (Call::SetCloexec { .. }, _) if matches!(context.role, Some(Role::Stage(_))) => {
+            "a step of the launch uses it; the command does not inherit it"
         }
         (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) => {
             "the tool may be setuid root: it inherits only the standard descriptors"

@@ -6,16 +6,14 @@ use std::collections::BTreeMap;
 use std::format;
 use std::vec::Vec;
 
-use super::facts::{Shape, is_child, is_first, starts_directly};
+use super::facts::{Shape, is_child, starts_directly};
 use super::reading::{message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
-use crate::record::{Call, Reply};
+use crate::record::{Call, Line, Reply};
 use crate::sections::{Site, inherit};
 use crate::transcript::{End, Role, Run, Section};
-use nsexec::descriptors::FIRST;
-use nsexec::launch::Descriptors;
 use nsexec::sync::SyncMessage;
-use nsexec::sys::types::{Fd, MaskHow, OpenFlags, Received};
+use nsexec::sys::types::{Fd, MaskHow, Received};
 
 pub(super) const CLOSED_FIRST: Rule = Rule {
     name: "foreign-ends-closed-first",
@@ -43,16 +41,6 @@ pub(super) const NONE_LEFT: Rule = Rule {
     reference: "CVE-2024-21626, CVE-2016-9962; docs/protocol.md#what-happens-in-order",
     severity: Severity::Breach,
     check: none_left,
-};
-
-pub(super) const NAMED_ONLY: Rule = Rule {
-    name: "named-descriptors-only",
-    reason: "If the command inherits only named descriptors, stage 0 marks all others close-on-exec before anything is \
-             joined. In a start through a child stage 1 does so, and in a direct start the init before it creates or \
-             mounts anything. Each of them refers to a file outside the container. Otherwise no stage changes the caller's flags.",
-    reference: "CVE-2024-21626, CVE-2016-9962; close_range(2)",
-    severity: Severity::Breach,
-    check: named_only,
 };
 
 /// An open descriptor, with the process that opened it.
@@ -210,7 +198,7 @@ fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
             _ => true,
         };
         match site.line.call {
-            Call::Close { fd } if stage && !table.open.contains_key(&fd) => {
+            Call::Close { fd } if stage && !table.open.contains_key(&fd) && !closes_one_by_one(site) => {
                 findings.push(Finding::at(
                     site,
                     format!("closes {}, which no process of the run has open", fd.0),
@@ -221,6 +209,16 @@ fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
         table.see(site);
     });
     findings
+}
+
+/// Returns whether the process closes the caller's descriptors as listed, because close_range(2) was refused.
+fn closes_one_by_one(site: Site<'_>) -> bool {
+    let before = site.section.lines.iter().take(site.index);
+    let refused =
+        |line: &Line| matches!((&line.call, &line.reply), (Call::CloseRange { .. }, Reply::Errno(_)));
+    let listed = before.clone().rev().find(|line| matches!(line.call, Call::Getdents64 { .. }));
+    let in_list = listed.is_some_and(|line| matches!(&line.reply, Reply::Data(data) if !data.0.is_empty()));
+    in_list && before.clone().any(refused)
 }
 
 fn none_left(run: &Run, facts: &Facts) -> Vec<Finding> {
@@ -245,71 +243,6 @@ fn none_left(run: &Run, facts: &Facts) -> Vec<Finding> {
             }
         }
         table.see_with(site, last);
-    });
-    findings
-}
-
-/// The state of the caller's descriptors in one process.
-#[derive(Clone, Copy, Default)]
-struct Marked {
-    /// Whether all are close-on-exec, except the named ones.
-    all: bool,
-    /// The directory that lists them, if close_range is missing.
-    list: Option<Fd>,
-    joined: bool,
-}
-
-fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
-    let named = facts.policy.launch.descriptors == Descriptors::Named;
-    let mut findings = Vec::new();
-    inherit(run, &Marked::default(), |marked, site| {
-        // Mapping tools have a rule of their own, and so do launchers.
-        let Role::Stage(stage) = site.section.role else { return };
-        let what = match (&site.line.call, &site.line.reply) {
-            (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if !named => {
-                "changes the flags of descriptors, which was not requested"
-            }
-            (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _)
-                if !is_first(site.section) || marked.joined =>
-            {
-                "changes the flags of descriptors too late"
-            }
-            (Call::CloseRangeCloexec { first }, Reply::Unit) => {
-                marked.all |= *first == FIRST;
-                return;
-            }
-            (
-                Call::Openat { flags: OpenFlags::List, .. } | Call::Openat2 { flags: OpenFlags::List, .. },
-                Reply::Fd(fd),
-            ) => {
-                marked.list = Some(*fd);
-                return;
-            }
-            (Call::Getdents64 { fd, .. }, Reply::Data(data)) if data.0.is_empty() => {
-                marked.all |= marked.list == Some(*fd);
-                return;
-            }
-            (Call::SetCloexec { on: false, .. }, _) if !marked.all => {
-                "names a descriptor before the others are marked"
-            }
-            (Call::Setns { .. } | Call::Socketpair, _) if named && stage == 0 && !marked.all => {
-                "goes on before the descriptors are marked"
-            }
-            (Call::Setns { .. } | Call::Unshare { .. } | Call::Mount { .. }, _)
-                if named && stage != 0 && is_first(site.section) && !marked.all =>
-            {
-                "goes on before the descriptors are marked"
-            }
-            (Call::Setns { .. }, _) => {
-                marked.joined = true;
-                return;
-            }
-            (Call::Execve { .. }, _) if named && stage == 2 && !marked.all => {
-                "executes the command with descriptors that were not named"
-            }
-            _ => return,
-        };
-        findings.push(Finding::at(site, what));
     });
     findings
 }

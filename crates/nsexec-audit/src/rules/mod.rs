@@ -15,6 +15,7 @@ mod identity;
 mod joins;
 mod maps;
 mod mounts;
+mod named;
 mod protocol;
 mod reading;
 mod restrictions;
@@ -120,7 +121,7 @@ pub const RULES: &[Rule] = &[
     descriptors::CLOSED_FIRST,
     descriptors::OWN_ONLY,
     descriptors::NONE_LEFT,
-    descriptors::NAMED_ONLY,
+    named::NAMED_ONLY,
     dumpable::NOT_WHILE_JOINING,
     dumpable::WINDOW,
     joins::FROM_A_COPY,

@@ -462,13 +462,18 @@ const RULE_BREAKS: &[RuleBreak] = &[
     ("stage-2-waits", "nothing", |f| f.with(INIT, "rt_sigprocmask(SIG_SETMASK", "setgid(0) = 0")),
     // Each of these steps is missing, or comes too early.
     ("named-descriptors-only", "enter", |f| f.without(PARENT, "close_range")),
-    ("named-descriptors-only", "enter", |f| f.edited(PARENT, "close_range(3", "close_range(8")),
+    ("named-descriptors-only", "enter", |f| f.edited(PARENT, "4294967295", "4294967294")),
+    ("named-descriptors-only", "enter", |f| f.edited(PARENT, "close_range(10", "close_range(11")),
+    ("named-descriptors-only", "enter", |f| f.edited(PARENT, "close_range(10", "close_range(3")),
     ("named-descriptors-only", "enter", |f| {
         f.moved(PARENT, "close_range", "F_SETFD, 0").moved(PARENT, "F_SETFD, 0", "close_range")
     }),
     ("named-descriptors-only", "enter", |f| f.with(INIT, "execve", "fcntl(9, F_SETFD, 0) = 0")),
     ("named-descriptors-only", "nothing", |f| {
         f.with(PARENT, "socketpair", "close_range(3, 4294967295, CLOSE_RANGE_CLOEXEC) = 0")
+    }),
+    ("named-descriptors-only", "nothing", |f| {
+        f.with(PARENT, "socketpair", "close_range(10, 4294967295, 0) = 0")
     }),
     ("as-asked", "enter", |f| f.without(INIT, "setns")),
     ("identity-as-asked", "enter", |f| f.without(INIT, "setuid")),
@@ -497,7 +502,16 @@ const RULE_BREAKS: &[RuleBreak] = &[
         f.with(LAUNCHER, "clone(", "openat(AT_FDCWD, \"/x\", O_RDONLY|O_NONBLOCK|O_CLOEXEC) = 9")
     }),
     ("named-descriptors-only", NAMED, |f| f.without(INIT, "close_range")),
-    ("named-descriptors-only", NAMED, |f| f.edited(INIT, "close_range(3", "close_range(8")),
+    ("named-descriptors-only", NAMED, |f| f.edited(INIT, "close_range(10", "close_range(11")),
+    // It is kept without a reason, or marked although no code of the caller runs.
+    ("named-descriptors-only", NAMED, |f| {
+        let f = f.edited(INIT, "close_range(10", "close_range(11");
+        f.with(INIT, "F_SETFD, 0", "fcntl(10, F_SETFD, FD_CLOEXEC) = 0")
+    }),
+    ("named-descriptors-only", NAMED, |f| {
+        let f = f.with(INIT, "close_range", "close_range(3, 4294967295, CLOSE_RANGE_CLOEXEC) = 0");
+        f.without_last(INIT, "close_range")
+    }),
     ("named-descriptors-only", NAMED, |f| {
         f.moved(INIT, "close_range", "openat(").moved(INIT, "F_SETFD", "openat(")
     }),
@@ -615,7 +629,7 @@ const RULE_BREAKS: &[RuleBreak] = &[
         f.with(LAUNCHER, "clone(", "openat(AT_FDCWD, \"/x\", O_RDONLY|O_NONBLOCK|O_CLOEXEC) = 9")
     }),
     ("named-descriptors-only", ENTERS, |f| f.without(CHILD, "close_range")),
-    ("named-descriptors-only", ENTERS, |f| f.edited(CHILD, "close_range(3", "close_range(8")),
+    ("named-descriptors-only", ENTERS, |f| f.edited(CHILD, "close_range(10", "close_range(11")),
     ("named-descriptors-only", ENTERS, |f| {
         f.moved(CHILD, "close_range", "F_SETFD, 0").moved(CHILD, "F_SETFD, 0", "close_range")
     }),

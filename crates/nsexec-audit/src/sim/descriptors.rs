@@ -293,10 +293,25 @@ impl Kernel {
 
     /// Implements close_range(first, ~0, CLOSE_RANGE_CLOEXEC). A negative number is above every descriptor.
     pub(super) fn close_range_cloexec(&mut self, me: Task, first: Fd) -> SysResult<()> {
+        if let Some(errno) = self.settings.lacks.get("CLOSE_RANGE_CLOEXEC") {
+            return Err(*errno);
+        }
         if first.0 >= 0 {
             self.process_mut(me).fds.range_mut(first.0..).for_each(|(_, slot)| slot.cloexec = true);
         }
         Ok(())
+    }
+
+    /// Implements close_range(2) without flags.
+    ///
+    /// Errors: `EINVAL`: `first` is greater than `last`.
+    pub(super) fn close_range(&mut self, me: Task, first: u32, last: u32) -> SysResult<()> {
+        if first > last {
+            return Err(Errno::EINVAL);
+        }
+        let is_in = |fd: &i32| u32::try_from(*fd).is_ok_and(|fd| (first..=last).contains(&fd));
+        let closed: Vec<i32> = self.process(me).fds.keys().copied().filter(is_in).collect();
+        closed.into_iter().try_for_each(|fd| self.close(me, Fd(fd)))
     }
 
     /// Implements read(2). Returns the queued bytes first, then the reset once, then the end of the file.
@@ -417,35 +432,35 @@ impl Kernel {
         })
     }
 
-    /// Implements getdents64(2) for a list of descriptors. Returns as many whole records as fit.
+    /// Implements getdents64(2) for a list of descriptors. Returns as many whole records as fit. The position
+    /// in the list is the next number, plus 2 (proc_readfd_common): a close does not move it.
     pub(super) fn getdents64(&mut self, me: Task, fd: Fd, len: usize) -> SysResult<Vec<u8>> {
         let index = self.slot(me, fd)?.description;
         let object = &self.descriptions[index].object;
-        let numbers: Vec<_> = match object {
+        let numbers: Vec<i32> = match object {
             Object::FdList(task, Access::Read | Access::Both) => {
-                self.process(*task).fds.keys().map(|fd| std::format!("{fd}")).collect()
+                self.process(*task).fds.keys().copied().collect()
             }
             object if object.is_path_only() => return Err(Errno::EBADF),
             // The entries of other directories are not modelled.
             Object::ProcDir(..) | Object::Directory(_) | Object::Tree(_, true, _) => Vec::new(),
             _ => return Err(Errno::ENOTDIR),
         };
-        let names: Vec<_> = [".".into(), "..".into()].into_iter().chain(numbers).collect();
+        let named = numbers.into_iter().map(|fd| (fd as usize + 2, std::format!("{fd}")));
+        let names = [(0, ".".into()), (1, "..".into())].into_iter().chain(named);
         let offset = self.descriptions[index].offset;
         let mut bytes = Vec::new();
-        let mut taken = 0;
-        for (at, name) in names.iter().enumerate().skip(offset) {
-            let record = dirent(at, name);
+        for (at, name) in names.filter(|(at, _)| *at >= offset) {
+            let record = dirent(at, &name);
             if bytes.len() + record.len() > len {
+                if bytes.is_empty() {
+                    return Err(Errno::EINVAL);
+                }
                 break;
             }
             bytes.extend(record);
-            taken += 1;
+            self.descriptions[index].offset = at + 1;
         }
-        if taken == 0 && offset < names.len() {
-            return Err(Errno::EINVAL);
-        }
-        self.descriptions[index].offset += taken;
         Ok(bytes)
     }
 

@@ -97,8 +97,8 @@ pub struct Settings {
     /// The number of namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
     pub limits: BTreeMap<NsKind, usize>,
     /// System calls that this kernel lacks, by strace's name, and the errno that they return: `("pidfd_open",
-    /// ENOSYS)`. The flags `MFD_EXEC`, `O_TMPFILE` and `CLONE_PIDFD` can be listed too, the last for a clone
-    /// with namespaces.
+    /// ENOSYS)`. The flags `MFD_EXEC`, `O_TMPFILE`, `CLOSE_RANGE_CLOEXEC` and `CLONE_PIDFD` can be listed
+    /// too, the last for a clone with namespaces.
     pub lacks: BTreeMap<&'static str, Errno>,
     /// The bounding set: the capabilities that a process can gain by an exec (capabilities(7)).
     pub bounding: u64,
@@ -296,6 +296,7 @@ impl Kernel {
         let unit = |()| Reply::Unit;
         Ok(match call {
             Call::DropGroups => unit(self.drop_groups(me)?),
+            Call::CloseRange { first, last } => unit(self.close_range(me, *first, *last)?),
             Call::DupTo { fd, number } => unit(self.dup_to(me, *fd, *number)?),
             Call::DupAbove { fd, least } => Reply::Fd(self.dup_above(me, *fd, *least)?),
             Call::SetGroups { groups } => unit(self.set_groups(me, groups)?),

@@ -62,6 +62,13 @@ impl OutlineCall {
         Some(Self { name: name.to_owned(), args, result })
     }
 
+    /// Returns the last number of a range of descriptors that the call has closed.
+    fn closed_to(&mut self) -> Option<&mut Option<String>> {
+        let closes = self.name == "close_range" && self.args.last() == Some(&Some("0".to_owned()));
+        let closed = closes && self.result.as_deref() == Some("0");
+        self.args.get_mut(1).filter(|_| closed)
+    }
+
     fn failed(&self) -> bool {
         self.result.as_ref().is_some_and(|result| result.starts_with("-1 "))
     }
@@ -92,13 +99,29 @@ impl fmt::Display for OutlineCall {
     }
 }
 
+/// Merges successive closings of ranges, as [`as_shown`](super::as_shown) does.
+fn merge_closings(calls: &mut Vec<OutlineCall>, killed: bool) {
+    calls.dedup_by(|call, before| match (call.closed_to(), before.closed_to()) {
+        (Some(last), Some(before)) => {
+            before.clone_from(last);
+            true
+        }
+        _ => false,
+    });
+    if let Some(last) = calls.last_mut().filter(|_| killed).and_then(OutlineCall::closed_to) {
+        *last = Some(u32::MAX.to_string());
+    }
+}
+
 /// Returns the outlines of a planned or recorded run.
 #[must_use]
 pub fn of_run(run: &Run) -> Vec<Outline> {
     let of = |section: &crate::Section| {
         let seen = section.lines.iter().filter(|line| line.reply != Reply::Child && is_system_call(line));
-        let calls = seen.filter_map(|line| OutlineCall::of(&line.to_string())).collect();
-        Outline { role: section.role, calls, killed: section.end == End::Signaled(Signal::KILL) }
+        let mut calls = seen.filter_map(|line| OutlineCall::of(&line.to_string())).collect();
+        let killed = section.end == End::Signaled(Signal::KILL);
+        merge_closings(&mut calls, killed);
+        Outline { role: section.role, calls, killed }
     };
     run.sections.iter().map(of).collect()
 }
@@ -138,6 +161,7 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
         for (_, role, pid) in children_of(role, &clones) {
             waiting.push((role, files.get(&pid.0).ok_or(WitnessError::Missing { role, pid: pid.0 })?));
         }
+        merge_closings(&mut calls, killed);
         outlines.push(Outline { role, calls, killed });
     }
     outlines.sort_by_key(|outline| outline.role);

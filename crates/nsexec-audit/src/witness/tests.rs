@@ -140,6 +140,7 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
         pair(Call::Socketpair),
         pair(Call::Pipe2),
         unit(fd().prop_map(|first| Call::CloseRangeCloexec { first }).boxed()),
+        unit((any::<u32>(), any::<u32>()).prop_map(|(first, last)| Call::CloseRange { first, last }).boxed(),),
         (fd(), 0..5000_usize, 0..100_usize)
             .prop_map(|(fd, len, count)| {
                 (Call::Getdents64 { fd, len }, Reply::Data(Bytes(std::vec![0; count])))
@@ -685,4 +686,26 @@ fn ppoll_of_aarch64_is_parsed_as_poll() {
     let ppoll = "ppoll([{fd=5, events=POLLOUT}], 1, {tv_sec=0, tv_nsec=200000000}, NULL, 0) = 0 (Timeout)";
     assert!(poll.is_some());
     assert_eq!(parse_line(ppoll), poll);
+}
+
+/// The recorder's descriptors lie between the ranges that strace shows.
+#[test]
+fn closings_around_the_recorder_are_one() {
+    let closing = |first, last| Line { call: Call::CloseRange { first, last }, reply: Reply::Unit };
+    let run = |end, lines: &[Line]| Run {
+        sections: std::vec![Section { end, lines: lines.to_vec(), ..Section::new(Role::Stage(0)) }],
+        ..Run::default()
+    };
+    let recorded = [closing(3, 6), closing(9, u32::MAX)];
+    let seen = [closing(3, 4), closing(6, 6), closing(9, u32::MAX)];
+    let end = End::Exited(0);
+    assert_eq!(as_shown(&run(end, &recorded)), as_shown(&run(end, &seen)));
+    assert_eq!(outline::of_run(&run(end, &recorded)), outline::of_run(&run(end, &seen)));
+    let other = [closing(3, 6), closing(9, 10)];
+    assert_ne!(as_shown(&run(end, &recorded)), as_shown(&run(end, &other)));
+    assert_ne!(outline::of_run(&run(end, &recorded)), outline::of_run(&run(end, &other)));
+    // SIGKILL ended the process before the recorder wrote the second line.
+    let killed = End::Signaled(Signal::KILL);
+    assert_eq!(as_shown(&run(killed, &recorded[..1])), as_shown(&run(killed, &seen[..2])));
+    assert_eq!(outline::of_run(&run(killed, &recorded[..1])), outline::of_run(&run(killed, &seen)));
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use nsexec::bootstrap::decode;
 use nsexec::launch::Descriptors;
+use nsexec::launch::kept::kept;
 use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader, launch};
 use nsexec::launch::shape::{Memory, memory};
 use nsexec::launch::shared::Stack;
@@ -35,14 +36,16 @@ const MOVES: &[Move] = &[Move { fd: Fd(20), number: Fd(1) }, Move { fd: Fd(21), 
 /// Returns the surroundings of the command, if the policy gives it an id of its own.
 fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
     policy.launch.uid.map(|_| {
-        let mut around = Surroundings::default().with_idle_hooks(1);
+        // Code of the caller keeps the caller's descriptors open.
+        let hooks = usize::from(policy.launch.uid != Some(WITHOUT_CODE));
+        let mut around = Surroundings::default().with_idle_hooks(hooks);
         around.directory =
             Some(Directory { path: c"/srv".into(), confined: policy.launch.propagation.is_some() });
         if policy.launch.propagation.is_some() {
             around.root = Some(root());
         }
         around.groups = Some(vec![4, 20]);
-        if policy.launch.uid == Some(RESTRICTED) {
+        if matches!(policy.launch.uid, Some(RESTRICTED | WITHOUT_CODE)) {
             restrict(&mut around);
         }
         around
@@ -51,6 +54,9 @@ fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
 
 /// The user id of a command whose scenario sets every attribute.
 pub(super) const RESTRICTED: u32 = 1001;
+
+/// The user id of a command whose scenario sets every attribute, and has no code of the caller.
+pub(super) const WITHOUT_CODE: u32 = 1002;
 
 /// The number of its Landlock rule set.
 pub(super) const RULE_SET: Fd = Fd(22);
@@ -139,9 +145,12 @@ pub(super) fn our_own(
         let simulated = Stack::simulated();
         let mut slots = [None; 2];
         let around = surroundings_of(&policy);
+        let moves = if around.is_some() { MOVES } else { &[] };
+        let kept = kept([&message, candidates], NAMED, moves, around.as_ref());
         let tail = Tail {
-            moves: if around.is_some() { MOVES } else { &[] },
+            moves,
             around: around.as_ref(),
+            kept: kept.as_deref(),
             ..tail_of(&policy, candidates, &mut slots)
         };
         let job = Job {
@@ -186,7 +195,9 @@ pub fn start_and_tell(
     tell: impl FnOnce(LaunchError),
 ) -> Ended {
     let mut slots = [None; 2];
-    let tail = tail_of(policy, b"/bin/command\0", &mut slots);
+    let candidates = b"/bin/command\0";
+    let kept = kept([message, candidates], NAMED, &[], None);
+    let tail = Tail { kept: kept.as_deref(), ..tail_of(policy, candidates, &mut slots) };
     let signals = ChildSignals::default();
     let job = Job {
         message,
@@ -212,6 +223,7 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         mount_proc: policy.launch.mount_proc,
         kill_child: policy.launch.kill_child,
         descriptors: (policy.launch.descriptors == Descriptors::Named).then_some(NAMED),
+        kept: None,
         user_namespace: b"",
         name: b"command",
         candidates,

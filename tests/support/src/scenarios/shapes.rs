@@ -11,7 +11,7 @@ use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::sim::{Extra, User};
 
-use super::launching::{CGROUP, RESTRICTED, RULE_SET};
+use super::launching::{CGROUP, RESTRICTED, RULE_SET, WITHOUT_CODE};
 use super::refusals::{covered_directory, covered_oom_score, covered_uid_map};
 use super::starts::{FIVE, OWN, SEVEN, WIDE, kill_child, mapped, old, ordinary, realistic, tools};
 use super::{Scenario, Way, flags, leak};
@@ -87,6 +87,11 @@ fn direct() -> Vec<Scenario> {
             "the same through the stages",
             &mapped(&[NsKind::Net, NsKind::Uts], WIDE).with_setgroup(true),
         ))),
+        without_code(root(
+            "direct_attributes_closed",
+            "the same without code of the caller: the other descriptors are closed",
+            &mapped(&[NsKind::Net, NsKind::Uts], WIDE).with_setgroup(true),
+        )),
         stages(surrounded(root(
             "direct_surroundings_again",
             "the same through the stages",
@@ -130,6 +135,13 @@ fn restricted(scenario: Scenario) -> Scenario {
     scenario.sim.duplicate(Fd(0), CGROUP);
     scenario.session = Session::New;
     scenario.policy.launch.uid = Some(RESTRICTED);
+    scenario
+}
+
+/// Does the same as [`restricted`], without code of the caller.
+fn without_code(scenario: Scenario) -> Scenario {
+    let mut scenario = restricted(scenario);
+    scenario.policy.launch.uid = Some(WITHOUT_CODE);
     scenario
 }
 

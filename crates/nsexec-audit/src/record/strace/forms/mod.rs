@@ -14,7 +14,7 @@ use super::words::{Id as IdWord, Quoted, SEALS, UNKNOWN_ADDRESS, bytes, fd, flag
 use crate::record::Bytes;
 use nsexec::sys::types::{Fd, OpenFlags, Pid, PollFd, Seals};
 pub(super) use processes::{Child, ChildTid, Joined, Sibling, StackAndFlags, Unshared};
-pub(super) use surroundings::{Changed, Copied, Groups, HookNumber, HowInRoot};
+pub(super) use surroundings::{Changed, Copied, Groups, HowInRoot, Number};
 
 /// A value in the usual form of its type.
 pub(super) trait Usual: Sized {

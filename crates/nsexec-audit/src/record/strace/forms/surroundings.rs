@@ -263,10 +263,10 @@ impl Usual for Vec<BpfInstruction> {
     }
 }
 
-/// The number of a hook. No system call of its own shows it.
-pub(in crate::record::strace) struct HookNumber;
+/// A number in decimal: of a descriptor in a range, or of a hook.
+pub(in crate::record::strace) struct Number;
 
-impl Form for HookNumber {
+impl Form for Number {
     type Value = u32;
 
     fn write(number: &u32, f: &mut Formatter<'_>) -> fmt::Result {
