@@ -85,6 +85,7 @@ mod outcome;
 mod pipes;
 mod policy;
 mod prepared;
+pub mod probe;
 mod proc_status;
 mod query;
 mod reaction;

@@ -81,7 +81,7 @@ impl Side {
         }
     }
 
-    const fn names(self) -> (&'static str, &'static str, &'static str) {
+    pub(super) const fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Users => ("/etc/subuid", "newuidmap", "/proc/self/uid_map"),
             Self::Groups => ("/etc/subgid", "newgidmap", "/proc/self/gid_map"),
@@ -232,7 +232,7 @@ pub struct Range {
 /// Returns the caller's subordinate ids: as getsubids(1) reports them, which asks the name services as
 /// newuidmap does, otherwise from the file. Like the mapping tools, it is searched in the absolute
 /// directories of PATH alone.
-fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError> {
+pub(super) fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError> {
     let uid = getuid();
     let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
     let (file, ..) = side.names();
@@ -330,7 +330,7 @@ pub fn in_order(ranges: &[Range], own: u32) -> Vec<Extent> {
 }
 
 /// Returns the lines of an id map of /proc.
-fn extents_of(text: &str) -> Vec<Extent> {
+pub(super) fn extents_of(text: &str) -> Vec<Extent> {
     let line = |line: &str| {
         let mut words = line.split_whitespace().map(|word| word.parse().ok());
         Some(Extent { inside: words.next()??, outside: words.next()??, count: words.next()?? })
@@ -407,7 +407,7 @@ fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
 }
 
 /// Returns the path of a program in an absolute directory of this process's PATH.
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(super) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
     find_in_path(name, Some(&path), is_executable)
 }

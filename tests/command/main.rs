@@ -9,4 +9,5 @@ mod kit;
 mod manners;
 mod mounts;
 mod namespaces;
+mod probe;
 mod threads;
