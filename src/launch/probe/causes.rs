@@ -12,7 +12,7 @@ use crate::sys::types::Errno;
 use crate::words::error::Code;
 
 /// The number of CAP_SYS_ADMIN (capabilities(7)).
-const CAP_SYS_ADMIN: u32 = 21;
+pub(super) const CAP_SYS_ADMIN: u32 = 21;
 /// The number of CAP_SETUID.
 const CAP_SETUID: u32 = 7;
 
@@ -28,6 +28,14 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn new(cause: Cause, why: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { cause, why: why.into(), remedy: remedy.into(), evidence: Vec::new() }
+    }
+
+    /// Adds a second cause that holds at the same time.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.why = format!("{}; and {}", self.why, other.why);
+        self.remedy = format!("{}; and {}", self.remedy, other.remedy);
+        self.evidence.extend(other.evidence);
+        self
     }
 
     pub(super) fn with(mut self, fact: impl Into<String>) -> Self {
@@ -215,6 +223,12 @@ fn surroundings(facts: &Facts, question: Question, code: Code, errno: Errno) -> 
     if let Some(found) = apparmor(facts) {
         return Some(found);
     }
+    if code == Code::Setgroups && facts.setgroups_denied {
+        let remedy =
+            "create the outer user namespace with a map that newgidmap(1) writes, which allows setgroups(2)";
+        let why = "this user namespace denies setgroups(2), and so does every new one in it";
+        return Some(Found::new(Cause::SetgroupsDenied, why, remedy).with("/proc/self/setgroups = deny"));
+    }
     if question == Question::MountProc && (!facts.proc.covered.is_empty() || facts.proc.read_only) {
         let Some(first) = facts.proc.covered.first() else { return Some(read_only_proc()) };
         let found = Found::new(
@@ -236,7 +250,7 @@ fn surroundings(facts: &Facts, question: Question, code: Code, errno: Errno) -> 
 fn limit(facts: &Facts, kind: NsKind) -> Found {
     let name = format!("user.max_{}_namespaces", kind.name());
     let file = format!("/proc/sys/user/max_{}_namespaces", kind.name());
-    let raise = format!("as root: sysctl {name}=NUMBER");
+    let raise = format!("as root: sysctl {name}=16384");
     match facts.limit(kind) {
         Some(0) => Found::new(Cause::Limit, format!("{name} is 0"), raise).with(format!("{file} = 0")),
         Some(value) if kind == NsKind::User && facts.vantage.first_user_namespace != Some(true) => {

@@ -4,8 +4,8 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::causes::{Found, cause_of_tool, of_failure};
-use super::facts::{Facts, Side};
+use super::causes::{CAP_SYS_ADMIN, Found, cause_of_tool, of_failure};
+use super::facts::{COUNT, Facts, Side};
 use super::report::{Answer, Cause, Question, Report, Verdict};
 use super::tries::{Outcome, Tries, Try};
 use crate::sys::types::Errno;
@@ -21,11 +21,25 @@ pub(super) fn judge(facts: &Facts, tries: &Tries) -> Report {
 fn answer(facts: &Facts, tries: &Tries, question: Question) -> Answer {
     let own: Vec<&Try> = tries.all.iter().filter(|one| one.question == question).collect();
     let mut evidence: Vec<String> = own.iter().map(|one| sentence(one)).collect();
-    let verdict = match own.iter().find(|one| one.result == Outcome::Works) {
-        Some(works) => Verdict::Yes { needs_user_namespace: works.with_user && needs_user(question) },
+    let verdict = match own.iter().find(|one| works(facts, one)) {
+        Some(found) => Verdict::Yes { needs_user_namespace: found.with_user && needs_user(question) },
         None => refused(facts, tries, question, &own, &mut evidence),
     };
     Answer { question, verdict, evidence }
+}
+
+/// Returns whether a try has succeeded, as far as its question goes. A user namespace that denies setgroups(2)
+/// is created and mapped before the launcher fails to drop the groups.
+fn works(facts: &Facts, one: &Try) -> bool {
+    use crate::deciders::namespace::NsKind::User;
+    match (&one.result, one.question) {
+        (Outcome::Works, _) => true,
+        (
+            Outcome::Failed { step: Some((Code::Setgroups, Some(Errno::EPERM))), .. },
+            Question::Create(User) | Question::MapOneId | Question::MapUserIds | Question::MapGroupIds,
+        ) => facts.setgroups_denied,
+        _ => false,
+    }
 }
 
 /// Returns whether a user namespace is not the subject of the question itself.
@@ -51,9 +65,10 @@ fn refused(
         Question::MapGroupIds => Some((&facts.groups, Kind::GROUPS)),
         _ => None,
     };
-    // The last try has the most help: a user namespace.
-    let last = own.last().map(|one| &one.result);
-    let found = match (last, side) {
+    // A privileged caller needs no user namespace. For another one the last try has the most help.
+    let deciding = if facts.has_capability(CAP_SYS_ADMIN) { own.first() } else { own.last() };
+    let deciding = deciding.map(|one| &one.result);
+    let found = match (deciding, side) {
         (Some(Outcome::Failed { step, killed_by_filter, text }), side) => {
             if let Some(why) = passing(*step, text) {
                 return Verdict::CannotTell { why };
@@ -67,7 +82,7 @@ fn refused(
         (Some(Outcome::NotTried(_)), Some((side, kind))) if facts.powerless(side).is_some() => {
             range_cause(facts, side, &kind, "")
         }
-        (None, Some((side, kind))) => range_cause(facts, side, &kind, ""),
+        (None, Some((side, kind))) if side.others().is_none() => range_cause(facts, side, &kind, ""),
         (Some(Outcome::NotTried(why)), _) => return Verdict::CannotTell { why: (*why).to_string() },
         (Some(Outcome::Works) | None, _) => {
             return Verdict::CannotTell { why: "no try was made".to_string() };
@@ -125,40 +140,46 @@ impl Kind {
     };
 }
 
-/// Returns the cause why a range of ids cannot be mapped, although a user namespace can be created.
+/// Returns the cause why a range of ids cannot be mapped, although a user namespace can be created. Two causes
+/// at the same time are named together.
 fn range_cause(facts: &Facts, side: &Side, kind: &Kind, text: &str) -> Found {
-    let Kind { noun, file, flag, tool, map } = kind;
+    let Kind { noun, file, tool, map, .. } = kind;
     if side.others().is_none() {
         return Found::new(
             Cause::OneId,
             format!("this user namespace has no {noun} id besides the caller's own"),
-            format!("map a range of {noun} ids in the outer container"),
+            format!("map a range of {noun} ids in the outer user namespace"),
         )
         .with(format!("{map} has {} line(s)", side.map.as_ref().map_or(0, Vec::len)));
     }
-    if facts.vantage.uid != 0 && side.ranges.as_ref().is_some_and(Vec::is_empty) {
-        let name = facts.vantage.user.clone();
-        let owner = name.clone().unwrap_or_else(|| facts.vantage.uid.to_string());
-        let remedy = match (side.free, name) {
-            (Some(first), Some(name)) => {
-                let last = first.saturating_add(super::facts::COUNT - 1);
-                format!("as root: usermod {flag} {first}-{last} {name}")
-            }
-            (Some(first), None) => {
-                format!("as root, add the line `{owner}:{first}:{}` to {file}", super::facts::COUNT)
-            }
-            (None, _) => format!("as root, add a line `{owner}:FIRST:COUNT` to {file}"),
-        };
-        let why = format!("{file} has no range for {owner}");
-        return Found::new(Cause::NoSubordinateIds, why.clone(), remedy).with(why);
-    }
-    cause_of_tool(facts, side, tool).unwrap_or_else(|| {
-        Found::new(
+    match (cause_of_tool(facts, side, tool), no_range(facts, side, kind)) {
+        (Some(first), Some(second)) => first.and(second),
+        (Some(found), None) | (None, Some(found)) => found,
+        (None, None) => Found::new(
             Cause::Other,
             format!("the {noun} ids cannot be mapped: {text}"),
             format!("check {file}, and the tool {tool} of shadow-utils"),
-        )
-    })
+        ),
+    }
+}
+
+/// Returns the cause that the user has no subordinate ids. The remedy proposes a free range.
+fn no_range(facts: &Facts, side: &Side, Kind { file, flag, .. }: &Kind) -> Option<Found> {
+    if facts.vantage.uid == 0 || !side.ranges.as_ref().is_some_and(Vec::is_empty) {
+        return None;
+    }
+    let name = facts.vantage.user.as_deref();
+    let owner = name.map_or_else(|| facts.vantage.uid.to_string(), String::from);
+    let remedy = match (side.free, name) {
+        (Some(first), Some(name)) => {
+            format!("as root: usermod {flag} {first}-{} {name}", first.saturating_add(COUNT - 1))
+        }
+        // usermod(8) needs an account.
+        (Some(first), None) => format!("as root, add the line `{owner}:{first}:{COUNT}` to {file}"),
+        (None, _) => format!("as root, add a line `{owner}:FIRST:COUNT` to {file}"),
+    };
+    let why = format!("{file} has no range for {owner}");
+    Some(Found::new(Cause::NoSubordinateIds, why.clone(), remedy).with(why))
 }
 
 /// Describes the result of a try in one sentence.
