@@ -145,8 +145,8 @@ pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Calls unshare(2) with flags that the kernel refuses with `EINVAL` before it does anything. A seccomp filter
-/// that refuses unshare(2) returns another error, or kills the process.
+/// Calls unshare(2) with flags that the kernel refuses with `EINVAL` before it does anything. A seccomp
+/// filter that refuses unshare(2) returns another error, or kills the process.
 pub(super) fn unshare_invalid_flags() -> SysResult<()> {
     // SAFETY: one call, which changes nothing: the flag 1 is no flag of unshare(2).
     unsafe { LinuxSys::new() }.unshare(CloneFlags(1))
@@ -155,8 +155,8 @@ pub(super) fn unshare_invalid_flags() -> SysResult<()> {
 /// Returns whether the file has capabilities (the attribute `security.capability`, capabilities(7)).
 pub(super) fn has_file_capabilities(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    // SAFETY: both strings end with a NUL and live through the call. A size of 0 asks for the length only, so the
-    // kernel writes nothing.
+    // SAFETY: both strings end with a NUL and live through the call. A size of 0 asks for the length only, so
+    // the kernel writes nothing.
     let length =
         unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), core::ptr::null_mut(), 0) };
     length > 0

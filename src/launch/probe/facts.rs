@@ -1,7 +1,6 @@
 //! The facts that decide a cause, and the parsers of their files. Values only; `read` reads the files.
 
-use std::format;
-use std::string::String;
+use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::report::Vantage;
@@ -145,7 +144,7 @@ pub(super) fn chroot(mountinfo: &str) -> Option<bool> {
 pub(super) fn confining(label: &str) -> Option<String> {
     let label = label.trim_matches(['\0', '\n', ' ']);
     let free = ["", "unconfined", "kernel", "_"].contains(&label) || label.contains(":unconfined_t:");
-    (!free).then(|| format!("{label}"))
+    (!free).then(|| label.to_string())
 }
 
 #[cfg(test)]

@@ -28,8 +28,8 @@ fn answer(facts: &Facts, tries: &Tries, question: Question) -> Answer {
     Answer { question, verdict, evidence }
 }
 
-/// Returns whether a try has succeeded, as far as its question goes. A user namespace that denies setgroups(2)
-/// is created and mapped before the launcher fails to drop the groups.
+/// Returns whether a try has succeeded, as far as its question goes. A user namespace that denies
+/// setgroups(2) is created and mapped before the launcher fails to drop the groups.
 fn works(facts: &Facts, one: &Try) -> bool {
     use crate::deciders::namespace::NsKind::User;
     match (&one.result, one.question) {
@@ -140,8 +140,8 @@ impl Kind {
     };
 }
 
-/// Returns the cause why a range of ids cannot be mapped, although a user namespace can be created. Two causes
-/// at the same time are named together.
+/// Returns the cause why a range of ids cannot be mapped, although a user namespace can be created. Two
+/// causes at the same time are named together.
 fn range_cause(facts: &Facts, side: &Side, kind: &Kind, text: &str) -> Found {
     let Kind { noun, file, tool, map, .. } = kind;
     if side.others().is_none() {

@@ -1,4 +1,4 @@
-//! Finds out by real tries what this user can do here: create and join each kind of namespace, map ids, mount.
+//! Real tries of this user's possibilities here: create and join each kind of namespace, map ids, mount.
 //!
 //! [`probe`] launches some forty commands that cannot be executed, in new namespaces, and reads facts from
 //! /proc and /etc. The tries go through the same launcher as every [`Command`](super::Command). They need no
@@ -18,8 +18,11 @@
 //! println!("{report}"); // one line for each question, and the remedies
 //! ```
 //!
-//! Each answer has its evidence: the facts that were read, and the call that failed. The cause of a "no" is data
-//! ([`Cause`]). A report of a container speaks for the container only: see [`Vantage`].
+//! Each answer has its evidence: the facts that were read, and the step that failed. The cause of a "no" is
+//! data ([`Cause`]). A report of a container holds for the container only: see [`Vantage`].
+//!
+//! A mapping tool that has no privileges is not run: it would write an error to this program's standard
+//! error. Every other cause comes from a launch that failed.
 
 mod causes;
 mod facts;

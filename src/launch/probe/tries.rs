@@ -164,8 +164,8 @@ fn join(kind: NsKind, with_user: bool) -> Outcome {
             command.join_fd(NsKind::User, starting.namespace(NsKind::User)?);
         }
         command.join_fd(kind, starting.namespace(kind)?);
-        // The end of a failed launch waits for all stages that its thread has created: on this thread it would
-        // wait for the process of `holder` too, which waits for this function.
+        // The end of a failed launch waits for all stages that its thread has created. On this thread it
+        // would wait for the process of `holder` too, which waits for this function.
         let joining = std::thread::Builder::new().spawn(move || launch(&mut command))?;
         let outcome = joining.join().map_err(|_| io::Error::other("the try of the join panicked"))?;
         *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
