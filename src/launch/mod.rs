@@ -138,6 +138,7 @@ pub use handle::{Child, exit_code};
 pub use policy::{Descriptors, LaunchPolicy};
 #[doc(hidden)]
 pub use prepared::Prepared;
+pub use probe::probe;
 #[doc(hidden)]
 pub use proc_status::StatusText;
 #[doc(hidden)]

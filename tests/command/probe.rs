@@ -5,8 +5,8 @@
 
 use std::process::Output;
 
-use nsexec::launch::probe::{Question, Report, Verdict, probe};
-use nsexec::launch::{Command, LaunchError};
+use nsexec::launch::probe::{Question, Report, Verdict};
+use nsexec::launch::{Command, LaunchError, probe};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::BpfInstruction;
 
@@ -89,7 +89,10 @@ fn print_the_answers() {
     if std::env::var_os("NSEXEC_TEST_PROBE").is_none() {
         return;
     }
+    let descriptors = || std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or_default();
+    let before = descriptors();
     let report = probe();
+    assert_eq!(descriptors(), before, "open descriptors");
     println!("{report}");
     println!("vantage: {:?}", report.vantage);
     for answer in &report.answers {
@@ -228,6 +231,9 @@ fn powerless_mapping_tool_is_the_cause() {
     let text = on(false, &format!("{ids} {nosuid} {user} \"$@\""));
     assert_cause(&text, "map group ids", "NosuidMount");
     assert_yes(&text, "map user ids");
+    let text =
+        on(false, &format!("{ids} PATH=/mnt {} \"$@\"", user.replace("setpriv", "$(command -v setpriv)")));
+    assert_cause(&text, "map user ids", "NoTool");
     // Without a line, the report proposes a range above all others.
     let other = "echo ann:300000:65536 >/mnt/ids; mount --bind /mnt/ids /etc/subuid;";
     let text = on(false, &format!("{other} {user} \"$@\""));

@@ -267,7 +267,7 @@ fn limit(facts: &Facts, kind: NsKind) -> Found {
     }
 }
 
-fn kernel(kind: NsKind) -> Found {
+pub(super) fn kernel(kind: NsKind) -> Found {
     Found::new(
         Cause::Kernel,
         format!("this kernel has no {kind} namespaces"),
@@ -311,7 +311,9 @@ fn chroot(fact: &str) -> Found {
 }
 
 fn apparmor(facts: &Facts) -> Option<Found> {
-    facts.apparmor_restricts.filter(|value| *value != 0).map(|value| {
+    // The restriction is one of callers without CAP_SYS_ADMIN in the first user namespace.
+    let privileged = facts.has_capability(CAP_SYS_ADMIN) && facts.vantage.first_user_namespace == Some(true);
+    facts.apparmor_restricts.filter(|value| *value != 0 && !privileged).map(|value| {
         Found::new(
             Cause::AppArmor,
             "AppArmor takes all privileges from a new user namespace",

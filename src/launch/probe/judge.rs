@@ -4,7 +4,7 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::causes::{CAP_SYS_ADMIN, Found, cause_of_tool, of_failure};
+use super::causes::{CAP_SYS_ADMIN, Found, cause_of_tool, kernel, of_failure};
 use super::facts::{COUNT, Facts, Side};
 use super::report::{Answer, Cause, Question, Report, Verdict};
 use super::tries::{Outcome, Tries, Try};
@@ -83,7 +83,10 @@ fn refused(
             range_cause(facts, side, &kind, "")
         }
         (None, Some((side, kind))) if side.others().is_none() => range_cause(facts, side, &kind, ""),
-        (Some(Outcome::NotTried(why)), _) => return Verdict::CannotTell { why: (*why).to_string() },
+        (Some(Outcome::NotTried(why)), _) => match question {
+            Question::Join(kind) if !facts.kinds.is_empty() && !facts.kinds.contains(kind) => kernel(kind),
+            _ => return Verdict::CannotTell { why: (*why).to_string() },
+        },
         (Some(Outcome::Works) | None, _) => {
             return Verdict::CannotTell { why: "no try was made".to_string() };
         }

@@ -125,6 +125,10 @@ fn absent_kind_is_the_kernels() {
     let facts = with(|facts| facts.kinds = NsSet::ALL.without(NsKind::Time));
     let (found, why, _) = no(&facts, time, failed(Code::UnshareRemaining, Errno::EINVAL));
     assert_eq!((found, why.as_str()), (Cause::Kernel, "this kernel has no time namespaces"));
+    let join = Question::Join(NsKind::Time);
+    assert_eq!(no(&facts, join, Outcome::NotTried("it could not be created")).0, Cause::Kernel);
+    let report = report(&user(), join, Outcome::NotTried("it could not be created"), None);
+    assert!(matches!(report.verdict(join), Some(Verdict::CannotTell { .. })));
 }
 
 #[test]
@@ -228,4 +232,32 @@ fn text_has_one_line_for_each_question_and_the_remedy_below_a_no() {
     // Without the traces of a container nothing is said about a host.
     let yes = report(&user(), CREATE_NET, Outcome::Works, None).to_string();
     assert!(yes.contains("create net     yes, with a user namespace\n") && !yes.contains("host"), "{yes}");
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn report_is_serialised_with_stable_names() {
+    let facts = with(|facts| facts.limits = Vec::from([(NsKind::Net, 0)]));
+    let report = report(&facts, CREATE_NET, failed(Code::UnshareRemaining, Errno::ENOSPC), None);
+    let answer = report.answers.iter().find(|answer| answer.question == CREATE_NET).unwrap();
+    let text = serde_json::to_string(answer).unwrap();
+    let expected = r#"{"question":"create net","verdict":{"is":"no","cause":"limit","why":"user.max_net_namespaces is 0","#;
+    assert!(text.starts_with(expected), "{text}");
+    assert!(text.contains(
+        r#""evidence":["with a new user namespace: the step unshare-remaining failed with ENOSPC","#
+    ));
+    assert!(serde_json::to_string(&report).unwrap().starts_with(r#"{"vantage":{"kernel":"#));
+}
+
+#[test]
+fn apparmor_does_not_restrict_root() {
+    let restricted = with(|facts| facts.apparmor_restricts = Some(1));
+    let of = |facts: &Facts| cause(facts, CREATE_NET, Code::UnshareRemaining, Errno::EPERM);
+    assert_eq!(of(&restricted), Cause::AppArmor);
+    let root = with(|facts| {
+        facts.apparmor_restricts = Some(1);
+        facts.capabilities = Some(u64::MAX);
+        facts.vantage.seccomp = true;
+    });
+    assert_eq!(of(&root), Cause::Seccomp);
 }

@@ -5,7 +5,8 @@
 //! program, and leave nothing behind: the kernel ends the namespaces with their processes.
 //!
 //! ```
-//! use nsexec::launch::probe::{Question, Verdict, probe};
+//! use nsexec::launch::probe;
+//! use nsexec::launch::probe::{Question, Verdict};
 //! use nsexec::namespace::NsKind;
 //!
 //! let report = probe();
@@ -13,7 +14,7 @@
 //!     Some(Verdict::Yes { .. }) => println!("user namespaces work here"),
 //!     Some(Verdict::No { why, remedy, .. }) => println!("they do not work: {why}. To do: {remedy}"),
 //!     Some(Verdict::CannotTell { why }) => println!("unknown: {why}"),
-//!     None => unreachable!("the report answers every question"),
+//!     _ => unreachable!("the report answers every question"),
 //! }
 //! println!("{report}"); // one line for each question, and the remedies
 //! ```

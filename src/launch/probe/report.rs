@@ -129,7 +129,7 @@ pub struct Answer {
 
 /// Yes, no, or cannot tell.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(tag = "verdict", rename_all = "kebab-case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(tag = "is", rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Verdict {
     /// A try has succeeded.
