@@ -54,6 +54,8 @@ pub(super) struct Map {
     pub(super) tool: Option<CString>,
     /// Whether the caller lacks the capability to write any map (CAP_SETUID, CAP_SETGID).
     pub(super) lacks_capability: bool,
+    /// Whether the caller's own user namespace denies setgroups(2).
+    pub(super) setgroups_denied: bool,
 }
 
 impl Map {
@@ -115,6 +117,8 @@ pub struct StatedCaller {
     pub users: Vec<Extent>,
     /// Its group id map.
     pub groups: Vec<Extent>,
+    /// Whether that user namespace denies setgroups(2).
+    pub setgroups_denied: bool,
 }
 
 impl Caller {
@@ -132,6 +136,15 @@ impl Caller {
     /// Returns whether the caller lacks the capability for maps of this side. A stated caller has root's.
     pub(super) fn lacks_capability(&self, side: Side) -> bool {
         self.is_rootless() || self.stated.is_none() && lacks_capability(side.capability())
+    }
+
+    /// Returns whether the caller's own user namespace denies setgroups(2). Then every one below it does
+    /// (user_namespaces(7)).
+    fn setgroups_denied(&self) -> bool {
+        match &self.stated {
+            None => fs::read("/proc/self/setgroups").is_ok_and(|word| word.starts_with(b"deny")),
+            Some(stated) => stated.setgroups_denied,
+        }
     }
 
     fn own_id(&self, side: Side) -> u32 {
@@ -199,7 +212,8 @@ pub(super) fn map(mapping: &Mapping, side: Side, caller: &Caller) -> Result<Map,
     };
     let is_own = |extent: &Extent| own.checked_sub(extent.outside).is_some_and(|above| above < extent.count);
     let maps_own = extents.iter().any(is_own);
-    Ok(Map { text, extents, maps_own, tool, lacks_capability })
+    let setgroups_denied = side == Side::Groups && caller.setgroups_denied();
+    Ok(Map { text, extents, maps_own, tool, lacks_capability, setgroups_denied })
 }
 
 /// Returns the text of a map that the kernel accepts.
