@@ -83,6 +83,21 @@ fn answers_agree_with_real_launches_and_leave_nothing() {
     assert_eq!(report.vantage.uid, nix::unistd::geteuid().as_raw());
 }
 
+/// Also as root of a user namespace, with one id.
+#[test]
+fn answers_agree_with_real_launches_in_a_user_namespace() {
+    let output = std::process::Command::new("unshare")
+        .arg("-Ur")
+        .arg(this_program())
+        .args(["--exact", "probe::answers_agree_with_real_launches_and_leave_nothing"])
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+}
+
 /// Run by the other tests, on their machines.
 #[test]
 fn print_the_answers() {

@@ -223,12 +223,6 @@ fn surroundings(facts: &Facts, question: Question, code: Code, errno: Errno) -> 
     if let Some(found) = apparmor(facts) {
         return Some(found);
     }
-    if code == Code::Setgroups && facts.setgroups_denied {
-        let remedy =
-            "create the outer user namespace with a map that newgidmap(1) writes, which allows setgroups(2)";
-        let why = "this user namespace denies setgroups(2), and so does every new one in it";
-        return Some(Found::new(Cause::SetgroupsDenied, why, remedy).with("/proc/self/setgroups = deny"));
-    }
     if question == Question::MountProc && (!facts.proc.covered.is_empty() || facts.proc.read_only) {
         let Some(first) = facts.proc.covered.first() else { return Some(read_only_proc()) };
         let found = Found::new(

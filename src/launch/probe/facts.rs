@@ -24,8 +24,6 @@ pub(super) struct Facts {
     pub(super) apparmor_restricts: Option<u64>,
     /// Whether SELinux is enforcing. `None`: it is not active.
     pub(super) selinux_enforcing: Option<bool>,
-    /// Whether the caller's user namespace denies setgroups(2), for its whole life and for all below it.
-    pub(super) setgroups_denied: bool,
     pub(super) proc: Proc,
     pub(super) users: Side,
     pub(super) groups: Side,

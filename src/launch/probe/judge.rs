@@ -21,25 +21,11 @@ pub(super) fn judge(facts: &Facts, tries: &Tries) -> Report {
 fn answer(facts: &Facts, tries: &Tries, question: Question) -> Answer {
     let own: Vec<&Try> = tries.all.iter().filter(|one| one.question == question).collect();
     let mut evidence: Vec<String> = own.iter().map(|one| sentence(one)).collect();
-    let verdict = match own.iter().find(|one| works(facts, one)) {
+    let verdict = match own.iter().find(|one| one.result == Outcome::Works) {
         Some(found) => Verdict::Yes { needs_user_namespace: found.with_user && needs_user(question) },
         None => refused(facts, tries, question, &own, &mut evidence),
     };
     Answer { question, verdict, evidence }
-}
-
-/// Returns whether a try has succeeded, as far as its question goes. A user namespace that denies
-/// setgroups(2) is created and mapped before the launcher fails to drop the groups.
-fn works(facts: &Facts, one: &Try) -> bool {
-    use crate::deciders::namespace::NsKind::User;
-    match (&one.result, one.question) {
-        (Outcome::Works, _) => true,
-        (
-            Outcome::Failed { step: Some((Code::Setgroups, Some(Errno::EPERM))), .. },
-            Question::Create(User) | Question::MapOneId | Question::MapUserIds | Question::MapGroupIds,
-        ) => facts.setgroups_denied,
-        _ => false,
-    }
 }
 
 /// Returns whether a user namespace is not the subject of the question itself.

@@ -194,15 +194,6 @@ fn refused_proc_mount_is_a_masked_or_read_only_one() {
 }
 
 #[test]
-fn denied_setgroups_does_not_hide_that_the_namespace_was_created() {
-    let facts = with(|facts| facts.setgroups_denied = true);
-    let result = || failed(Code::Setgroups, Errno::EPERM);
-    assert!(report(&facts, CREATE_USER, result(), None).is_yes(CREATE_USER));
-    assert!(report(&facts, Question::MapOneId, result(), None).is_yes(Question::MapOneId));
-    assert_eq!(no(&facts, CREATE_NET, result()).0, Cause::SetgroupsDenied);
-}
-
-#[test]
 fn failure_that_passes_is_no_answer() {
     for (code, errno) in [
         (Code::Start, Errno::EAGAIN),

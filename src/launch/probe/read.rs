@@ -36,7 +36,6 @@ pub(super) fn facts() -> Facts {
         userns_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
         apparmor_restricts: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
         selinux_enforcing: number("/sys/fs/selinux/enforce").map(|value| value != 0),
-        setgroups_denied: fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "deny"),
         proc: proc(&mountinfo),
         users: side(subordinate::Side::Users),
         groups: side(subordinate::Side::Groups),

@@ -178,8 +178,6 @@ pub enum Cause {
     Nesting,
     /// The kernel lacks the kind of namespace.
     Kernel,
-    /// The caller's user namespace denies setgroups(2), which the launcher calls as root of a new one.
-    SetgroupsDenied,
     /// The caller lacks a capability.
     Privilege,
     /// no_new_privs makes the mapping tool powerless.
