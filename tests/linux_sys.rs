@@ -268,6 +268,17 @@ fn attributes_change(sys: &mut LinuxSys) {
         );
     }
     assert_eq!(sys.set_loopback_up(Fd(900)), Err(Errno::EBADF));
+    assert_eq!(sys.set_controlling_terminal(Fd(900)), Err(Errno::EBADF));
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let terminal = Fd(std::os::fd::AsRawFd::as_raw_fd(&pty.slave));
+    // Not the leader of a session.
+    assert_eq!(sys.set_controlling_terminal(terminal), Err(Errno::EPERM));
+    assert_eq!(sys.setsid(), Ok(()));
+    assert_eq!(sys.set_controlling_terminal(terminal), Ok(()));
+    assert_eq!(nix::unistd::tcgetpgrp(&pty.slave).unwrap(), nix::unistd::getpid());
+    // The close of its other end would send SIGHUP to this process.
+    std::mem::forget(pty);
+    assert_eq!(sys.new_session_keyring(), Ok(()));
     assert_eq!(sys.set_no_new_privs(), Ok(()));
     assert_eq!(nix::sys::prctl::get_no_new_privs(), Ok(true));
     // Without Landlock in the kernel there is no such call, or it is turned off.
@@ -1202,6 +1213,10 @@ const PROBES: &[Probe] = &[
     ("landlock_restrict_self", libc::SYS_landlock_restrict_self, &[Signed, Signed], |sys| {
         sys.landlock_restrict_self(Fd(-9)).unwrap_err()
     }),
+    ("set_controlling_terminal", libc::SYS_ioctl, &[Signed, Whole, Whole], |sys| {
+        sys.set_controlling_terminal(Fd(-9)).unwrap_err()
+    }),
+    ("new_session_keyring", libc::SYS_keyctl, &[Signed, Whole], |sys| sys.new_session_keyring().unwrap_err()),
     ("inet_socket", libc::SYS_socket, &[Signed, Signed, Signed], |sys| sys.inet_socket().unwrap_err()),
     ("set_loopback_up", libc::SYS_ioctl, &[Signed, Whole, Whole], |sys| {
         sys.set_loopback_up(Fd(-9)).unwrap_err()

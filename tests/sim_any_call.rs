@@ -138,7 +138,7 @@ fn any_attribute(sys: &mut SimSys, dice: &mut Dice, fd: Fd) {
     let (soft, hard) = (dice.roll(30), dice.roll(30));
     let instruction =
         BpfInstruction { code: dice.roll(40) as u16, jt: dice.roll(3) as u8, jf: 0, k: dice.roll(70) as u32 };
-    match dice.roll(12) {
+    match dice.roll(14) {
         0 => ignore(sys.umask(dice.roll(u64::MAX) as u32)),
         1 => ignore(sys.set_hostname(&[b'x'; 70][..dice.roll(70) as usize])),
         2 => ignore(sys.set_limit(Limit { resource, soft, hard })),
@@ -150,6 +150,8 @@ fn any_attribute(sys: &mut SimSys, dice: &mut Dice, fd: Fd) {
         8 => ignore(sys.set_seccomp_filter(&[instruction; 3][..dice.roll(4) as usize])),
         9 => ignore(sys.landlock_restrict_self(fd)),
         10 => ignore(sys.inet_socket()),
+        11 => ignore(sys.set_controlling_terminal(fd)),
+        12 => ignore(sys.new_session_keyring()),
         _ => ignore(sys.set_loopback_up(fd)),
     }
 }

@@ -118,8 +118,10 @@ fn agree(our: &str, their: &str) -> bool {
         let flag = if state.contains("ST_RDONLY") { "ST_RDONLY" } else { "0" };
         return our == format!("{head}, {{f_flags={flag}, ...}}) = 0");
     }
-    // `Sys` does not pass on the number that the kernel returned for these two.
-    let reply_unknown = our.starts_with("sched_getaffinity(") || our == "setsid() = 0";
+    // `Sys` does not pass on the number that the kernel returned for these.
+    let reply_unknown = our.starts_with("sched_getaffinity(")
+        || our == "setsid() = 0"
+        || our == "keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL) = 0";
     let (our, their) = match their.rsplit_once(" = ") {
         Some((their, _)) if reply_unknown => (our.rsplit_once(" = ").unwrap().0, their),
         _ => (our, their),
@@ -414,6 +416,8 @@ fn attributes(sys: &mut Traced) {
         sys.set_loopback_up(socket).unwrap();
         sys.close(socket).unwrap();
     }
+    refused(sys.set_controlling_terminal(Fd(99)));
+    sys.new_session_keyring().unwrap();
     sys.set_no_new_privs().unwrap();
     refused(sys.landlock_restrict_self(Fd(99)));
     refused(sys.set_seccomp_filter(&[]));

@@ -17,6 +17,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chroot, getegid, geteuid, setgroups, setresgid, setresuid};
 use nsexec::launch::{Command, LaunchError};
 use nsexec::namespace::NsKind;
+use nsexec::sys::types::BpfInstruction;
 use nsexec_audit::Run;
 use nsexec_audit::machine::{Machine, PlanCommand};
 use nsexec_audit::plan::{PlanError, Verdict as Planned};
@@ -454,6 +455,31 @@ fn code_of_the_caller() -> Verdict {
     }
 }
 
+/// A plan knows neither the terminal of the command nor the content of its rule set and its filter.
+fn objects_of_the_command() -> Verdict {
+    type Setting = fn(&mut Command);
+    let settings: [(&str, Setting); 3] = [
+        ("whether standard input is a terminal", |command| {
+            command.controlling_terminal();
+        }),
+        ("whether the Landlock rule set", |command| {
+            command.landlock(fs::File::open("/dev/null").unwrap());
+        }),
+        ("whether the seccomp filter", |command| {
+            command.seccomp_filter([BpfInstruction { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }]);
+        }),
+    ];
+    for (fact, set) in settings {
+        let mut command = Command::new("true");
+        set(&mut command);
+        match command.plan(&Machine::here()).unwrap().verdict() {
+            Planned::CannotTell(facts) if facts.len() == 1 && facts[0].starts_with(fact) => {}
+            other => return Verdict::Failed(format!("{fact}: {other}")),
+        }
+    }
+    Verdict::Passed
+}
+
 /// A machine's facts, stored and loaded again, give the same verdict as far as they are known.
 fn stored() -> Verdict {
     let mut command = Command::new("/bin/true");
@@ -622,6 +648,7 @@ fn main() -> ExitCode {
     tests.push(Test::new("joins", joins));
     tests.push(Test::new("recordings", || again(this_program().arg("--record"))));
     tests.push(Test::new("code_of_the_caller", code_of_the_caller));
+    tests.push(Test::new("objects_of_the_command", objects_of_the_command));
     tests.push(Test::new("stored_facts", stored));
     tests.push(Test::new("group::of_the_account", || group_of_the_account(0, &[])));
     tests.push(Test::new("group::other_than_the_accounts", || group_of_the_account(7, &["other_group"])));

@@ -36,6 +36,23 @@ impl Command {
         self
     }
 
+    /// Makes the command's standard input, which must be a terminal, the controlling terminal of the
+    /// [`new_session`](Self::new_session) that this setting creates (TIOCSCTTY(2const)): the keys Ctrl-C and
+    /// Ctrl-Z, and the end of the connection, then send signals to the command. The terminal must not control
+    /// another session, so it is usually the second end of a new pseudo-terminal (pty(7)).
+    pub fn controlling_terminal(&mut self) -> &mut Self {
+        self.around.terminal = true;
+        self.new_session()
+    }
+
+    /// Gives the command a new, empty session keyring (session-keyring(7)), which belongs to its user id.
+    /// Without it the command can use the keys of the caller's session, such as those of a mounted file
+    /// system, and a namespace does not change that.
+    pub fn new_session_keyring(&mut self) -> &mut Self {
+        self.around.keyring = true;
+        self
+    }
+
     /// Limits a resource of the command (setrlimit(2)): `soft` is enforced, and the command may raise it up
     /// to `hard`. The units are those of the [`Resource`]. [`Limit::INFINITY`] is no limit. A hard limit
     /// above the caller's own needs CAP_SYS_RESOURCE in the first user namespace.
@@ -61,7 +78,7 @@ impl Command {
         self
     }
 
-    /// Gives the command these capabilities and removes all others that this version knows (capabilities(7)),
+    /// Gives the command these capabilities and removes all others that the kernel knows (capabilities(7)),
     /// also for programs that it executes: the others are removed from the bounding set, and a user id other
     /// than 0 keeps these through the ambient set (Linux 4.3). An empty list removes all.
     ///

@@ -19,7 +19,7 @@ use super::setting::SettingError;
 use super::spawn::on_lasting_thread;
 use super::stdio::{Kind, Stdio, descriptor_limit, duplicate_above, open};
 use super::subordinate::{Caller, Map, Mapping, Side, map};
-use super::surroundings::Move;
+use super::surroundings::{CgroupFile, Move};
 use crate::deciders::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use crate::deciders::idmap::IdMap;
 use crate::deciders::namespace::paths::NsPaths;
@@ -76,6 +76,10 @@ impl Command {
         launcher.around = self.around.clone();
         launcher.around.landlock = self.landlock.as_ref().map(|ruleset| Fd(ruleset.as_raw_fd()));
         launcher.owned.extend(self.landlock.clone());
+        for (path, fd) in self.open_cgroups()? {
+            launcher.around.cgroups.push(CgroupFile { path, fd: Fd(fd.as_raw_fd()) });
+            launcher.owned.push(Arc::new(fd));
+        }
         if let Some(directory) = &mut launcher.around.directory {
             directory.confined = self.is_confined();
         }
@@ -111,10 +115,7 @@ impl Command {
         if let Some(ruleset) = &self.landlock {
             // As in `moves`: no descriptor of the command may take its number before it is used.
             let above = moves.iter().map(|(number, _)| number.0.saturating_add(1)).max().unwrap_or_default();
-            let fd = match ruleset.as_raw_fd() < above {
-                true => Arc::new(duplicate_above(ruleset, above).map_err(failed(Step::DuplicateDescriptor))?),
-                false => Arc::clone(ruleset),
-            };
+            let fd = raise(ruleset, above)?;
             prepared.around.landlock = Some(Fd(fd.as_raw_fd()));
             prepared.owned.push(fd);
         }
@@ -194,11 +195,7 @@ impl Command {
         check_limit(above, descriptor_limit())?;
         let mut moves = Vec::new();
         for (number, fd) in found {
-            let fd = match fd.as_raw_fd() < above {
-                true => Arc::new(duplicate_above(&fd, above).map_err(failed(Step::DuplicateDescriptor))?),
-                false => fd,
-            };
-            moves.push((number, fd));
+            moves.push((number, raise(&fd, above)?));
         }
         Ok((moves, ours))
     }
@@ -407,6 +404,14 @@ impl Command {
             })?);
         }
         Ok(message)
+    }
+}
+
+/// Returns the descriptor, or a duplicate of it with this number or above.
+fn raise(fd: &Arc<OwnedFd>, least: i32) -> Result<Arc<OwnedFd>, LaunchError> {
+    match fd.as_raw_fd() < least {
+        true => duplicate_above(fd, least).map(Arc::new).map_err(failed(Step::DuplicateDescriptor)),
+        false => Ok(Arc::clone(fd)),
     }
 }
 

@@ -308,6 +308,18 @@ const ROWS: &[Row] = rows! {
     SpawnStage2: [ENOMEM] if |known| known.asked.joined.contains(NsKind::Pid)
         => "the first process of that pid namespace has ended, and so has the namespace";
     PassDescriptor: [EBADF] => "it is not open";
+    Terminal: [ENOTTY] => "standard input of the command is not a terminal";
+    Terminal: [EPERM]
+        => "the terminal controls another session: give the command the second end of a new pseudo-terminal";
+    Keyring: [EDQUOT] => "the user has reached the limit of keys: sysctl kernel.keys.maxkeys";
+    Keyring: [ENOSYS EPERM] => "the kernel has no keyrings, or a seccomp filter refuses keyctl";
+    EnterCgroup: [EACCES EPERM]
+        => "this needs the permission to write cgroup.procs of both cgroups and of their nearest common ancestor: have the \
+            subtree delegated to you, as systemd-run --user --scope -p Delegate=yes does";
+    EnterCgroup: [EBUSY] => "a cgroup that passes controllers on (cgroup.subtree_control) takes no processes itself";
+    EnterCgroup: [EOPNOTSUPP] => "the cgroup is of type threaded or invalid (cgroup.type), and takes no whole process";
+    EnterCgroup: [ENOSPC] => "the cpuset of the cgroup has no CPU or no memory node yet: write cpuset.cpus and cpuset.mems";
+    EnterCgroup: [ENODEV] => "the cgroup has been removed";
     // -- the command ----------------------------------------------------------------------------------------
     Exec: [ENOENT] if |known| known.asked.command_path
         => "no such file, or the interpreter that it names is missing";

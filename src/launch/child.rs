@@ -123,8 +123,7 @@ fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: Before
         mount_fds: None,
         tid: before.tid,
     };
-    let end = tail::close_unnamed_on_exec(sys, &job.tail, [init, log_pipe])
-        .and_then(|()| create_stage_2(sys, &mut log, cx));
+    let end = tail::begin(sys, &job.tail, [init, log_pipe]).and_then(|()| create_stage_2(sys, &mut log, cx));
     match end {
         Ok(StageEnd::Exit(status)) => status,
         Ok(StageEnd::HandOver(last)) => run_stage_2(sys, job, &mut log, cx, (last, log_pipe)),

@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -74,6 +75,7 @@ pub struct Command {
     pub(super) gid: Option<u32>,
     pub(super) around: Surroundings,
     pub(super) landlock: Option<Arc<OwnedFd>>,
+    pub(super) cgroups: Vec<PathBuf>,
     pub(super) kill_with_parent: bool,
     pub(super) kill_on_drop: bool,
     pub(super) trusts_mounts: bool,
@@ -153,6 +155,7 @@ impl Command {
             gid: None,
             around: Surroundings::default(),
             landlock: None,
+            cgroups: Vec::new(),
             kill_with_parent: false,
             kill_on_drop: false,
             trusts_mounts: false,

@@ -230,7 +230,7 @@ fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: Before
     restore_signals(sys, job, before);
     let (init, log) = (before.pipes.stage_init, before.pipes.stage_log);
     debug(sys, job, log, "~> nsexec stage-2");
-    if let Err(error) = tail::close_unnamed_on_exec(sys, &job.tail, [init, log]) {
+    if let Err(error) = tail::begin(sys, &job.tail, [init, log]) {
         return tail::report(sys, &error, false, init, log);
     }
     tail::run_after_go(sys, &job.tail, init, log, |sys| prepare(sys, job, asked, log))

@@ -17,6 +17,22 @@ pub(super) struct Ends {
     pub(super) log: Fd,
 }
 
+/// Moves this process to the cgroups of the command.
+///
+/// Runs in the first process of a launch, before it joins or creates a namespace: a new cgroup namespace has
+/// the cgroup of its creator as its root (cgroup_namespaces(7)).
+///
+/// # Errors
+/// [`StageStep::Cgroup`].
+pub(super) fn enter_cgroups<'m, S: Sys>(sys: &mut S, around: &'m Surroundings) -> Result<(), Error<'m>> {
+    for cgroup in &around.cgroups {
+        // In place of a pid, 0 is the process that writes.
+        let written = uninterrupted(sys, |sys| sys.write(cgroup.fd, b"0"));
+        written.map_err(|errno| StageStep::Cgroup(cgroup.path.to_bytes()).failed(errno))?;
+    }
+    Ok(())
+}
+
 /// Places the descriptors under the numbers that the command gets them.
 pub(super) fn place<'m, S: Sys>(sys: &mut S, moves: &[Move], ends: &mut Ends) -> Result<(), Error<'m>> {
     let above = moves.iter().map(|one| one.number.0.saturating_add(1)).max().unwrap_or_default();
@@ -57,6 +73,9 @@ pub(super) fn change<'m, S: Sys>(
     around: &Surroundings,
     (gid, uid): (Option<u32>, Option<u32>),
 ) -> Result<bool, Error<'m>> {
+    if around.terminal {
+        sys.set_controlling_terminal(Fd(0)).map_err(|errno| StageStep::Terminal.failed(errno))?;
+    }
     for limit in &around.limits {
         sys.set_limit(*limit).map_err(|errno| StageStep::Limit(limit.resource).failed(errno))?;
     }
@@ -83,6 +102,10 @@ pub(super) fn change<'m, S: Sys>(
         sys.setuid(uid).map_err(|errno| StageStep::User(uid).failed(errno))?;
         end_with_launcher(sys, true);
     }
+    if around.keyring {
+        // After the last change of the user id: the keyring belongs to the command's user.
+        sys.new_session_keyring().map_err(|errno| StageStep::Keyring.failed(errno))?;
+    }
     if let Some(kept) = around.capabilities {
         set_capabilities(sys, kept)?;
     }
@@ -95,13 +118,14 @@ pub(super) fn change<'m, S: Sys>(
     Ok(around.groups.is_some() || gid.is_some() || uid.is_some())
 }
 
-/// Removes all capabilities but these from the bounding set.
+/// Removes all capabilities but these from the bounding set, also those of a later kernel.
 fn drop_others<'m, S: Sys>(sys: &mut S, kept: u64) -> Result<(), Error<'m>> {
-    for capability in Capability::ALL.iter().filter(|one| !contains(kept, **one)) {
-        match sys.drop_bounding(*capability) {
-            // An older kernel does not know it.
-            Ok(()) | Err(Errno::EINVAL) => {}
-            Err(errno) => return Err(StageStep::Bounding(*capability).failed(errno)),
+    for capability in (0..64).map(Capability).filter(|one| !contains(kept, *one)) {
+        match sys.drop_bounding(capability) {
+            Ok(()) => {}
+            // The kernel knows neither this capability nor a higher one.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(StageStep::Bounding(capability).failed(errno)),
         }
     }
     Ok(())

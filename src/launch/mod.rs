@@ -56,6 +56,7 @@
 mod attributes;
 mod build;
 pub mod causes;
+mod cgroup;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod child;
 mod command;
@@ -169,7 +170,7 @@ pub use supervise::without_sigxfsz;
 #[doc(hidden)]
 pub use surroundings::Surroundings;
 #[doc(hidden)]
-pub use surroundings::{Base, Directory, MountStep, Move, Place, Root};
+pub use surroundings::{Base, CgroupFile, Directory, MountStep, Move, Place, Root};
 
 use crate::deciders::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX};
 use crate::deciders::policy::{LogForm, Policy};

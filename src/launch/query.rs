@@ -71,10 +71,12 @@ pub(super) fn lacks_capability(number: u32) -> bool {
     }
 }
 
-/// Reads /proc/self/status; a text without fields if there is no /proc.
+/// Reads the status of this thread (proc_pid_status(5)); a text without fields if there is no /proc.
+/// Capabilities, filters and the signal mask belong to a thread: /proc/self/status shows those of the first
+/// one.
 #[must_use]
 pub fn own_status() -> StatusText {
-    StatusText::new(&read("/proc/self/status").unwrap_or_default())
+    StatusText::new(&read("/proc/thread-self/status").unwrap_or_default())
 }
 
 // The libc crate does not declare it; glibc and musl have it.

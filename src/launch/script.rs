@@ -117,7 +117,7 @@ fn stages<S: Sys>(sys: &mut S, job: &Job<'_>, before: BeforeFork, scratch: &mut 
     }
     restore_signals(sys, job, before);
     let environment = Environment::new(Some(pipes.stage_init), Some(pipes.stage_log), job.level);
-    if let Err(error) = tail::close_unnamed_on_exec(sys, &job.tail, [pipes.stage_init, pipes.stage_log]) {
+    if let Err(error) = tail::begin(sys, &job.tail, [pipes.stage_init, pipes.stage_log]) {
         return tail::report_failure_of_stage_0(sys, pipes.stage_init, pipes.stage_log, &error);
     }
     let (tail, init, log) = (&job.tail, pipes.stage_init, pipes.stage_log);

@@ -174,7 +174,8 @@ pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, runs_code: bool, root_ids:
 pub struct Order {
     /// Created together with the process.
     pub with_process: CloneFlags,
-    /// Created by the process itself: with a user namespace as root of it, without one only a time namespace.
+    /// Created by the process itself: with a user namespace as root of it, without one only a cgroup and a
+    /// time namespace.
     pub by_process: CloneFlags,
 }
 
@@ -183,13 +184,14 @@ pub struct Order {
 /// With a user namespace, only that and the pid namespace are created with the process: the pid namespace is
 /// for children only. The others are created after the maps are in force and the process is root: an ipc
 /// namespace that is created together with the user namespace gets a wrong SELinux label for its mqueue
-/// (runc#4466). Without a user namespace all are created with the process, except a time namespace: clone(2)
-/// has no flag for it.
+/// (runc#4466). Without a user namespace all are created with the process, with two exceptions: clone(2) has
+/// no flag for a time namespace, and the root of a cgroup namespace is the cgroup of its creator, which must
+/// be that of the command.
 #[must_use]
 pub const fn order(created: CloneFlags) -> Order {
     let with_process = match created.contains(CloneFlags::NEWUSER) {
         true => CloneFlags(created.0 & (CloneFlags::NEWUSER.0 | CloneFlags::NEWPID.0)),
-        false => created.without(CloneFlags::NEWTIME),
+        false => created.without(CloneFlags::NEWTIME.union(CloneFlags::NEWCGROUP)),
     };
     Order { with_process, by_process: created.without(with_process) }
 }
@@ -321,10 +323,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_user_namespace_all_but_time_are_created_with_the_process() {
+    fn without_a_user_namespace_all_but_cgroup_and_time_are_created_with_the_process() {
         let all = NsSet::ALL.flags().without(NEWUSER);
-        let time = CloneFlags::NEWTIME;
-        assert_eq!(order(all), Order { with_process: all.without(time), by_process: time });
+        let (time, cgroup) = (CloneFlags::NEWTIME, CloneFlags::NEWCGROUP);
+        let late = time.union(cgroup);
+        assert_eq!(order(all), Order { with_process: all.without(late), by_process: late });
+        assert_eq!(order(cgroup), Order { with_process: CloneFlags::EMPTY, by_process: cgroup });
         assert_eq!(order(time), Order { with_process: CloneFlags::EMPTY, by_process: time });
         let none = Order { with_process: CloneFlags::EMPTY, by_process: CloneFlags::EMPTY };
         assert_eq!(order(CloneFlags::EMPTY), none);

@@ -52,6 +52,12 @@ steps! {
         LeaveRoot => Code::LeaveRoot, "failed to detach the old root directory";
         /// Changing the working directory.
         WorkingDirectory(path: &'m [u8]) => Code::WorkingDirectory, "failed to change to the directory {}", PathText(path);
+        /// Making standard input the controlling terminal.
+        Terminal => Code::Terminal, "failed to make standard input the controlling terminal";
+        /// Creating a session keyring.
+        Keyring => Code::Keyring, "failed to create a session keyring";
+        /// Moving the process to a cgroup.
+        Cgroup(path: &'m [u8]) => Code::EnterCgroup, "failed to enter the cgroup {}", PathText(path);
         /// Setting a limit of a resource.
         Limit(resource: Resource) => Code::Limit, "failed to set the limit {}", resource;
         /// Removing a capability from the bounding set.

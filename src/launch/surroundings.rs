@@ -29,6 +29,15 @@ pub struct Surroundings {
     /// The working directory.
     #[doc(hidden)]
     pub directory: Option<Directory>,
+    /// Whether standard input becomes the controlling terminal.
+    #[doc(hidden)]
+    pub terminal: bool,
+    /// Whether the command gets a session keyring of its own.
+    #[doc(hidden)]
+    pub keyring: bool,
+    /// The `cgroup.procs` files of the cgroups that the command enters.
+    #[doc(hidden)]
+    pub cgroups: Vec<CgroupFile>,
     /// The limits of resources.
     #[doc(hidden)]
     pub limits: Vec<Limit>,
@@ -52,6 +61,18 @@ pub struct Surroundings {
     pub filter: Option<Vec<BpfInstruction>>,
     /// Code of the caller.
     pub(super) hooks: Vec<CodeOfCaller>,
+}
+
+/// A cgroup that the command enters.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CgroupFile {
+    /// The directory, for an error's text.
+    #[doc(hidden)]
+    pub path: CString,
+    /// Its `cgroup.procs`, open for writing in the launcher.
+    #[doc(hidden)]
+    pub fd: Fd,
 }
 
 /// The working directory of the command.

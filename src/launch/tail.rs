@@ -57,20 +57,26 @@ pub struct Tail<'a> {
     pub envp: ExecArgs<'a>,
 }
 
-/// Marks the launcher's descriptors close-on-exec, except the named ones. `pipes` are the stages' ends of the
-/// two pipes. The kernel gave them free numbers, so a named descriptor with such a number was not open: an
-/// error.
+/// Marks the launcher's descriptors close-on-exec, except the named ones, and enters the command's cgroups.
+/// `pipes` are the stages' ends of the two pipes.
 ///
-/// Runs in the first process of a launch, before it joins anything. On a kernel without
+/// Runs in the first process of a launch, before it joins or creates anything. On a kernel without
 /// close_range(2) it needs the caller's /proc.
 ///
 /// # Errors
-/// [`StageStep::Descriptors`]; [`StageStep::PassDescriptor`] with `EBADF`: a named descriptor is not open.
-pub fn close_unnamed_on_exec<'m, S: Sys>(
-    sys: &mut S,
-    tail: &Tail<'_>,
-    pipes: [Fd; 2],
-) -> Result<(), Error<'m>> {
+/// [`StageStep::Descriptors`]; [`StageStep::PassDescriptor`] with `EBADF`: a named descriptor is not open;
+/// [`StageStep::Cgroup`].
+pub fn begin<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, pipes: [Fd; 2]) -> Result<(), Error<'m>> {
+    close_unnamed_on_exec(sys, tail, pipes)?;
+    match tail.around {
+        Some(around) => last::enter_cgroups(sys, around),
+        None => Ok(()),
+    }
+}
+
+/// Marks the launcher's descriptors close-on-exec, except the named ones. The kernel gave the two pipes free
+/// numbers, so a named descriptor with such a number was not open: an error.
+fn close_unnamed_on_exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: [Fd; 2]) -> Result<(), Error<'m>> {
     let Some(named) = tail.descriptors else { return Ok(()) };
     match named.iter().find(|fd| pipes.contains(fd)) {
         Some(fd) => Err(StageStep::PassDescriptor(*fd).failed(Errno::EBADF)),
@@ -92,7 +98,7 @@ fn keep_named<'m, S: Sys>(sys: &mut S, named: &[Fd]) -> Result<(), Error<'m>> {
     Ok(())
 }
 
-/// Reports a failure of [`close_unnamed_on_exec`]. Returns the status to exit with.
+/// Reports a failure of [`begin`]. Returns the status to exit with.
 ///
 /// Runs in stage 0, a fork of the launcher, in the caller's namespaces. The launcher sends the message
 /// meanwhile.

@@ -467,6 +467,21 @@ pub trait Sys {
     #[cfg(feature = "std")]
     fn landlock_restrict_self(&mut self, ruleset: Fd) -> SysResult<()>;
 
+    /// Makes the terminal of a descriptor the controlling terminal of this process's session:
+    /// `ioctl(terminal, TIOCSCTTY, 0)`, TIOCSCTTY(2const).
+    ///
+    /// Errors: `ENOTTY`: not a terminal. `EPERM`: this process is not the leader of a session without a
+    /// controlling terminal, or the terminal controls another session.
+    #[cfg(feature = "std")]
+    fn set_controlling_terminal(&mut self, terminal: Fd) -> SysResult<()>;
+
+    /// Gives this process a new, empty session keyring: `keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)`,
+    /// KEYCTL_JOIN_SESSION_KEYRING(2const). The number of the keyring is not returned.
+    ///
+    /// Errors: `ENOSYS`: the kernel has no keyrings. `EDQUOT`: the limit of keys of the user is reached.
+    #[cfg(feature = "std")]
+    fn new_session_keyring(&mut self) -> SysResult<()>;
+
     /// Creates a socket for the configuration of network interfaces: `socket(AF_INET,
     /// SOCK_DGRAM|SOCK_CLOEXEC, 0)`, socket(2).
     #[cfg(feature = "std")]

@@ -10,4 +10,5 @@ mod manners;
 mod mounts;
 mod namespaces;
 mod probe;
+mod session;
 mod threads;

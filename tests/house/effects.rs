@@ -123,6 +123,11 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["nix", "std::fs", "std::process"],
         why: "reads subordinate ids and searches for the mapping tools",
     },
+    Place {
+        path: "src/launch/cgroup.rs",
+        uses: &["nix", "std::fs"],
+        why: "opens the files through which the command enters its cgroups",
+    },
     Place { path: "src/launch/mounts.rs", uses: &["std::fs"], why: "whether the sources of mounts exist" },
     Place {
         path: "src/launch/build.rs",
@@ -179,6 +184,21 @@ pub(crate) const PLACES: &[Place] = &[
         path: "crates/nsexec-audit/src/witness/mod.rs",
         uses: &["std::fs"],
         why: "marks the run for strace, and reads the files of strace",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/attest/mod.rs",
+        uses: &["std::thread"],
+        why: "a thread that reads the state of the new process while the launch waits",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/attest/hand_over.rs",
+        uses: &["nix", "std::net", "std::os"],
+        why: "lets the new process wait while its state is read",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/attest/read.rs",
+        uses: &["nix", "std::fs"],
+        why: "reads the state of a process in /proc",
     },
     Place {
         path: "crates/nsexec-audit/src/machine/caller.rs",

@@ -175,6 +175,7 @@ pub(crate) const TABLE: &[Row] = &[
                 "namespace::NsSet",
                 "nsexec_audit::record::*",
                 "nsexec_audit::sim::*",
+                "nsexec_audit::state",
                 "serde",
             ],
             // The role of a process, which names it in a plan, in a record and in a fault.
@@ -210,7 +211,7 @@ pub(crate) const TABLE: &[Row] = &[
     // The facts of a machine, for a plan of a command, and the record of one. The facts are read outside of
     // `Sys`.
     Row {
-        modules: &["nsexec_audit::machine::*", "nsexec_audit::recording"],
+        modules: &["nsexec_audit::attest::*", "nsexec_audit::machine::*", "nsexec_audit::recording"],
         may: &[VALUES, PURE, STD, LAUNCHER, &["nsexec_audit::*", "serde", "serde_json", "nix"]],
         core: false,
     },

@@ -34,6 +34,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/launch/query.rs",
     "src/launch/sealed.rs",
     "crates/nsexec-cli/src/start.rs",
+    "crates/nsexec-audit/src/attest/mod.rs",
 ];
 
 /// The files with scripts, whose documentation names the process that runs them.
@@ -211,8 +212,12 @@ pub(crate) fn effects(source: &Source) -> Vec<String> {
 
 /// The files that may each call the C library's variadic `syscall` once: the backend, the test of the
 /// argument widths, and the test that makes a Landlock rule set, for which the libc has no function.
-const VARIADIC_FILES: &[&str] =
-    &["src/sys/linux/raw.rs", "tests/linux_sys.rs", "tests/command/attributes.rs"];
+const VARIADIC_FILES: &[&str] = &[
+    "src/sys/linux/raw.rs",
+    "tests/linux_sys.rs",
+    "tests/command/attributes.rs",
+    "tests/command/session.rs",
+];
 
 /// Checks that only `syscall!` calls libc's variadic `syscall`, which leaves the upper half of an `int`
 /// undefined.

@@ -194,6 +194,8 @@ fn perform_on_attributes(sys: &mut LinuxSys, call: &Call) -> Reply {
         Call::SetNoNewPrivs => unit(sys.set_no_new_privs()),
         Call::SetSeccompFilter { program } => unit(sys.set_seccomp_filter(program)),
         Call::LandlockRestrictSelf { ruleset } => unit(sys.landlock_restrict_self(*ruleset)),
+        Call::SetControllingTerminal { terminal } => unit(sys.set_controlling_terminal(*terminal)),
+        Call::NewSessionKeyring => unit(sys.new_session_keyring()),
         Call::InetSocket => reply(sys.inet_socket(), Reply::Fd),
         Call::SetLoopbackUp { socket } => unit(sys.set_loopback_up(*socket)),
         _ => perform_on_the_tree(sys, call),

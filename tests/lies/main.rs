@@ -261,6 +261,8 @@ fn change_attributes<S: Sys>(sys: &mut S) {
         let _ = sys.close(socket);
     }
     let _ = sys.set_loopback_up(Fd(900));
+    let _ = sys.set_controlling_terminal(Fd(900));
+    let _ = sys.new_session_keyring();
     let _ = sys.keep_capabilities(false);
     // No kernel knows these capabilities.
     let _ = sys.drop_bounding(Capability(62));

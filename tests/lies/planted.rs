@@ -532,6 +532,11 @@ pub(crate) const LIES: &[Planted] = &[
         "ioctl(",
         changes_call!(Call::SetLoopbackUp { socket } => *socket = Fd(901)),
     ),
+    planted(
+        "another_terminal",
+        "ioctl(",
+        changes_call!(Call::SetControllingTerminal { terminal } => *terminal = Fd(901)),
+    ),
     planted("another_user", "setresuid(", changes_call!(Call::Setresuid { uid } => *uid = 0)),
     planted(
         "another_propagation",

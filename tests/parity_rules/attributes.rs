@@ -16,6 +16,8 @@ rules! {
     User filter_needs_no_new_privs = "EACCES EINVAL ok EINVAL EINVAL EINVAL ok";
     Root filter_of_root = "ok";
     User rule_set_needs_no_new_privs = "EPERM EPERM EBADF EBADFD";
+    User terminal_must_be_one = "ENOTTY EBADF ENOTTY";
+    User keyring_needs_no_privilege = "ok ok";
     User loopback_of_the_host = "ok EPERM EBADF ENOTTY";
     User loopback_of_an_own_namespace = "ok ok";
     Root loopback_of_an_own_namespace_as_root = "ok ok";
@@ -155,6 +157,23 @@ fn rule_set_needs_no_new_privs<S: Sys>(sys: &mut S) -> RuleResult {
     said.push(errno_name(sys.landlock_restrict_self(Fd(99))));
     said.push(errno_name(sys.landlock_restrict_self(pipe)));
     Ok(words(&said))
+}
+
+fn terminal_must_be_one<S: Sys>(sys: &mut S) -> RuleResult {
+    let (pipe, _) = sys.pipe2().unwrap();
+    let mut said = vec![
+        errno_name(sys.set_controlling_terminal(pipe)),
+        errno_name(sys.set_controlling_terminal(Fd(99))),
+    ];
+    let _ = sys.setsid();
+    said.push(errno_name(sys.set_controlling_terminal(pipe)));
+    Ok(words(&said))
+}
+
+fn keyring_needs_no_privilege<S: Sys>(sys: &mut S) -> RuleResult {
+    let first = errno_name(sys.new_session_keyring());
+    sys.unshare(CloneFlags::NEWUSER).unwrap();
+    Ok(words(&[first, errno_name(sys.new_session_keyring())]))
 }
 
 fn loopback_of_the_host<S: Sys>(sys: &mut S) -> RuleResult {

@@ -278,6 +278,9 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         Call::LandlockRestrictSelf { .. } => {
             &[Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EPERM, Errno::E2BIG, Errno::EBADFD, Errno::EBADF]
         }
+        // TIOCSCTTY(2const), KEYCTL_JOIN_SESSION_KEYRING(2const).
+        Call::SetControllingTerminal { .. } => &[Errno::ENOTTY, Errno::EPERM, Errno::EBADF],
+        Call::NewSessionKeyring => &[Errno::ENOSYS, Errno::EDQUOT, Errno::ENOMEM, Errno::EPERM],
         // socket(2), netdevice(7).
         Call::InetSocket => {
             &[Errno::EAFNOSUPPORT, Errno::EACCES, Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM]

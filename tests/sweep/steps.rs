@@ -36,6 +36,7 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
             }
             words
         }
+        Call::Write { data, .. } if data.0 == b"0" => fixed(&["failed to enter the cgroup"]),
         Call::Write { .. } if what == FaultKind::Errno(Errno::EPERM) => {
             fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid", CLONED])
         }
@@ -126,6 +127,8 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
         Call::SetNoNewPrivs => fixed(&["no_new_privs"]),
         Call::SetSeccompFilter { .. } => fixed(&["seccomp filter"]),
         Call::LandlockRestrictSelf { .. } => fixed(&["Landlock rule set"]),
+        Call::SetControllingTerminal { .. } => fixed(&["controlling terminal"]),
+        Call::NewSessionKeyring => fixed(&["session keyring"]),
         Call::InetSocket | Call::SetLoopbackUp { .. } => fixed(&["loopback interface"]),
         Call::Mount { .. } => fixed(&["mount"]),
         Call::Sigprocmask { .. } => fixed(&["signal mask"]),

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`record`] | the recorder: every system call of a run, in order |
 //! | [`recording`] | a launch of a `Command` that is recorded, and what can be done with its record |
+//! | [`attest`] | the state of a process that becomes a command, read from the kernel, beside the plan |
+//! | [`state`] | the state of a process, found or expected |
 //! | [`sim`] | the simulated kernel |
 //! | [`note`] | a launch as data, stored in its record |
 //! | [`transcript`] | a [`Run`]: the sections of its processes, to and from JSON lines |
@@ -21,6 +23,7 @@
 
 extern crate std;
 
+pub mod attest;
 pub mod byte_order;
 pub mod diff;
 pub mod machine;
@@ -34,6 +37,7 @@ pub mod replay;
 pub mod rules;
 pub mod sections;
 pub mod sim;
+pub mod state;
 pub mod transcript;
 pub mod witness;
 

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
-use nsexec::launch::{CommandStrings, Directory, Move, NulTerminated, Prepared, Root, Surroundings};
+use nsexec::launch::{
+    CgroupFile, CommandStrings, Directory, Move, NulTerminated, Prepared, Root, Surroundings,
+};
 use nsexec::log::Level;
 use nsexec::policy::Policy;
 use nsexec::sys::types::{BpfInstruction, Fd, Limit};
@@ -123,6 +125,7 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
     let mut around = Surroundings::default().with_idle_hooks(set.hooks);
     (around.root, around.directory, around.groups) = (set.root, set.directory, set.groups);
     (around.loopback, around.hostname) = (set.loopback, set.hostname.map(|name| name.0));
+    (around.terminal, around.keyring, around.cgroups) = (set.terminal, set.keyring, set.cgroups);
     (around.limits, around.umask, around.capabilities) = (set.limits, set.umask, set.capabilities);
     (around.no_new_privs, around.landlock, around.filter) = (set.no_new_privs, set.landlock, set.filter);
     Ok(Prepared {
@@ -170,6 +173,12 @@ struct Set {
     loopback: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hostname: Option<Bytes>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    terminal: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    keyring: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cgroups: Vec<CgroupFile>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     limits: Vec<Limit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,6 +209,9 @@ impl Set {
         Self {
             loopback: around.loopback,
             hostname: around.hostname.clone().map(Bytes),
+            terminal: around.terminal,
+            keyring: around.keyring,
+            cgroups: around.cgroups.clone(),
             limits: around.limits.clone(),
             umask: around.umask,
             capabilities: around.capabilities,

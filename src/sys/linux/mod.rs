@@ -56,8 +56,8 @@ use message::{KernelMsghdr, KernelRights, iovec};
 use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
 #[cfg(feature = "std")]
 use surroundings::{
-    CAPABILITY_VERSION_3, KernelIfreq, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE,
-    at_recursive, mount_kind,
+    CAPABILITY_VERSION_3, JOIN_SESSION_KEYRING, KernelIfreq, MOVE_MOUNT_F_EMPTY_PATH,
+    MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE, at_recursive, mount_kind,
 };
 
 /// The backend that calls the kernel of this machine.
@@ -638,6 +638,18 @@ impl Sys for LinuxSys {
     fn landlock_restrict_self(&mut self, ruleset: Fd) -> SysResult<()> {
         // SAFETY: numbers.
         unit(unsafe { syscall!(libc::SYS_landlock_restrict_self, ruleset.0, 0) })
+    }
+
+    #[cfg(feature = "std")]
+    fn set_controlling_terminal(&mut self, terminal: Fd) -> SysResult<()> {
+        // SAFETY: numbers.
+        unit(unsafe { syscall!(libc::SYS_ioctl, terminal.0, libc::TIOCSCTTY, 0) })
+    }
+
+    #[cfg(feature = "std")]
+    fn new_session_keyring(&mut self) -> SysResult<()> {
+        // SAFETY: a number, and a null pointer in place of a name.
+        unit(unsafe { syscall!(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) })
     }
 
     #[cfg(feature = "std")]

@@ -9,6 +9,9 @@ use crate::sys::types::{BpfInstruction, MountKind};
 /// `_LINUX_CAPABILITY_VERSION_3` (capget(2)): sets of 64 bits. The libc crate does not define it.
 pub(super) const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
+/// `KEYCTL_JOIN_SESSION_KEYRING` (keyctl(2)). The libc crate does not define it for every libc.
+pub(super) const JOIN_SESSION_KEYRING: c_int = 1;
+
 /// The source is the descriptor itself (move_mount(2)). The libc crate does not define it for every libc.
 pub(super) const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
 

@@ -49,6 +49,8 @@ texts! {
         CodeOfCaller = "pre-exec",
         Descriptors = "descriptors",
         #[cfg(feature = "std")]
+        EnterCgroup = "enter-cgroup",
+        #[cfg(feature = "std")]
         EnterRoot = "enter-root",
         EnterTimeNamespace = "enter-time-namespace",
         Environment = "environment",
@@ -59,6 +61,8 @@ texts! {
         HostName = "host-name",
         InitPipe = "init-pipe",
         Join = "join",
+        #[cfg(feature = "std")]
+        Keyring = "keyring",
         KillChild = "kill-child",
         #[cfg(feature = "std")]
         Landlock = "landlock",
@@ -132,6 +136,8 @@ texts! {
         /// The launcher could not create its pipes or stage 0. Never in a log record.
         Start = "start",
         Sync = "sync",
+        #[cfg(feature = "std")]
+        Terminal = "terminal",
         TimeOffsets = "time-offsets",
         UidMap = "uid-map",
         UnshareCgroup = "unshare-cgroup",

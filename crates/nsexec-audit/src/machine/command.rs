@@ -120,6 +120,18 @@ fn unknown(machine: &Machine, asked: &Asked, prepared: &Prepared) -> Vec<String>
     if machine.subuids.len().max(machine.subgids.len()) > 1 && uses_tools(prepared) {
         unknown.push("subordinate ids beyond the first range".to_owned());
     }
+    if prepared.around.terminal {
+        unknown.push("whether standard input is a terminal that controls no other session".to_owned());
+    }
+    for cgroup in &prepared.around.cgroups {
+        unknown.push(format!("whether the cgroup {} accepts the process", cgroup.path.to_string_lossy()));
+    }
+    if prepared.around.landlock.is_some() {
+        unknown.push("whether the Landlock rule set of the command permits its exec".to_owned());
+    }
+    if prepared.around.filter.is_some() {
+        unknown.push("whether the seccomp filter of the command permits its exec".to_owned());
+    }
     if prepared.around.hooks() > 0 {
         unknown.push("what the code does that the command runs before its exec (pre_exec)".to_owned());
     }

@@ -71,6 +71,16 @@ fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
     }
 }
 
+/// Creates the working directory, if it is one of /proc, of which most is not modelled.
+fn working_directory(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
+    let directory = prepared.around.directory.as_ref().and_then(|directory| directory.path.to_str().ok());
+    if let Some(path) = directory.filter(|path| path.starts_with("/proc/")) {
+        if !assumptions.refused.contains_key(path.as_bytes()) {
+            sim.file(path, Extra::Directory);
+        }
+    }
+}
+
 /// The error of the launcher, if the launch failed.
 pub(super) type Outcome = Rc<RefCell<Option<LaunchError>>>;
 
@@ -96,11 +106,22 @@ pub(super) fn set_up(
             (false, false) => {}
         }
     }
+    working_directory(sim, prepared, assumptions);
     let mut prepared = prepared.clone();
     let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
     for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
         // The file does not matter. It is created before the pipe, which would get the number.
         sim.duplicate(Fd(0), *fd);
+    }
+    if prepared.around.terminal {
+        sim.terminal();
+    }
+    for cgroup in &prepared.around.cgroups {
+        // The file does not matter: a cgroup accepts every process on the simulated machine.
+        sim.duplicate(Fd(0), cgroup.fd);
+    }
+    if let Some(ruleset) = prepared.around.landlock {
+        sim.ruleset(ruleset);
     }
     if prepared.is_interruptible() {
         // No interrupt occurs in a plan: the pipe is never written to.

@@ -30,11 +30,12 @@ use super::sections::of_report;
 use super::transcript::{End, Role, Run};
 use crate::record::{Call, Line, Reply};
 use crate::sim::{Container, Ended, Extra, Oldest, Program, Report, Sim, User};
+use crate::state::Expected;
 use nsexec::bootstrap::{Bootstrap, HEADER_LEN, decode};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::launch::encode::{EncodeError, encode, encoded_len};
 use nsexec::launch::shape::Shape;
-use nsexec::launch::{Circumstances, LaunchError, Prepared};
+use nsexec::launch::{Circumstances, Descriptors, LaunchError, Prepared};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
 use nsexec::policy::Policy;
@@ -87,6 +88,9 @@ pub struct Plan {
     pub succeeds: bool,
     /// The error of our own launcher, if the launch fails.
     pub error: Option<LaunchError>,
+    /// The state of the command's process at its last function of
+    /// [`Command::pre_exec`](nsexec::launch::Command::pre_exec), if there is one.
+    pub expected: Option<Expected>,
     /// The facts that were not looked at, one sentence each: [`Assumptions::unknown`].
     pub unknown: Vec<String>,
     /// The facts on which the cause of a failure depends. `None`: none is known.
@@ -181,9 +185,30 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         findings,
         succeeds,
         error: error.take(),
+        expected: expected(start, &report),
         unknown: assumptions.unknown.clone(),
         circumstances: None,
     })
+}
+
+/// Returns the absolute path of the working directory that a launch sets.
+pub(crate) fn directory(prepared: &Prepared) -> Option<String> {
+    let set =
+        prepared.around.directory.as_ref().map(|directory| directory.path.to_string_lossy().into_owned());
+    let default = prepared.around.root.as_ref().map(|_| "/".to_string());
+    set.filter(|path| path.starts_with('/')).or(default)
+}
+
+/// Returns the state of the command's process at its last function before the exec.
+fn expected(start: &Start, report: &Report) -> Option<Expected> {
+    let Start::Launcher(prepared) = start else { return None };
+    let mut expected = report.at_hook()?.clone();
+    expected.directory = directory(prepared);
+    if prepared.policy().launch.descriptors == Descriptors::All {
+        // Those of the caller are not known.
+        expected.descriptors = None;
+    }
+    Some(expected)
 }
 
 /// Returns the shape of the start in words. A direct start that the kernel refuses on the simulated machine

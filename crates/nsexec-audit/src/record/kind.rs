@@ -123,11 +123,11 @@ impl Convert for Unit {
     }
 }
 
-/// Success of setsid. The call returns the pid of the caller, which is not recorded.
+/// Success with a number that is not recorded: the session of setsid, the new keyring of keyctl.
 #[derive(Debug)]
-pub struct Session;
+pub struct Unrecorded;
 
-impl Kind for Session {
+impl Kind for Unrecorded {
     type Output = SysResult<()>;
 
     fn admits(reply: &Reply, limit: usize) -> bool {
@@ -135,7 +135,7 @@ impl Kind for Session {
     }
 }
 
-impl Convert for Session {
+impl Convert for Unrecorded {
     type Value = ();
 
     fn reply(value: &()) -> Reply {

@@ -194,7 +194,7 @@ macro_rules! calls {
             = prctl("PR_SET_NAME", ProcessName(name));
         set_pdeathsig SetPdeathsig { signal: Signal } -> Unit
             = prctl("PR_SET_PDEATHSIG", signal);
-        setsid Setsid -> Session
+        setsid Setsid -> Unrecorded
             = setsid();
         setresuid Setresuid { uid: u32 } -> Unit
             = setresuid(ThreeIds(uid));
@@ -240,6 +240,10 @@ macro_rules! calls {
             = seccomp("SECCOMP_SET_MODE_FILTER", "0", program);
         landlock_restrict_self LandlockRestrictSelf { ruleset: Fd } -> Unit
             = landlock_restrict_self(ruleset, "0");
+        set_controlling_terminal SetControllingTerminal { terminal: Fd } -> Unit
+            = ioctl(terminal, "TIOCSCTTY", "0");
+        new_session_keyring NewSessionKeyring -> Unrecorded
+            = keyctl("KEYCTL_JOIN_SESSION_KEYRING", "NULL");
         inet_socket InetSocket -> Fd
             = socket("AF_INET", "SOCK_DGRAM|SOCK_CLOEXEC", "IPPROTO_IP");
         set_loopback_up SetLoopbackUp { socket: Fd } -> Unit

@@ -61,6 +61,9 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         }
         Call::Execveat { .. } => plain(Mark::Setup, "becomes a sealed copy of itself".into()),
         Call::Execve { path, argv, .. } => plain(Mark::Setup, becomes(seen, path, argv)),
+        Call::Write { data, .. } if data.0 == b"0" && seen.context.object.is_none() => {
+            plain(Mark::Setup, "enters its cgroup".into())
+        }
         Call::Write { data, .. } | Call::WriteNowait { data, .. } => writes(seen, data),
         call => plain(Mark::Setup, tree::note(call, DATA_LIMIT)?),
     }

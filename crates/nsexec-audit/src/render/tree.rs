@@ -42,6 +42,8 @@ pub(super) const fn why(call: &Call) -> Option<&'static str> {
         Call::SetNoNewPrivs => "no exec gives the command new privileges",
         Call::SetSeccompFilter { .. } => "last: the filter sees the exec, and no call before it",
         Call::LandlockRestrictSelf { .. } => "the command is restricted by this rule set",
+        Call::SetControllingTerminal { .. } => "signals of this terminal go to the command's session",
+        Call::NewSessionKeyring => "the command does not reach the keys of the caller's session",
         Call::InetSocket => "a socket for the interfaces of this network namespace",
         Call::SetLoopbackUp { .. } => "a new network namespace begins with its loopback interface off",
         _ => return None,
@@ -65,6 +67,8 @@ pub(super) fn note(call: &Call, limit: usize) -> Option<String> {
         Call::SetNoNewPrivs => "no new privileges".into(),
         Call::SetSeccompFilter { program } => format!("filter of {} instructions", program.len()),
         Call::LandlockRestrictSelf { .. } => "Landlock rule set".into(),
+        Call::SetControllingTerminal { .. } => "takes the terminal".into(),
+        Call::NewSessionKeyring => "a keyring of its own".into(),
         Call::SetLoopbackUp { .. } => "turns loopback on".into(),
         _ => return None,
     })

@@ -23,6 +23,9 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
         return failed(line, context, errno);
     }
     match &line.call {
+        Call::Write { data, .. } if data.0 == b"0" && context.object.is_none() => {
+            Some("0 is this process: it enters its cgroup, which becomes the root of a new cgroup namespace")
+        }
         Call::Openat { .. }
         | Call::Openat2 { .. }
         | Call::Close { .. }
@@ -61,6 +64,7 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
     Some(match (&line.call, errno) {
         (_, Errno::EINTR) => "interrupted by a signal: the call is repeated",
         (_, Errno::EAGAIN) if log => "the log pipe is full",
+        (Call::DropBounding { .. }, Errno::EINVAL) => "the kernel knows no further capability",
         (Call::Read { .. }, Errno::ECONNRESET) => "the peer died with unread bytes: treated as end of file",
         (Call::Send { .. } | Call::SendFd { .. }, Errno::EPIPE) => "the peer is gone",
         (Call::Send { .. }, Errno::ENOTSOCK) => "not a socket: write is used instead",

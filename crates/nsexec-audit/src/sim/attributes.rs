@@ -50,6 +50,9 @@ impl Kernel {
             }
             Call::SetSeccompFilter { program } => unit(self.set_seccomp_filter(me, program)?),
             Call::LandlockRestrictSelf { ruleset } => unit(self.landlock_restrict_self(me, *ruleset)?),
+            Call::SetControllingTerminal { terminal } => unit(self.set_controlling_terminal(me, *terminal)?),
+            // No key is modelled, and no limit of keys.
+            Call::NewSessionKeyring => Reply::Unit,
             Call::InetSocket => {
                 let net = self.process(me).ns.get(NsKind::Net);
                 Reply::Fd(self.install(me, Object::InetSocket(net), true)?)
@@ -190,6 +193,28 @@ impl Kernel {
             Object::Ruleset => Ok(()),
             object if object.is_path_only() => Err(Errno::EBADF),
             _ => Err(Errno::EBADFD),
+        }
+    }
+
+    /// Implements ioctl(2) with TIOCSCTTY (tiocsctty). The terminal of the simulated machine controls no
+    /// session at first.
+    ///
+    /// Errors: `EBADF`. `ENOTTY`: not a terminal. `EPERM`: the process is not the leader of a session, its
+    /// session has a controlling terminal, or the terminal controls another session.
+    fn set_controlling_terminal(&mut self, me: Task, terminal: Fd) -> SysResult<()> {
+        match self.object(me, terminal)? {
+            Object::Terminal => {}
+            object if object.is_path_only() => return Err(Errno::EBADF),
+            _ => return Err(Errno::ENOTTY),
+        }
+        let leads = self.process(me).group == me;
+        match self.controlled {
+            Some(session) if leads && session == me => Ok(()),
+            None if leads => {
+                self.controlled = Some(me);
+                Ok(())
+            }
+            _ => Err(Errno::EPERM),
         }
     }
 

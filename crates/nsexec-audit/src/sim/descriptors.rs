@@ -58,6 +58,8 @@ pub(super) enum Object {
     InetSocket(NsId),
     /// A Landlock rule set.
     Ruleset,
+    /// The terminal of the machine.
+    Terminal,
     /// A place in the tree of mounts, and whether it is a directory. The content of a file is not modelled.
     Tree(Place, bool, Access),
 }
@@ -79,9 +81,13 @@ impl Object {
             Self::PipeRead(_) | Self::PipeWrite(_) => PIPEFS,
             Self::Pidfd(_) => FsType::PIDFS,
             Self::Directory(kind) | Self::PathOnly(kind) => *kind,
-            Self::Null | Self::Sink | Self::Regular(_) | Self::Made(..) | Self::Fifo | Self::Tree(..) => {
-                TMPFS
-            }
+            Self::Null
+            | Self::Sink
+            | Self::Terminal
+            | Self::Regular(_)
+            | Self::Made(..)
+            | Self::Fifo
+            | Self::Tree(..) => TMPFS,
         }
     }
 
@@ -317,7 +323,7 @@ impl Kernel {
                 self.advance(index, text.as_bytes(), len)
             }
             Object::Regular(content) => self.advance(index, &content, len),
-            Object::Null | Object::Sink | Object::Fifo => Vec::new(),
+            Object::Null | Object::Sink | Object::Terminal | Object::Fifo => Vec::new(),
             Object::Tree(_, false, Access::Read | Access::Both) => Vec::new(),
             Object::Namespace(_) | Object::Pidfd(_) | Object::Ruleset => return Err(Errno::EINVAL.into()),
             // No datagram ever comes.
@@ -371,7 +377,9 @@ impl Kernel {
             Object::Socket(..) | Object::PipeWrite(_) => self.write_stream(me, &object, data, how),
             // For most other files, buffered writes without blocking are not supported (EOPNOTSUPP, observed
             // on Linux 6.18).
-            Object::Proc(..) | Object::Null | Object::Sink | Object::Regular(_) if how == Writing::NoWait => {
+            Object::Proc(..) | Object::Null | Object::Sink | Object::Terminal | Object::Regular(_)
+                if how == Writing::NoWait =>
+            {
                 Err(Errno::EOPNOTSUPP.into())
             }
             Object::Proc(task, file, user, _) => {
@@ -393,7 +401,7 @@ impl Kernel {
                 self.sink.extend_from_slice(data);
                 Ok(data.len())
             }
-            Object::Null | Object::Tree(_, false, Access::Both) => Ok(data.len()),
+            Object::Null | Object::Terminal | Object::Tree(_, false, Access::Both) => Ok(data.len()),
             // It has no peer.
             Object::InetSocket(_) => Err(Errno::EDESTADDRREQ.into()),
             Object::Ruleset => Err(Errno::EINVAL.into()),

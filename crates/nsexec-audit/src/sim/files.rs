@@ -179,7 +179,7 @@ impl Kernel {
         let index = match *self.object(me, fd)? {
             Object::Made(_, Access::PathOnly) => return Err(Errno::EBADF),
             Object::Made(index, Access::Both) => index,
-            Object::Socket(..) | Object::PipeWrite(_) | Object::Null | Object::Sink => {
+            Object::Socket(..) | Object::PipeWrite(_) | Object::Null | Object::Sink | Object::Terminal => {
                 return Err(Errno::EINVAL);
             }
             // The descriptor must be open for writing (memfd_add_seals).

@@ -17,6 +17,7 @@ use super::procfs::Extra;
 use super::program::Program;
 use super::streams::{Pair, Pipe, Writing};
 use crate::record::{Bytes, Call, Reply};
+use crate::state::Expected;
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{
     CloneFlags, Errno, ExitSignal, FsType, Pid, PollFd, SigAction, Signal, SysResult, TidAddress,
@@ -191,6 +192,10 @@ pub(super) struct Kernel {
     pub(super) proc_found: RefCell<BTreeSet<(NsId, Task)>>,
     /// The bytes written to standard error.
     pub(super) sink: Vec<u8>,
+    /// The state of a process at its last function before the exec.
+    pub(super) at_hook: Option<Expected>,
+    /// The leader of the session that the machine's terminal controls.
+    pub(super) controlled: Option<Task>,
     /// The time in milliseconds that has passed in the run.
     pub(super) clock: u64,
     /// The number of calls made in the run.
@@ -295,7 +300,10 @@ impl Kernel {
             Call::DupAbove { fd, least } => Reply::Fd(self.dup_above(me, *fd, *least)?),
             Call::SetGroups { groups } => unit(self.set_groups(me, groups)?),
             // The code runs on the real kernel only.
-            Call::RunHook { .. } => Reply::Unit,
+            Call::RunHook { .. } => {
+                self.at_hook = Some(self.expected(me));
+                Reply::Unit
+            }
             Call::Umask { .. }
             | Call::SetHostname { .. }
             | Call::SetLimit { .. }
@@ -306,6 +314,8 @@ impl Kernel {
             | Call::SetNoNewPrivs
             | Call::SetSeccompFilter { .. }
             | Call::LandlockRestrictSelf { .. }
+            | Call::SetControllingTerminal { .. }
+            | Call::NewSessionKeyring
             | Call::InetSocket
             | Call::SetLoopbackUp { .. } => self.attribute(me, call)?,
             of_tree => self.tree(me, of_tree)?,

@@ -21,6 +21,7 @@
 //! | `schedule`, `fault` | the order of a run, and the faults in it |
 //! | `faultless` | runs with a fault from the state before the fault |
 //! | `program`, `setup`, `caller` | the programs, the machine before a run, and the launcher's place on it |
+//! | `expected` | the state of a process that is about to execute the command |
 //! | `report`, `dump` | the results of a run |
 //!
 //! ```
@@ -53,6 +54,7 @@ mod caller;
 mod creds;
 mod descriptors;
 mod dump;
+mod expected;
 mod fault;
 mod faultless;
 mod files;

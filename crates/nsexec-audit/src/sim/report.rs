@@ -11,6 +11,7 @@ use super::kernel::Kernel;
 use super::process::{Life, Reaper, Task};
 use super::program::Rest;
 use crate::record::{Call, Line, Reply, Transcript};
+use crate::state::Expected;
 use crate::transcript::Role;
 use nsexec::sys::types::{Fd, Pid, Signal, WaitStatus};
 
@@ -83,6 +84,12 @@ impl Report {
             calls: kernel.calls,
             kernel,
         }
+    }
+
+    /// Returns the state of the process that ran the last function of the caller before its exec.
+    #[must_use]
+    pub const fn at_hook(&self) -> Option<&Expected> {
+        self.kernel.at_hook.as_ref()
     }
 
     /// Returns a text dump of the whole state.

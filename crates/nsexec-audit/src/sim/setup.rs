@@ -256,11 +256,21 @@ impl Sim {
         (read, write)
     }
 
+    /// Makes the standard input of the launcher a terminal, which controls no session.
+    pub fn terminal(&mut self) {
+        let fd = self.kernel.install(self.launcher, Object::Terminal, false).expect("room for a descriptor");
+        self.kernel.dup_to(self.launcher, fd, Fd(0)).expect("an open descriptor");
+        self.kernel.set_cloexec(self.launcher, Fd(0), false).expect("an open descriptor");
+        self.kernel.close(self.launcher, fd).expect("an open descriptor");
+    }
+
     /// Opens a Landlock rule set in the launcher under this number.
     pub fn ruleset(&mut self, number: Fd) {
         let fd = self.kernel.install(self.launcher, Object::Ruleset, true).expect("room for a descriptor");
-        self.duplicate(fd, number);
-        self.kernel.close(self.launcher, fd).expect("an open descriptor");
+        if fd != number {
+            self.duplicate(fd, number);
+            self.kernel.close(self.launcher, fd).expect("an open descriptor");
+        }
     }
 
     /// Returns a descriptor of the launcher which becomes readable when a signal asks for the end of a

@@ -9,7 +9,7 @@ use super::descriptors::{Access, Object};
 use super::kernel::{Halt, Kernel};
 use super::mounts::{Entry, Home, Mounted, Origin, Place};
 use super::process::Task;
-use super::procfs::Node;
+use super::procfs::{Extra, Node};
 use crate::record::{Call, Reply};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, Fd, Mount, MountAttributes, MountKind, OpenFlags, SysResult};
@@ -103,6 +103,11 @@ impl Kernel {
     }
 
     fn chdir(&mut self, me: Task, path: &[u8]) -> SysResult<()> {
+        // A directory of /proc that only a plan names has no place in the tree.
+        let named = core::str::from_utf8(path).ok().filter(|path| path.starts_with("/proc/"));
+        if named.is_some_and(|path| matches!(self.files.get(path), Some(Extra::Directory))) {
+            return Ok(());
+        }
         let found = self.locate(me, path)?;
         if !found.is_directory {
             return Err(Errno::ENOTDIR);

@@ -54,7 +54,7 @@ impl OutlineCall {
         let result = match words::errno(result) {
             Some(errno) => Some(std::format!("-1 {}", errno.name().unwrap_or("?"))),
             // `Sys` does not return these numbers.
-            None if ["setsid", "sched_getaffinity"].contains(&name) => None,
+            None if ["setsid", "keyctl", "sched_getaffinity"].contains(&name) => None,
             None => {
                 result.split(' ').next().filter(|word| word.parse::<i64>().is_ok()).map(ToOwned::to_owned)
             }

@@ -257,6 +257,8 @@ fn attributes() -> Vec<BoxedStrategy<(Call, Reply)>> {
                 .boxed()
         ),
         unit(fd().prop_map(|ruleset| Call::LandlockRestrictSelf { ruleset }).boxed()),
+        unit(fd().prop_map(|terminal| Call::SetControllingTerminal { terminal }).boxed()),
+        unit(Just(Call::NewSessionKeyring).boxed()),
         fd().prop_map(|fd| (Call::InetSocket, Reply::Fd(fd))).boxed(),
         unit(fd().prop_map(|socket| Call::SetLoopbackUp { socket }).boxed()),
     ]

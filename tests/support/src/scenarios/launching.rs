@@ -10,7 +10,9 @@ use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader
 use nsexec::launch::shape::{Memory, memory};
 use nsexec::launch::shared::Stack;
 use nsexec::launch::tail::Tail;
-use nsexec::launch::{Base, Directory, LaunchError, MountStep, Move, Place, Record, Root, Surroundings};
+use nsexec::launch::{
+    Base, CgroupFile, Directory, LaunchError, MountStep, Move, Place, Record, Root, Surroundings,
+};
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
 use nsexec::policy::Policy;
@@ -53,11 +55,16 @@ pub(super) const RESTRICTED: u32 = 1001;
 /// The number of its Landlock rule set.
 pub(super) const RULE_SET: Fd = Fd(22);
 
+/// The number of the `cgroup.procs` of its cgroup.
+pub(super) const CGROUP: Fd = Fd(23);
+
 fn restrict(around: &mut Surroundings) {
     around.loopback = true;
     around.hostname = Some(b"box".to_vec());
     around.limits = vec![Limit { resource: Resource::NOFILE, soft: 64, hard: 64 }];
     around.umask = Some(0o27);
+    (around.terminal, around.keyring) = (true, true);
+    around.cgroups = vec![CgroupFile { path: c"/sys/fs/cgroup/box".into(), fd: CGROUP }];
     around.capabilities = Some(1 << Capability::CHOWN.0);
     around.no_new_privs = true;
     around.landlock = Some(RULE_SET);

@@ -11,7 +11,7 @@ use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::sim::{Extra, User};
 
-use super::launching::{RESTRICTED, RULE_SET};
+use super::launching::{CGROUP, RESTRICTED, RULE_SET};
 use super::refusals::{covered_directory, covered_oom_score, covered_uid_map};
 use super::starts::{FIVE, OWN, SEVEN, WIDE, kill_child, mapped, old, ordinary, realistic, tools};
 use super::{Scenario, Way, flags, leak};
@@ -125,7 +125,10 @@ pub(super) fn surrounded(mut scenario: Scenario) -> Scenario {
 /// Gives the command every attribute, and the surroundings of [`surrounded`].
 fn restricted(scenario: Scenario) -> Scenario {
     let mut scenario = surrounded(scenario);
+    scenario.sim.terminal();
     scenario.sim.ruleset(RULE_SET);
+    scenario.sim.duplicate(Fd(0), CGROUP);
+    scenario.session = Session::New;
     scenario.policy.launch.uid = Some(RESTRICTED);
     scenario
 }

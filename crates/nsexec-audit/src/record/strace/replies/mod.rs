@@ -83,7 +83,7 @@ impl Shown for kind::Unit {
     }
 }
 
-impl Shown for kind::Session {
+impl Shown for kind::Unrecorded {
     fn parse(_: &Call, _: &str, result: &str) -> Option<Reply> {
         count(result).map(|_| Reply::Unit)
     }
