@@ -440,9 +440,10 @@ fn check_limit(above: i32, limit: u64) -> Result<(), SettingError> {
 }
 
 /// Returns whether setgroups(2) must be denied in the new user namespace: a caller without CAP_SETGID maps
-/// its own group alone, and writes the map itself (user_namespaces(7)).
+/// its own group alone, and writes the map itself (user_namespaces(7)). In a user namespace that denies the
+/// call it is denied in any case.
 fn denies_setgroups(groups: &Map) -> bool {
-    groups.lacks_capability && groups.tool.is_none()
+    groups.setgroups_denied || groups.lacks_capability && groups.tool.is_none()
 }
 
 /// Returns the first kind that is both created and joined, or joined twice.

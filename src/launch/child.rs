@@ -5,6 +5,7 @@
 //! start through a child has no bootstrap message, no socket pairs between stages, and no pid line: stage 1
 //! sends the pid of stage 2 in 4 bytes.
 
+use super::closing::begin;
 use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
@@ -123,7 +124,7 @@ fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: Before
         mount_fds: None,
         tid: before.tid,
     };
-    let end = tail::begin(sys, &job.tail, &before.pipes).and_then(|()| create_stage_2(sys, &mut log, cx));
+    let end = begin(sys, &job.tail, &before.pipes).and_then(|()| create_stage_2(sys, &mut log, cx));
     match end {
         Ok(StageEnd::Exit(status)) => status,
         Ok(StageEnd::HandOver(last)) => run_stage_2(sys, job, &mut log, cx, (last, log_pipe)),

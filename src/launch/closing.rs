@@ -1,5 +1,6 @@
 //! The closing of the descriptors that neither a launch nor its command uses.
 
+use super::last::enter_cgroups;
 use super::pipes::Pipes;
 use super::steps::StageStep;
 use super::tail::Tail;
@@ -7,6 +8,20 @@ use crate::scripts::descriptors::{FIRST, close_on_exec, for_each};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd};
 use crate::words::error::Error;
+
+/// Closes the launcher's descriptors that no process of the launch uses, and enters the command's cgroups.
+///
+/// Runs in the first process of a launch, before it joins or creates anything.
+///
+/// # Errors
+/// Those of [`close_unnamed`]; [`StageStep::Cgroup`].
+pub(super) fn begin<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, pipes: &Pipes) -> Result<(), Error<'m>> {
+    close_unnamed(sys, tail, pipes)?;
+    match tail.around {
+        Some(around) => enter_cgroups(sys, around),
+        None => Ok(()),
+    }
+}
 
 /// Closes the launcher's descriptors, except 0 to 2, the named ones, and those that the launch uses. Only the
 /// named ones are not close-on-exec afterwards. If code of the caller runs in the command's process, the
@@ -21,11 +36,7 @@ use crate::words::error::Error;
 ///
 /// # Errors
 /// [`StageStep::Descriptors`]; [`StageStep::PassDescriptor`] with `EBADF`: a named descriptor is not open.
-pub(super) fn close_unnamed<'m, S: Sys>(
-    sys: &mut S,
-    tail: &Tail<'_>,
-    pipes: &Pipes,
-) -> Result<(), Error<'m>> {
+fn close_unnamed<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: &Pipes) -> Result<(), Error<'m>> {
     let Some(named) = tail.descriptors else { return Ok(()) };
     let ends = [pipes.init, pipes.stage_init, pipes.log, pipes.stage_log];
     if let Some(fd) = named.iter().find(|fd| [pipes.stage_init, pipes.stage_log].contains(fd)) {

@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use super::closing::begin;
 use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
@@ -230,7 +231,7 @@ fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: Before
     restore_signals(sys, job, before);
     let (init, log) = (before.pipes.stage_init, before.pipes.stage_log);
     debug(sys, job, log, "~> nsexec stage-2");
-    if let Err(error) = tail::begin(sys, &job.tail, &before.pipes) {
+    if let Err(error) = begin(sys, &job.tail, &before.pipes) {
         return tail::report(sys, &error, false, init, log);
     }
     tail::run_after_go(sys, &job.tail, init, log, |sys| prepare(sys, job, asked, log))

@@ -7,8 +7,9 @@ use crate::scripts::descriptors::FIRST;
 use crate::sys::types::Fd;
 
 /// Returns the descriptors above 2 that the processes of a launch use besides its pipes: those of the
-/// command, the Landlock rule set, the files of the cgroups, and those with a path `/proc/self/fd/NUMBER` or `/dev/fd/NUMBER` in one of
-/// `texts` or `around`. `None` if code of the caller runs in the command's process: it may use any of them.
+/// command, the Landlock rule set, the files of the cgroups, and those with a path `/proc/self/fd/NUMBER` or
+/// `/dev/fd/NUMBER` in one of `texts` or `around`. `None` if code of the caller runs in the command's
+/// process: it may use any of them.
 ///
 /// `texts` are the message, which has the paths of namespaces and mapping tools, and the files of the
 /// command. A symbolic link to such a path is not followed. Called before the first process of the launch

@@ -90,6 +90,7 @@ mod outcome;
 mod pipes;
 mod policy;
 mod prepared;
+pub mod probe;
 mod proc_status;
 mod query;
 mod reaction;
@@ -142,6 +143,7 @@ pub use handle::{Child, exit_code};
 pub use policy::{Descriptors, LaunchPolicy};
 #[doc(hidden)]
 pub use prepared::Prepared;
+pub use probe::probe;
 #[doc(hidden)]
 pub use proc_status::StatusText;
 #[doc(hidden)]

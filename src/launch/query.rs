@@ -1,10 +1,12 @@
 //! Queries about processes, descriptors and namespaces: not part of the bootstrap. They change nothing.
 //! These calls are outside of the launch's [`Sys`], so no record contains them.
 
+use std::ffi::CString;
 use std::format;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::vec::Vec;
@@ -19,7 +21,7 @@ use super::proc_status::{SignalState, StatusText, pid_of_fdinfo};
 use crate::deciders::namespace::NsKind;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Fd, Pid};
+use crate::sys::types::{CloneFlags, Fd, Pid, SysResult};
 
 /// Returns whether the effective ids of this thread, and those for files, are 0 (geteuid(2), setfsuid(2)).
 pub(super) fn has_root_ids() -> bool {
@@ -143,6 +145,23 @@ pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
         Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd.0) }),
         Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
     }
+}
+
+/// Calls unshare(2) with flags that the kernel refuses with `EINVAL` before it does anything. A seccomp
+/// filter that refuses unshare(2) returns another error, or kills the process.
+pub(super) fn unshare_invalid_flags() -> SysResult<()> {
+    // SAFETY: one call, which changes nothing: the flag 1 is no flag of unshare(2).
+    unsafe { LinuxSys::new() }.unshare(CloneFlags(1))
+}
+
+/// Returns whether the file has capabilities (the attribute `security.capability`, capabilities(7)).
+pub(super) fn has_file_capabilities(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: both strings end with a NUL and live through the call. A size of 0 asks for the length only, so
+    // the kernel writes nothing.
+    let length =
+        unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), core::ptr::null_mut(), 0) };
+    length > 0
 }
 
 /// Returns whether the descriptor is open in this process.

@@ -12,6 +12,7 @@
 //! interpreter is /proc/self/exe, which is our own binary (CVE-2019-5736).
 
 use super::child;
+use super::closing::begin;
 use super::conclude::conclude;
 use super::direct;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
@@ -117,7 +118,7 @@ fn stages<S: Sys>(sys: &mut S, job: &Job<'_>, before: BeforeFork, scratch: &mut 
     }
     restore_signals(sys, job, before);
     let environment = Environment::new(Some(pipes.stage_init), Some(pipes.stage_log), job.level);
-    if let Err(error) = tail::begin(sys, &job.tail, &pipes) {
+    if let Err(error) = begin(sys, &job.tail, &pipes) {
         return tail::report_failure_of_stage_0(sys, pipes.stage_init, pipes.stage_log, &error);
     }
     let (tail, init, log) = (&job.tail, pipes.stage_init, pipes.stage_log);

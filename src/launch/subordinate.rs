@@ -54,6 +54,8 @@ pub(super) struct Map {
     pub(super) tool: Option<CString>,
     /// Whether the caller lacks the capability to write any map (CAP_SETUID, CAP_SETGID).
     pub(super) lacks_capability: bool,
+    /// Whether the caller's own user namespace denies setgroups(2).
+    pub(super) setgroups_denied: bool,
 }
 
 impl Map {
@@ -81,7 +83,7 @@ impl Side {
         }
     }
 
-    const fn names(self) -> (&'static str, &'static str, &'static str) {
+    pub(super) const fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Users => ("/etc/subuid", "newuidmap", "/proc/self/uid_map"),
             Self::Groups => ("/etc/subgid", "newgidmap", "/proc/self/gid_map"),
@@ -115,6 +117,8 @@ pub struct StatedCaller {
     pub users: Vec<Extent>,
     /// Its group id map.
     pub groups: Vec<Extent>,
+    /// Whether that user namespace denies setgroups(2).
+    pub setgroups_denied: bool,
 }
 
 impl Caller {
@@ -132,6 +136,15 @@ impl Caller {
     /// Returns whether the caller lacks the capability for maps of this side. A stated caller has root's.
     pub(super) fn lacks_capability(&self, side: Side) -> bool {
         self.is_rootless() || self.stated.is_none() && lacks_capability(side.capability())
+    }
+
+    /// Returns whether the caller's own user namespace denies setgroups(2). Then every one below it does
+    /// (user_namespaces(7)).
+    fn setgroups_denied(&self) -> bool {
+        match &self.stated {
+            None => fs::read("/proc/self/setgroups").is_ok_and(|word| word.starts_with(b"deny")),
+            Some(stated) => stated.setgroups_denied,
+        }
     }
 
     fn own_id(&self, side: Side) -> u32 {
@@ -199,7 +212,8 @@ pub(super) fn map(mapping: &Mapping, side: Side, caller: &Caller) -> Result<Map,
     };
     let is_own = |extent: &Extent| own.checked_sub(extent.outside).is_some_and(|above| above < extent.count);
     let maps_own = extents.iter().any(is_own);
-    Ok(Map { text, extents, maps_own, tool, lacks_capability })
+    let setgroups_denied = side == Side::Groups && caller.setgroups_denied();
+    Ok(Map { text, extents, maps_own, tool, lacks_capability, setgroups_denied })
 }
 
 /// Returns the text of a map that the kernel accepts.
@@ -232,7 +246,7 @@ pub struct Range {
 /// Returns the caller's subordinate ids: as getsubids(1) reports them, which asks the name services as
 /// newuidmap does, otherwise from the file. Like the mapping tools, it is searched in the absolute
 /// directories of PATH alone.
-fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError> {
+pub(super) fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError> {
     let uid = getuid();
     let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
     let (file, ..) = side.names();
@@ -330,7 +344,7 @@ pub fn in_order(ranges: &[Range], own: u32) -> Vec<Extent> {
 }
 
 /// Returns the lines of an id map of /proc.
-fn extents_of(text: &str) -> Vec<Extent> {
+pub(super) fn extents_of(text: &str) -> Vec<Extent> {
     let line = |line: &str| {
         let mut words = line.split_whitespace().map(|word| word.parse().ok());
         Some(Extent { inside: words.next()??, outside: words.next()??, count: words.next()?? })
@@ -407,7 +421,7 @@ fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
 }
 
 /// Returns the path of a program in an absolute directory of this process's PATH.
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(super) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
     find_in_path(name, Some(&path), is_executable)
 }

@@ -2,9 +2,7 @@
 
 use core::ffi::CStr;
 
-use super::closing::close_unnamed;
 use super::last::{self, Ends};
-use super::pipes::Pipes;
 use super::root;
 use super::steps::StageStep;
 use super::surroundings::{Move, Surroundings};
@@ -61,21 +59,7 @@ pub struct Tail<'a> {
     pub envp: ExecArgs<'a>,
 }
 
-/// Closes the launcher's descriptors that no process of the launch uses, and enters the command's cgroups.
-///
-/// Runs in the first process of a launch, before it joins or creates anything.
-///
-/// # Errors
-/// Those of [`close_unnamed`]; [`StageStep::Cgroup`].
-pub(super) fn begin<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, pipes: &Pipes) -> Result<(), Error<'m>> {
-    close_unnamed(sys, tail, pipes)?;
-    match tail.around {
-        Some(around) => last::enter_cgroups(sys, around),
-        None => Ok(()),
-    }
-}
-
-/// Reports a failure of [`begin`]. Returns the status to exit with.
+/// Reports a failure of [`begin`](super::closing::begin). Returns the status to exit with.
 ///
 /// Runs in stage 0, a fork of the launcher, in the caller's namespaces. The launcher sends the message
 /// meanwhile.

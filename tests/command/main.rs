@@ -10,5 +10,6 @@ mod kit;
 mod manners;
 mod mounts;
 mod namespaces;
+mod probe;
 mod session;
 mod threads;

@@ -149,6 +149,29 @@ fn root_without_setgid_maps_itself_and_keeps_its_groups() {
     }
 }
 
+/// Run by the next test, as root of a user namespace that denies setgroups(2).
+#[test]
+fn launches_where_setgroups_is_denied() {
+    if !is_again() {
+        return;
+    }
+    for kinds in [&[NsKind::User][..], &[NsKind::User, NsKind::Net, NsKind::Pid]] {
+        let inside = "cat /proc/self/setgroups; id -u";
+        assert_eq!(stdout(sh(inside).unshare(kinds.iter().copied())), "deny\n0");
+        assert_eq!(stdout(sh(inside).unshare(kinds.iter().copied()).map_current_user()), "deny\n0");
+        assert_eq!(stdout(sh(inside).unshare(kinds.iter().copied()).uid(0)), "deny\n0");
+    }
+    let error = sh("").unshare([NsKind::User]).groups([0]).spawn().unwrap_err();
+    assert!(matches!(error, LaunchError::Setting(SettingError::Conflict { .. })), "{error}");
+}
+
+#[test]
+fn user_namespace_is_created_in_one_that_denies_setgroups() {
+    if !is_again() {
+        again("unshare", &["-Ur"], "namespaces::launches_where_setgroups_is_denied");
+    }
+}
+
 /// Run by the next test, as a user with subordinate ids.
 #[test]
 fn launches_with_subordinate_ids() {

@@ -155,6 +155,16 @@ pub(crate) const PLACES: &[Place] = &[
         why: "queries about processes, descriptors and namespaces",
     },
     Place {
+        path: "src/launch/probe/read.rs",
+        uses: &["nix", "std::fs", "std::process"],
+        why: "reads the facts about this user and this machine for a report",
+    },
+    Place {
+        path: "src/launch/probe/tries.rs",
+        uses: &["std::thread"],
+        why: "the thread of a launch that joins a namespace of another launch",
+    },
+    Place {
         path: "src/launch/sealed.rs",
         uses: &[ENV, EXTERN],
         why: "reads the environment as the libc has it, and removes the mark of a copy",

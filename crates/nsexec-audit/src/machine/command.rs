@@ -67,6 +67,7 @@ fn caller(machine: &Machine) -> Caller {
         subgids: ranges(&machine.subgids),
         users: own.map(|own| map(&own.users)).unwrap_or_default(),
         groups: own.map(|own| map(&own.groups)).unwrap_or_default(),
+        setgroups_denied: own.is_some_and(|own| !own.setgroups),
     };
     Caller { uid: machine.uid, gid: machine.gid, stated: Some(stated) }
 }

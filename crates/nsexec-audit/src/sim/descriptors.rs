@@ -424,14 +424,6 @@ impl Kernel {
         }
     }
 
-    /// Implements fstatfs(2), of which the type.
-    pub(super) fn fstatfs(&self, me: Task, fd: Fd) -> SysResult<FsType> {
-        Ok(match self.object(me, fd)? {
-            Object::Regular(_) | Object::Fifo => self.settings.file_system,
-            object => object.fs_type(),
-        })
-    }
-
     /// Implements getdents64(2) for a list of descriptors. Returns as many whole records as fit. The position
     /// in the list is the next number, plus 2 (proc_readfd_common): a close does not move it.
     pub(super) fn getdents64(&mut self, me: Task, fd: Fd, len: usize) -> SysResult<Vec<u8>> {

@@ -14,7 +14,7 @@ use super::process::Task;
 use super::procfs::{Extra, Node};
 use super::program::Program;
 use super::streams::Writing;
-use nsexec::sys::types::{Errno, Fd, OpenFlags, Seals, SysResult};
+use nsexec::sys::types::{Errno, Fd, FsType, OpenFlags, Seals, SysResult};
 
 /// The first bytes of an executable.
 const MAGIC: &[u8] = b"\x7fELF";
@@ -54,6 +54,14 @@ pub(super) fn executable(path: &str) -> Vec<u8> {
 }
 
 impl Kernel {
+    /// Implements fstatfs(2), of which the type.
+    pub(super) fn fstatfs(&self, me: Task, fd: Fd) -> SysResult<FsType> {
+        Ok(match self.object(me, fd)? {
+            Object::Regular(_) | Object::Fifo => self.settings.file_system,
+            object => object.fs_type(),
+        })
+    }
+
     /// Makes a copy of the executable at `path` without a name. With seals, the copy is in memory.
     pub(super) fn unnamed_program(&mut self, path: &str, seals: Option<Seals>) -> Exe {
         self.made.push(Made { content: executable(path), mode: 0o500, links: 0, seals });

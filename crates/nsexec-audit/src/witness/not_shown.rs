@@ -18,8 +18,8 @@ pub const NOT_SHOWN: &[(&str, &str)] = &[
         "no line",
     ),
     (
-        "successive closings of ranges of descriptors: the recorder's descriptors lie between them",
-        "one range, from the first number to the last one; to the highest if SIGKILL ended the process meanwhile",
+        "successive closings of ranges of descriptors: the recorder's descriptors lie before or between them",
+        "one range, from 3 to the last number; to the highest if SIGKILL ended the process meanwhile",
     ),
 ];
 
@@ -60,6 +60,11 @@ fn merge_closings(lines: &mut Vec<Line>, killed: bool) {
         }
         _ => false,
     });
+    for line in &mut *lines {
+        if let Call::CloseRange { first, .. } = &mut line.call {
+            *first = 3;
+        }
+    }
     if let Some(Line { call: Call::CloseRange { last, .. }, reply: Reply::Unit }) =
         lines.last_mut().filter(|_| killed)
     {

@@ -1,0 +1,46 @@
+//! Real tries of this user's possibilities here: create and join each kind of namespace, map ids, mount.
+//!
+//! [`probe`] launches some forty commands that cannot be executed, in new namespaces, and reads facts from
+//! /proc and /etc. The tries go through the same launcher as every [`Command`](super::Command). They need no
+//! program, and leave nothing behind: the kernel ends the namespaces with their processes.
+//!
+//! ```
+//! use nsexec::launch::probe;
+//! use nsexec::launch::probe::{Question, Verdict};
+//! use nsexec::namespace::NsKind;
+//!
+//! let report = probe();
+//! match report.verdict(Question::Create(NsKind::User)) {
+//!     Some(Verdict::Yes { .. }) => println!("user namespaces work here"),
+//!     Some(Verdict::No { why, remedy, .. }) => println!("they do not work: {why}. To do: {remedy}"),
+//!     Some(Verdict::CannotTell { why }) => println!("unknown: {why}"),
+//!     _ => unreachable!("the report answers every question"),
+//! }
+//! println!("{report}"); // one line for each question, and the remedies
+//! ```
+//!
+//! Each answer has its evidence: the facts that were read, and the step that failed. The cause of a "no" is
+//! data ([`Cause`]). A report of a container holds for the container only: see [`Vantage`].
+//!
+//! A mapping tool that has no privileges is not run: it would write an error to this program's standard
+//! error. Every other cause comes from a launch that failed.
+
+mod causes;
+mod facts;
+mod judge;
+#[cfg(test)]
+mod judge_tests;
+mod read;
+mod report;
+mod tries;
+
+pub use report::{Answer, Cause, Question, Report, Vantage, Verdict};
+
+/// Tries each question on this machine, as this user.
+///
+/// Takes about a tenth of a second. Each try has a time limit of 10 seconds.
+#[must_use]
+pub fn probe() -> Report {
+    let facts = read::facts();
+    judge::judge(&facts, &tries::run(&facts))
+}

@@ -1,0 +1,140 @@
+//! Reads the facts of this process and its machine. Creates no process, except getsubids(1).
+
+use std::format;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::utsname::uname;
+use nix::unistd::{User, getegid, geteuid, getuid};
+
+use super::facts::{Facts, Proc, Side, Tool, chroot, confining, covered, free_range};
+use super::report::Vantage;
+use crate::deciders::namespace::{NsKind, NsSet};
+use crate::launch::query::{has_file_capabilities, own_capabilities, own_status};
+use crate::launch::subordinate::{self, extents_of, find_program, subordinate_ranges};
+
+/// Reads all facts.
+pub(super) fn facts() -> Facts {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let limit = |kind: NsKind| {
+        let value = number(&format!("/proc/sys/user/max_{}_namespaces", kind.name()))?;
+        Some((kind, value))
+    };
+    let has = |kind: &NsKind| fs::symlink_metadata(format!("/proc/self/ns/{}", kind.proc_name())).is_ok();
+    let kinds: NsSet = NsKind::ALL.into_iter().filter(has).collect();
+    let directory = |path: &&str| fs::metadata(path).is_ok_and(|found| found.is_dir());
+    Facts {
+        vantage: vantage(&mountinfo),
+        capabilities: own_capabilities(),
+        kinds,
+        limits: NsKind::ALL.into_iter().filter_map(limit).collect(),
+        userns_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
+        apparmor_restricts: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        selinux_enforcing: number("/sys/fs/selinux/enforce").map(|value| value != 0),
+        proc: proc(&mountinfo),
+        users: side(subordinate::Side::Users),
+        groups: side(subordinate::Side::Groups),
+        mount_point: ["/tmp", "/mnt", "/proc", "/dev"].into_iter().find(|path| directory(path)),
+    }
+}
+
+/// Reads the place of this process.
+fn vantage(mountinfo: &str) -> Vantage {
+    /// The inodes of the first namespaces (`PROC_USER_INIT_INO`, `PROC_PID_INIT_INO` in the kernel's
+    /// include/linux/proc_ns.h).
+    const FIRST: [(&str, u64); 2] = [("user", 0xEFFF_FFFD), ("pid", 0xEFFF_FFFC)];
+    let status = own_status();
+    let [first_user_namespace, first_pid_namespace] = FIRST.map(|(kind, inode)| {
+        fs::metadata(format!("/proc/self/ns/{kind}")).ok().map(|found| found.ino() == inode)
+    });
+    let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    let label = fs::read("/proc/self/attr/current").unwrap_or_default();
+    Vantage {
+        kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
+        uid: geteuid().as_raw(),
+        gid: getegid().as_raw(),
+        user: User::from_uid(getuid()).ok().flatten().map(|user| user.name),
+        first_user_namespace,
+        first_pid_namespace,
+        container: container(),
+        chroot: chroot(mountinfo).or_else(root_differs),
+        seccomp: status.field("Seccomp") == Some("2"),
+        no_new_privs: nix::sys::prctl::get_no_new_privs().unwrap_or(false),
+        security_modules: modules
+            .trim()
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(String::from)
+            .collect(),
+        profile: confining(&String::from_utf8_lossy(&label)),
+    }
+}
+
+/// Returns whether the root directory differs from that of process 1, which a privileged caller may read.
+/// The first process of a container has the same root directory as its host's view of it, so a pid namespace
+/// with another process 1 decides nothing.
+fn root_differs() -> Option<bool> {
+    let identity = |path: &str| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let (own, first) = (identity("/")?, identity("/proc/1/root/")?);
+    let mounts = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    (mounts("self")? == mounts("1")?).then_some(own != first)
+}
+
+/// Returns the traces of a container runtime.
+fn container() -> Vec<String> {
+    let files = ["/run/.containerenv", "/.dockerenv", "/run/systemd/container"];
+    let found = files.into_iter().filter(|file| fs::symlink_metadata(file).is_ok());
+    let variable = std::env::var("container").ok().filter(|value| !value.is_empty());
+    let named = variable.map(|value| format!("container={value} in the environment"));
+    found.map(|file| format!("{file} exists")).chain(named).collect()
+}
+
+fn proc(mountinfo: &str) -> Proc {
+    let is_proc = statfs("/proc").is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC);
+    let link = fs::read_link("/proc/self").ok();
+    let pid = std::process::id().to_string();
+    let is_own = is_proc && link.as_deref().and_then(Path::to_str) == Some(&pid);
+    let read_only = statvfs("/proc").is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY));
+    Proc { is_own, read_only: is_proc && read_only, covered: covered(mountinfo) }
+}
+
+/// Reads the facts about user ids or group ids.
+fn side(of: subordinate::Side) -> Side {
+    let (file, tool, map) = of.names();
+    let own = match of {
+        subordinate::Side::Users => geteuid().as_raw(),
+        subordinate::Side::Groups => getegid().as_raw(),
+    };
+    let ranges = match fs::symlink_metadata(file) {
+        Err(_) => Some(Vec::new()),
+        Ok(_) => subordinate_ranges(of).ok(),
+    };
+    let text = fs::read(file).unwrap_or_default();
+    Side {
+        own,
+        map: fs::read_to_string(map).ok().map(|text| extents_of(&text)),
+        ranges,
+        free: free_range(&String::from_utf8_lossy(&text), own),
+        tool: find_program(tool).map(|path| examine(&path)),
+    }
+}
+
+/// Reads the privileges of a mapping tool.
+fn examine(path: &Path) -> Tool {
+    let data = fs::metadata(path).ok();
+    Tool {
+        path: path.display().to_string(),
+        set_user_id: data.is_some_and(|data| data.permissions().mode() & 0o4000 != 0 && data.uid() == 0),
+        file_capabilities: has_file_capabilities(path),
+        nosuid: statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_NOSUID)),
+    }
+}
+
+fn number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,223 @@
+//! The tries: launches of a command that cannot be executed, because it is a directory. A launch that fails
+//! at its exec has created, mapped and mounted everything before.
+
+use std::format;
+use std::io;
+use std::string::{String, ToString};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::vec::Vec;
+
+use super::facts::{Facts, Side};
+use super::report::Question;
+use crate::deciders::idmap::Extent;
+use crate::deciders::namespace::NsKind;
+use crate::launch::query::unshare_invalid_flags;
+use crate::launch::subordinate::Mapping;
+use crate::launch::surroundings::CodeOfCaller;
+use crate::launch::{Command, LaunchError};
+use crate::sys::types::{Errno, Signal, WaitStatus};
+use crate::words::error::Code;
+
+/// The time limit of each launch.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The tool would write its error to this program's standard error.
+const POWERLESS: Outcome = Outcome::NotTried("the mapping tool has no privileges");
+
+/// The results of all tries.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tries {
+    pub(super) all: Vec<Try>,
+    /// The errno of an unshare(2) with flags that the kernel refuses with `EINVAL`. Another one comes from a
+    /// seccomp filter. `None`: the try failed otherwise.
+    pub(super) invalid_flags: Option<Errno>,
+}
+
+/// One try of a question.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Try {
+    pub(super) question: Question,
+    /// Whether a new user namespace was part of it.
+    pub(super) with_user: bool,
+    pub(super) result: Outcome,
+}
+
+/// The result of one try.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// Everything before the exec succeeded.
+    Works,
+    /// A step has failed.
+    Failed {
+        /// The step and the error of its call, if a process of the launch has reported them.
+        step: Option<(Code, Option<Errno>)>,
+        /// A signal that a seccomp filter sends has ended a process of the launch (SIGSYS).
+        killed_by_filter: bool,
+        /// The error in words.
+        text: String,
+    },
+    /// It was not tried, for this reason.
+    NotTried(&'static str),
+}
+
+impl Outcome {
+    fn of(error: &LaunchError) -> Self {
+        let killed_by_filter = match error {
+            LaunchError::Bootstrap(failure) => {
+                failure.ended.iter().any(|ended| ended.status == WaitStatus::Signaled(Signal::SYS))
+            }
+            _ => false,
+        };
+        match error {
+            LaunchError::Exec { .. } => Self::Works,
+            _ => Self::Failed { step: error.step(), killed_by_filter, text: error.to_string() },
+        }
+    }
+}
+
+/// Makes all tries, one after the other.
+pub(super) fn run(facts: &Facts) -> Tries {
+    let mut all = Vec::new();
+    for question in Question::all() {
+        for with_user in [false, true] {
+            if let Some(result) = attempt(facts, question, with_user) {
+                all.push(Try { question, with_user, result });
+            }
+        }
+    }
+    Tries { all, invalid_flags: invalid_flags() }
+}
+
+/// Makes one try. `None`: the question has no such try.
+fn attempt(facts: &Facts, question: Question, with_user: bool) -> Option<Outcome> {
+    use NsKind::{Mnt, Pid, User};
+    let mut command = new();
+    if with_user {
+        command.unshare([User]);
+    }
+    match question {
+        // A user namespace is never created or mapped without itself.
+        Question::Create(User)
+        | Question::Join(User)
+        | Question::MapOneId
+        | Question::MapUserIds
+        | Question::MapGroupIds
+            if !with_user =>
+        {
+            return None;
+        }
+        Question::Join(kind) => return Some(join(kind, with_user)),
+        Question::Create(Mnt) => command.unshare([Mnt]).propagation(None),
+        Question::Create(kind) => command.unshare([kind]),
+        Question::MapOneId => command.map_root(),
+        Question::MapUserIds if facts.powerless(&facts.users).is_some() => return Some(POWERLESS),
+        Question::MapGroupIds if facts.powerless(&facts.groups).is_some() => return Some(POWERLESS),
+        Question::MapUserIds => {
+            command.groups = Some(Mapping::Root);
+            command.users = Some(ranges(facts, &facts.users)?);
+            &mut command
+        }
+        Question::MapGroupIds => {
+            command.users = Some(Mapping::Root);
+            command.groups = Some(ranges(facts, &facts.groups)?);
+            &mut command
+        }
+        Question::Mount => match facts.mount_point {
+            Some(point) => command.unshare([Mnt]).tmpfs(point),
+            None => return Some(Outcome::NotTried("no directory of /tmp, /mnt, /proc and /dev exists")),
+        },
+        // Of an empty /proc directory too, so not only where a procfs is mounted.
+        Question::MountProc if facts.mount_point.is_some() => command.unshare([Mnt, Pid]).proc("/proc"),
+        Question::MountProc => return Some(Outcome::NotTried("no directory /proc exists")),
+    };
+    Some(launch(&mut command))
+}
+
+/// Returns the ranges that a map of many ids has. A user has those of /etc/subuid or /etc/subgid; root needs
+/// no permission of these files. `None`: there is no id besides the own one.
+fn ranges(facts: &Facts, side: &Side) -> Option<Mapping> {
+    if facts.vantage.uid != 0 {
+        return Some(Mapping::Auto);
+    }
+    let own = Extent { inside: 0, outside: side.own, count: 1 };
+    Some(Mapping::Ranges(core::iter::once(own).chain(side.others()?).collect()))
+}
+
+/// Creates a namespace, and joins it from another launch while its process waits.
+fn join(kind: NsKind, with_user: bool) -> Outcome {
+    let mut holder = new();
+    holder.unshare([kind]).propagation(None);
+    if with_user {
+        holder.unshare([NsKind::User]);
+    }
+    if kind != NsKind::Mnt {
+        holder.sets_propagation = false;
+    }
+    let joined = Arc::new(Mutex::new(None));
+    let result = Arc::clone(&joined);
+    holder.before_start(move |starting| {
+        let mut command = new();
+        // The namespace is our own, and no other process is in it.
+        command.trust_mount_namespace();
+        if with_user && kind != NsKind::User {
+            command.join_fd(NsKind::User, starting.namespace(NsKind::User)?);
+        }
+        command.join_fd(kind, starting.namespace(kind)?);
+        // The end of a failed launch waits for all stages that its thread has created. On this thread it
+        // would wait for the process of `holder` too, which waits for this function.
+        let joining = std::thread::Builder::new().spawn(move || launch(&mut command))?;
+        let outcome = joining.join().map_err(|_| io::Error::other("the try of the join panicked"))?;
+        *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        Ok(())
+    });
+    let holding = launch_as_it_is(&mut holder);
+    let joined = joined.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (joined, holding) {
+        (Some(outcome), _) => outcome,
+        (None, Outcome::Failed { step: None, text, .. }) if text.contains("/proc") => {
+            Outcome::Failed { step: None, killed_by_filter: false, text }
+        }
+        (None, _) => Outcome::NotTried("no namespace of this kind could be created for the try"),
+    }
+}
+
+/// Returns a command whose exec fails: `/` is a directory (`EACCES`, execve(2)).
+fn new() -> Command {
+    let mut command = Command::new("/");
+    command.env_clear().timeout(LIMIT);
+    command
+}
+
+/// Launches a command through the stages: a filter that kills for a clone(2) or unshare(2) then ends a stage,
+/// not this process.
+fn launch(command: &mut Command) -> Outcome {
+    command.before_start(|_| Ok(()));
+    launch_as_it_is(command)
+}
+
+fn launch_as_it_is(command: &mut Command) -> Outcome {
+    match command.spawn() {
+        Err(error) => Outcome::of(&error),
+        // A directory cannot be executed.
+        Ok(mut child) => {
+            let ended = child.kill().and_then(|()| child.wait().map(drop));
+            ended.map_or_else(|error: io::Error| failed(&error), |()| Outcome::Works)
+        }
+    }
+}
+
+fn failed(error: &io::Error) -> Outcome {
+    Outcome::Failed { step: None, killed_by_filter: false, text: format!("the launch: {error}") }
+}
+
+/// Returns the errno of an unshare(2) with invalid flags, in a process of its own: a filter may kill for it.
+fn invalid_flags() -> Option<Errno> {
+    let mut command = new();
+    command.around.hooks.push(CodeOfCaller(Arc::new(unshare_invalid_flags)));
+    match launch(&mut command) {
+        Outcome::Failed { step: Some((Code::CodeOfCaller, errno)), .. } => errno,
+        Outcome::Failed { killed_by_filter: true, .. } => Some(Errno::ENOSYS),
+        _ => None,
+    }
+}
