@@ -437,7 +437,11 @@ impl Launcher {
             Memory::Shared => StackMemory::new(),
             Memory::Copied(_) => None,
         };
-        self.spawn_with(prepared, before_start, |sys| sys, stack)
+        // The parent-death signal would follow the other thread.
+        match spawn::is_in_function() && !self.policy.launch.kill_child {
+            true => spawn::on_other_thread(|| self.spawn_with(prepared, before_start, |sys| sys, stack)),
+            false => self.spawn_with(prepared, before_start, |sys| sys, stack),
+        }
     }
 
     /// Does the same as [`spawn`](Self::spawn), but makes every system call through the backend that `wrap`

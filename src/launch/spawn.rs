@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::boxed::Box;
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,6 +15,7 @@ use std::string::{String, ToString};
 use std::sync::mpsc::channel;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::Builder;
+use std::thread_local;
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -98,7 +100,19 @@ struct CollectorWithTurn<'c, 'h> {
 }
 
 /// The caller's function before the start.
-pub(super) type BeforeStart<'a> = dyn FnMut(Pid) -> io::Result<()> + 'a;
+pub(super) type BeforeStart<'a> = dyn FnMut(Pid) -> io::Result<()> + Send + 'a;
+
+thread_local! {
+    /// Whether this thread runs the caller's function before a start. The process of that start is then a
+    /// child of this thread, without an exit signal.
+    static IN_FUNCTION: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns whether this thread runs the caller's function before a start. The launcher of another start on
+/// this thread would wait for the process of the first one.
+pub(super) fn is_in_function() -> bool {
+    IN_FUNCTION.get()
+}
 
 impl LogReader for CollectorWithTurn<'_, '_> {
     fn take(&mut self, bytes: &[u8]) {
@@ -120,8 +134,11 @@ impl LogReader for CollectorWithTurn<'_, '_> {
 
     fn before_start(&mut self, pid: Pid) -> Result<(), FailureKind> {
         let Some(call) = &mut self.before_start else { return Ok(()) };
+        let outer = IN_FUNCTION.replace(true);
         // A panic must not unwind through the script: the process would wait for the go byte for ever.
-        match catch_unwind(AssertUnwindSafe(|| call(pid))) {
+        let called = catch_unwind(AssertUnwindSafe(|| call(pid)));
+        IN_FUNCTION.set(outer);
+        match called {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => self.refused = error.to_string(),
             Err(panic) => self.panic = Some(panic),
@@ -280,6 +297,23 @@ impl Drop for UnwindGuard {
     }
 }
 
+/// Runs a launch on a new thread, and waits for its result.
+///
+/// # Errors
+/// [`LaunchError::Start`]: the thread cannot be created. Otherwise the error of the launch.
+pub(super) fn on_other_thread(
+    launch: impl FnOnce() -> Result<Child, LaunchError> + Send,
+) -> Result<Child, LaunchError> {
+    let failed = |error: io::Error| LaunchError::Start {
+        step: Step::MakeThread,
+        errno: Errno(error.raw_os_error().unwrap_or(libc::EAGAIN)),
+    };
+    std::thread::scope(|scope| {
+        let thread = Builder::new().name("nsexec-launcher".into()).spawn_scoped(scope, launch);
+        thread.map_err(failed)?.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
 /// Runs a launch on a new thread, which ends after the command, unless this is the first thread of the
 /// process. The kernel sends the parent-death signal when the thread that created the command's process ends.
 ///
@@ -292,7 +326,7 @@ impl Drop for UnwindGuard {
 pub(super) fn on_lasting_thread(
     launch: impl FnOnce() -> Result<Child, LaunchError> + Send + 'static,
 ) -> Result<Child, LaunchError> {
-    if gettid() == getpid() {
+    if gettid() == getpid() && !is_in_function() {
         return launch();
     }
     let failed = |errno| LaunchError::Start { step: Step::MakeThread, errno: Errno(errno) };

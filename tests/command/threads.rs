@@ -242,3 +242,33 @@ fn join_pid_compares_with_the_namespaces_of_the_launching_thread() {
     });
     assert_eq!(seen.join().unwrap(), host);
 }
+
+/// A launch of the function before another start fails, or succeeds, without waiting for the other's process.
+#[test]
+fn launches_inside_of_the_function_before_a_start() {
+    for by_parent in [false, true] {
+        let mut outer = sh("cat");
+        outer.unshare([NsKind::User, NsKind::Uts]).stdin(Stdio::null()).before_start(move |_| {
+            let error =
+                sh("true").unshare([NsKind::User, NsKind::Uts]).current_dir("/nowhere").status().unwrap_err();
+            assert!(error.to_string().contains("/nowhere"), "{error}");
+            // The stages fail before their pids are known. Root here lacks CAP_SYS_RESOURCE too.
+            let mut early = sh("true");
+            early.unshare([NsKind::User, NsKind::Uts]).oom_score_adj(-1000).before_start(|_| Ok(()));
+            let _ = early.status();
+            let mut inner = sh("sleep 0.05; echo inner");
+            if by_parent {
+                inner.kill_with_parent();
+            }
+            assert_eq!(stdout(inner.unshare([NsKind::User, NsKind::Uts])), "inner");
+            Ok(())
+        });
+        let thread = thread::spawn(move || outer.status().unwrap());
+        let begun = Instant::now();
+        while !thread.is_finished() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "a launch waits for ever");
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(thread.join().unwrap().success());
+    }
+}
