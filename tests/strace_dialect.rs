@@ -297,6 +297,7 @@ fn descriptors(sys: &mut Traced) {
     sys.set_cloexec(write, false).unwrap();
     refused(sys.set_cloexec(none, true));
     sys.close_range_cloexec(Fd(3)).unwrap();
+    sys.close_range(Fd(900)).unwrap();
 }
 
 /// Makes the calls that copy the program, except for the exec, which is among the processes.
@@ -434,6 +435,8 @@ fn signals(sys: &mut Traced) {
     let this = sys.getpid();
     sys.kill(this, Signal::PIPE).unwrap();
     sys.sigtimedwait(SignalSet::PIPE).unwrap();
+    sys.kill(this, Signal::PIPE).unwrap();
+    sys.wait_signal(SignalSet::PIPE).unwrap();
     sys.sigprocmask(MaskHow::Set, pipe).unwrap();
 
     let old = sys.sigaction(Signal::PIPE, SigAction::DEFAULT).unwrap();

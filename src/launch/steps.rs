@@ -52,6 +52,8 @@ steps! {
         LeaveRoot => Code::LeaveRoot, "failed to detach the old root directory";
         /// Changing the working directory.
         WorkingDirectory(path: &'m [u8]) => Code::WorkingDirectory, "failed to change to the directory {}", PathText(path);
+        /// Creating the command's process as the child of a minimal init.
+        StartInit => Code::StartInit, "failed to start the minimal init";
         /// Setting a limit of a resource.
         Limit(resource: Resource) => Code::Limit, "failed to set the limit {}", resource;
         /// Removing a capability from the bounding set.

@@ -27,7 +27,7 @@ use types::Seals;
 #[cfg(feature = "std")]
 use types::{
     BpfInstruction, Capability, CapabilitySets, Hook, InitFork, Limit, Mount, MountAttributes, MountKind,
-    SharedStart,
+    SentSignal, SharedStart,
 };
 use types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, OpenFlags, Pid, PollFd, SigAction,
@@ -154,6 +154,14 @@ pub trait Sys {
     ///
     /// Errors: `ENOSYS` and `EINVAL`: an older kernel.
     fn close_range_cloexec(&mut self, first: Fd) -> SysResult<()>;
+
+    /// Closes `first` and all higher descriptors: `close_range(first, ~0, 0)`, close_range(2), Linux 5.9.
+    ///
+    /// Called by a minimal init, which keeps no descriptor of its launcher.
+    ///
+    /// Errors: `ENOSYS`: an older kernel.
+    #[cfg(feature = "std")]
+    fn close_range(&mut self, first: Fd) -> SysResult<()>;
 
     /// Reads entries of /proc/self/fd, where close_range is missing: `getdents64(fd, buf)`, getdents64(2).
     fn getdents64(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize>;
@@ -559,6 +567,13 @@ pub trait Sys {
     /// Sets the disposition of a signal and returns the previous one: `rt_sigaction(signal, action, &old,
     /// 8)`, sigaction(2).
     fn sigaction(&mut self, signal: Signal, action: SigAction) -> SysResult<SigAction>;
+
+    /// Waits for a signal of the set and removes it: `rt_sigtimedwait(set, &info, NULL, 8)`, sigwaitinfo(2).
+    /// A minimal init, which blocks all signals, waits with it.
+    ///
+    /// Errors: `EINTR`: a handler of another signal ran, or this process was stopped and continued.
+    #[cfg(feature = "std")]
+    fn wait_signal(&mut self, set: SignalSet) -> SysResult<SentSignal>;
 
     /// Removes a pending signal: `rt_sigtimedwait(set, NULL, {0, 0}, 8)`, sigtimedwait(2).
     ///

@@ -5,6 +5,7 @@
 
 mod again;
 mod attributes;
+mod init;
 mod kit;
 mod manners;
 mod mounts;

@@ -126,6 +126,7 @@ fn perform(sys: &mut LinuxSys, call: &Call) -> Reply {
         Call::Socketpair => pair(sys.socketpair()),
         Call::Pipe2 => pair(sys.pipe2()),
         Call::CloseRangeCloexec { first } => unit(sys.close_range_cloexec(*first)),
+        Call::CloseRange { first } => unit(sys.close_range(*first)),
         Call::Getdents64 { fd, len } => data(*len, |buffer| sys.getdents64(*fd, buffer)),
         Call::SetCloexec { fd, on } => unit(sys.set_cloexec(*fd, *on)),
         Call::GetSeals { fd } => reply(sys.get_seals(*fd), Reply::Seals),
@@ -177,6 +178,7 @@ fn perform_on_processes(sys: &mut LinuxSys, call: &Call) -> Reply {
         Call::Mount { mount } => unit(sys.mount(*mount)),
         Call::Sigprocmask { how, set } => reply(sys.sigprocmask(*how, *set), Reply::Mask),
         Call::Sigaction { signal, action } => reply(sys.sigaction(*signal, *action), Reply::Action),
+        Call::WaitSignal { set } => reply(sys.wait_signal(*set), Reply::Sent),
         Call::Sigtimedwait { set } => reply(sys.sigtimedwait(*set), Reply::Signal),
         _ => perform_on_attributes(sys, call),
     }

@@ -195,6 +195,7 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     let _ = sys.set_pdeathsig(Signal(0));
     let _ = sys.set_cloexec(list, true);
     let _ = sys.close_range_cloexec(Fd(900));
+    let _ = sys.close_range(Fd(900));
     let _ = sys.sched_getaffinity();
     let _ = sys.set_groups(&[4, 20]);
     if let Ok(copy) = sys.dup_above(list, Fd(40)) {
@@ -220,6 +221,8 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     }
     let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).expect("a mask");
     let _ = sys.sigtimedwait(SignalSet::PIPE);
+    let _ = sys.kill(own, Signal::PIPE);
+    let _ = sys.wait_signal(SignalSet::PIPE);
     let _ = sys.sigprocmask(MaskHow::Set, mask);
     let old = sys.sigaction(Signal(12), SigAction::IGNORE).expect("a disposition");
     let _ = sys.sigaction(Signal(12), old);

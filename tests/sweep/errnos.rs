@@ -151,6 +151,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         Call::Pipe2 => &[Errno::EMFILE, Errno::ENFILE],
         // close_range(2): missing before Linux 5.9; CLOSE_RANGE_CLOEXEC is missing before 5.11.
         Call::CloseRangeCloexec { .. } => &[Errno::ENOSYS, Errno::EINVAL, Errno::EPERM, Errno::ENOMEM],
+        Call::CloseRange { .. } => &[Errno::ENOSYS, Errno::EINVAL, Errno::EPERM],
         // getdents64(2).
         Call::Getdents64 { .. } => &[Errno::ENOENT, Errno::EINVAL, Errno::EBADF],
         // fcntl(2).
@@ -359,6 +360,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         Call::ChrootHere => &[Errno::EPERM, Errno::EACCES],
         // sigprocmask(2), sigaction(2), sigtimedwait(2).
         Call::Sigprocmask { .. } | Call::Sigaction { .. } => &[Errno::EINVAL, Errno::EFAULT],
+        Call::WaitSignal { .. } => &[Errno::EINTR, Errno::EINVAL, Errno::EPERM],
         Call::Sigtimedwait { .. } => &[Errno::EAGAIN, Errno::EINTR, Errno::EINVAL],
     }
 }

@@ -117,6 +117,8 @@ macro_rules! calls {
             = pipe2(reply, "O_CLOEXEC");
         close_range_cloexec CloseRangeCloexec { first: FirstFd } -> Unit
             = close_range(first, "4294967295", "CLOSE_RANGE_CLOEXEC");
+        close_range CloseRange { first: FirstFd } -> Unit
+            = close_range(first, "4294967295", "0");
         getdents64 Getdents64 { fd: Fd, len: Room } -> Entries(len)
             = getdents64(fd, reply, len);
         set_cloexec SetCloexec {
@@ -280,6 +282,8 @@ macro_rules! calls {
             = rt_sigprocmask(how, set, reply, "8");
         sigaction Sigaction { signal: Signal, action: SigAction } -> Action
             = rt_sigaction(signal, action, reply, "8");
+        wait_signal WaitSignal { set: SignalSet } -> Sent
+            = rt_sigtimedwait(set, reply, "NULL", "8");
         sigtimedwait Sigtimedwait { set: SignalSet } -> Signal
             = rt_sigtimedwait(set, "NULL", "{tv_sec=0, tv_nsec=0}", "8");
     } };

@@ -293,6 +293,15 @@ impl Kernel {
         Ok(())
     }
 
+    /// Implements close_range(first, ~0, 0). A negative number is above every descriptor.
+    pub(super) fn close_range(&mut self, me: Task, first: Fd) -> SysResult<()> {
+        if first.0 >= 0 {
+            let closed = self.process_mut(me).fds.split_off(&first.0);
+            closed.into_values().for_each(|slot| self.release(slot));
+        }
+        Ok(())
+    }
+
     /// Implements read(2). Returns the queued bytes first, then the reset once, then the end of the file.
     pub(super) fn read(&mut self, me: Task, fd: Fd, len: usize) -> Result<Vec<u8>, Halt> {
         let index = self.slot(me, fd)?.description;

@@ -245,6 +245,7 @@ impl Kernel {
             Call::Socketpair => self.socketpair(me, cloexec).map(pair)?,
             Call::Pipe2 => self.pipe(me, cloexec).map(pair)?,
             Call::CloseRangeCloexec { first } => unit(self.close_range_cloexec(me, *first)?),
+            Call::CloseRange { first } => unit(self.close_range(me, *first)?),
             Call::Getdents64 { fd, len } => data(self.getdents64(me, *fd, *len)?),
             Call::SetCloexec { fd, on } => unit(self.set_cloexec(me, *fd, *on)?),
             Call::CloneSibling { .. } => self.forked(me, call, true, ExitSignal::Chld)?,
@@ -281,6 +282,7 @@ impl Kernel {
             Call::Mount { mount } => unit(self.mount(me, *mount)?),
             Call::Sigprocmask { how, set } => Reply::Mask(self.sigprocmask(me, *how, *set)?),
             Call::Sigaction { signal, action } => Reply::Action(self.sigaction(me, *signal, *action)?),
+            Call::WaitSignal { set } => Reply::Sent(self.wait_signal(me, *set)?),
             Call::Sigtimedwait { set } => Reply::Signal(self.sigtimedwait(me, *set)?),
             other => self.surrounding(me, other)?,
         })
@@ -441,6 +443,7 @@ impl Kernel {
                 self.polled(task, fds).0 > 0
                     || process.deadline.is_some_and(|deadline| deadline <= self.clock)
             }
+            Some(Call::WaitSignal { set }) => process.pending.0 & set.0 != 0,
             Some(Call::Wait4 { pid, which }) => self.can_reap(task, *pid, *which),
             Some(_) => true,
         }

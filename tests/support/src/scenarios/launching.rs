@@ -204,6 +204,7 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         propagation: policy.launch.propagation,
         mount_proc: policy.launch.mount_proc,
         kill_child: policy.launch.kill_child,
+        init: policy.launch.init,
         descriptors: (policy.launch.descriptors == Descriptors::Named).then_some(NAMED),
         user_namespace: b"",
         name: b"command",
