@@ -36,20 +36,18 @@ pub(super) enum Returned {
 /// launcher waits for the exec or a fatal record. The init then waits for the end of the command.
 ///
 /// # Errors
-/// [`StageStep::OutliveLauncher`]; [`StageStep::StartInit`]. No process was created.
+/// [`StageStep::StartInit`]: no process was created. [`StageStep::OutliveLauncher`]: the init exits, and the
+/// kernel ends the command.
 pub(super) fn become_init<'m, S: Sys>(
     sys: &mut S,
     kill_child: bool,
     ends: &Ends,
 ) -> Result<Returned, Error<'m>> {
     let failed = |errno| StageStep::StartInit.failed(errno);
-    if !kill_child {
-        // The init is to outlive the launcher. The command's process checks afterwards that the launcher lives.
-        sys.set_pdeathsig(Signal::NONE).map_err(|errno| StageStep::OutliveLauncher.failed(errno))?;
-    }
     sys.set_dumpable(false).map_err(failed)?;
     // The name is informational, and the exec of the command sets another one.
     let _ = sys.set_name(c"nsexec-init");
+    let (begun, begins) = sys.pipe2().map_err(failed)?;
     // Before the fork: a signal that arrives in between is forwarded, and the end of the command is noticed.
     let mask = sys.sigprocmask(MaskHow::Block, SignalSet(u64::MAX)).map_err(failed)?;
     let on_child = sys.sigaction(Signal::CHLD, SigAction::DEFAULT).map_err(failed)?;
@@ -64,10 +62,25 @@ pub(super) fn become_init<'m, S: Sys>(
             Ok(Returned::Command)
         }
         Fork::Parent { child } => {
+            let _ = sys.close(begins);
+            await_exec(sys, begun);
+            if !kill_child {
+                // Only now: up to the exec of the command a stopped process of the launch ends with the
+                // launcher. The launcher waits for the end of the log, which this process still has open.
+                let cleared = sys.set_pdeathsig(Signal::NONE);
+                cleared.map_err(|errno| StageStep::OutliveLauncher.failed(errno))?;
+            }
             close_all(sys, ends);
             Ok(Returned::Init(run(sys, child)))
         }
     }
+}
+
+/// Waits for the exec or the end of the command's process, which closes its end of this pipe.
+fn await_exec<S: Sys>(sys: &mut S, begun: Fd) {
+    // No process writes to the pipe. After an error the init continues: only the parent-death signal is
+    // cleared earlier.
+    let _ = uninterrupted(sys, |sys| sys.read(begun, &mut [0]));
 }
 
 /// Closes all descriptors. The launcher then sees the exec of the command as the end of the log pipe, and a

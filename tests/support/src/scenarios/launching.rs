@@ -221,7 +221,11 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
         Launched::Started { pid } => {
             // Without an exec the process ends as a stage, and it may become a command while we wait for the
             // stage. `__WALL` would cover both, but the trait lacks it.
-            let kinds = [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary];
+            // A minimal init never executes.
+            let kinds = match job.tail.init {
+                true => [WaitFor::Stages, WaitFor::Stages, WaitFor::Stages],
+                false => [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary],
+            };
             match kinds.into_iter().find_map(|kind| wait(sys, pid, kind)) {
                 Some(WaitStatus::Exited(status)) => Ended::Exit(status),
                 Some(WaitStatus::Signaled(signal)) => Ended::Exit(128 + signal.0),
