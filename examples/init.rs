@@ -30,8 +30,8 @@ mod tests {
 
     #[test]
     fn orphans_leave_no_zombie() {
-        // The shell inside creates an orphan and ends. The outer shell waits until no other child of process 1
-        // is left.
+        // The shell inside creates an orphan and ends. The outer shell waits until no other child of process
+        // 1 is left.
         let script = "sh -c 'sleep 0.05 & exit 0'
             n=0
             while [ $n -lt 400 ] && cat /proc/[0-9]*/stat 2>/dev/null | grep -q '(sleep) . 1 '; do

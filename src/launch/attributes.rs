@@ -37,8 +37,8 @@ impl Command {
     }
 
     /// Makes process 1 of the new pid namespace a minimal init, and the command its child. Without it the
-    /// command is process 1: the kernel gives it the orphans to reap, and discards signals for which it has no
-    /// handler (pid_namespaces(7)).
+    /// command is process 1: the kernel gives it the orphans to reap, and discards signals for which it has
+    /// no handler (pid_namespaces(7)).
     ///
     /// The init reaps every orphan of the namespace, and forwards each signal that it gets to the command. It
     /// does not forward SIGCHLD, and none that the kernel itself sent: a terminal has sent that one to the
@@ -51,11 +51,11 @@ impl Command {
     /// get it twice. A stop of the command does not stop the init.
     ///
     /// The init has the namespaces, the root directory, the working directory and the session of the command.
-    /// It does not have its descriptors, limits, ids, groups, capabilities, Landlock rules and seccomp filter,
-    /// and its umask is the caller's. It is a fork of this process without an exec: its /proc/1/cmdline shows
-    /// the arguments of this program, and its memory is a copy. So it is not dumpable
-    /// (PR_SET_DUMPABLE(2const)): only a process with CAP_SYS_PTRACE in this process's user namespace can read
-    /// the memory, or open its namespaces in /proc.
+    /// It does not have its descriptors, limits, ids, groups, capabilities, Landlock rules and seccomp
+    /// filter, and its umask is the caller's. It is a fork of this process without an exec: its
+    /// /proc/1/cmdline shows the arguments of this program, and its memory is a copy. So it is not dumpable
+    /// (PR_SET_DUMPABLE(2const)): only a process with CAP_SYS_PTRACE in this process's user namespace can
+    /// read the memory, or open its namespaces in /proc.
     pub fn init(&mut self) -> &mut Self {
         self.init = true;
         self

@@ -2,8 +2,8 @@
 //! forwards signals ([`Command::init`](super::Command::init)).
 //!
 //! The process has its namespaces, its root directory and its session, and not yet the descriptors, limits,
-//! ids, capabilities and filters of the command: so it may signal the command whatever ids that one has. It is
-//! not dumpable, because its memory is a copy of the launcher's, and the command shares its pid namespace.
+//! ids, capabilities and filters of the command: so it may signal the command whatever ids that one has. It
+//! is not dumpable, because its memory is a copy of the launcher's, and the command shares its pid namespace.
 
 use super::last::Ends;
 use super::steps::StageStep;
@@ -11,7 +11,8 @@ use crate::scripts::nsexec::thread_id_cache;
 use crate::scripts::pipe::uninterrupted;
 use crate::sys::Sys;
 use crate::sys::types::{
-    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, SigAction, Signal, SignalSet, WaitFor, WaitStatus, Waited,
+    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, SentSignal, SigAction, Signal, SignalSet, WaitFor, WaitStatus,
+    Waited,
 };
 use crate::words::error::Error;
 
@@ -89,7 +90,8 @@ fn close_all<S: Sys>(sys: &mut S, ends: &Ends) {
     if sys.close_range(Fd(0)).is_ok() {
         return;
     }
-    // Before Linux 5.9, or a seccomp filter that refuses the call. close(2) of an unknown number has no effect.
+    // Before Linux 5.9, or a seccomp filter that refuses the call. close(2) of an unknown number has no
+    // effect.
     for end in [ends.init, ends.log] {
         let _ = sys.close(end);
     }
@@ -105,17 +107,19 @@ fn close_all<S: Sys>(sys: &mut S, ends: &Ends) {
 /// (pid_namespaces(7)).
 fn run<S: Sys>(sys: &mut S, command: Pid) -> i32 {
     loop {
-        if let Some(status) = reap(sys, command) {
-            return status;
-        }
         match sys.wait_signal(SignalSet(u64::MAX)) {
-            // A terminal has sent the signal to its whole process group, so the command has it already.
-            Ok(sent) if sent.signal == Signal::CHLD || sent.by_kernel => {}
-            Ok(sent) => {
-                // ESRCH is impossible: only this process reaps the command.
-                let _ = sys.kill(command, sent.signal);
+            // Blocked since before the fork, so no end of a child is missed.
+            Ok(SentSignal { signal: Signal::CHLD, .. }) => {
+                if let Some(status) = reap(sys, command) {
+                    return status;
+                }
             }
-            Err(Errno::EINTR) => {}
+            // A terminal has sent the signal to its whole process group, so the command has it already.
+            Ok(SentSignal { by_kernel: true, .. }) | Err(Errno::EINTR) => {}
+            Ok(SentSignal { signal, .. }) => {
+                // ESRCH is impossible: only this process reaps the command.
+                let _ = sys.kill(command, signal);
+            }
             // A seccomp filter refuses the call: no signal can be forwarded.
             Err(_) => return wait_for(sys, command),
         }

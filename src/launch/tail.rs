@@ -213,7 +213,8 @@ fn become_command<'m, S: Sys>(
     execute(sys, tail, ends, false)
 }
 
-/// Takes the last steps and executes the command. Returns if that failed, or as the init. `signal_may_be_missed`: the launcher may have died since the go byte while this process had no
+/// Takes the last steps and executes the command. Returns if that failed, or as the init.
+/// `signal_may_be_missed`: the launcher may have died since the go byte while this process had no
 /// parent-death signal.
 ///
 /// Runs in the process that becomes the command. The launcher has sent the go byte, and waits for the exec or

@@ -272,7 +272,8 @@ impl Sys for LinuxSys {
 
     #[cfg(feature = "std")]
     fn close_range(&mut self, first: Fd) -> SysResult<()> {
-        // SAFETY: numbers. The caller owns the descriptors of its process: it is a fork that uses none of them.
+        // SAFETY: numbers. The caller owns the descriptors of its process: it is a fork that uses none of
+        // them.
         unit(unsafe { syscall!(libc::SYS_close_range, first.0, u32::MAX, 0) })
     }
 
@@ -813,8 +814,8 @@ impl Sys for LinuxSys {
 #[cfg(feature = "sealed-copy")]
 const MFD_EXEC: u32 = 0x10;
 
-/// The origin of a signal that the kernel sent, for a terminal for example (sigaction(2)). The libc crate does
-/// not define it for every libc.
+/// The origin of a signal that the kernel sent, for a terminal for example (sigaction(2)). The libc crate
+/// does not define it for every libc.
 #[cfg(feature = "std")]
 const SI_KERNEL: c_int = 0x80;
 

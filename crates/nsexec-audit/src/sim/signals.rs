@@ -86,8 +86,8 @@ impl Kernel {
         Ok(Signal(found.trailing_zeros() as i32 + 1))
     }
 
-    /// Implements rt_sigtimedwait(2) without a time limit. No terminal is modelled, so the kernel itself sends
-    /// no signal with `SI_KERNEL`.
+    /// Implements rt_sigtimedwait(2) without a time limit. No terminal is modelled, so the kernel itself
+    /// sends no signal with `SI_KERNEL`.
     pub(super) fn wait_signal(&mut self, me: Task, set: SignalSet) -> Result<SentSignal, Halt> {
         match self.sigtimedwait(me, set) {
             Ok(signal) => Ok(SentSignal { signal, by_kernel: false }),
