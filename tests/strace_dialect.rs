@@ -118,6 +118,13 @@ fn agree(our: &str, their: &str) -> bool {
         let flag = if state.contains("ST_RDONLY") { "ST_RDONLY" } else { "0" };
         return our == format!("{head}, {{f_flags={flag}, ...}}) = 0");
     }
+    // Of siginfo_t we write the signal, and whether the kernel itself sent it.
+    if let Some((head, rest)) =
+        their.split_once(", si_pid=").filter(|_| their.starts_with("rt_sigtimedwait("))
+    {
+        let tail = rest.split_once('}').map_or("", |(_, tail)| tail);
+        return our == format!("{head}}}{tail}");
+    }
     // `Sys` does not pass on the number that the kernel returned for these two.
     let reply_unknown = our.starts_with("sched_getaffinity(") || our == "setsid() = 0";
     let (our, their) = match their.rsplit_once(" = ") {
