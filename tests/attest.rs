@@ -43,6 +43,7 @@ fn each_shape_of_a_start_has_the_planned_state() {
     agree("seven", start(&SEVEN).map_root());
     agree("current user", start(&[User, Uts]).map_current_user());
     agree("session", start(&[User, Net]).new_session());
+    agree("init", start(&[User, Pid, Net]).map_root().init());
     agree("time", &start(&[User, Time]));
     agree("through the stages", start(&[User, Mnt]).map_root().before_start(|_| Ok(())));
     if is_root() {

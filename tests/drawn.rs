@@ -258,6 +258,9 @@ fn draw(dice: &mut Dice, drawn: &mut String) -> Command {
     // Folders that each user may search, in each root directory.
     command.env("PATH", "/usr/bin:/bin");
     draw_attributes(dice, &mut command, &kinds);
+    if has(Pid) && dice.chance(40) {
+        command.init();
+    }
     if has(Mnt) {
         draw_mounts(dice, &mut command, &kinds);
     }

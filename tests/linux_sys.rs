@@ -29,6 +29,8 @@ const CASES: &[Case] = &[
     #[cfg(feature = "legacy")]
     ("a_copy_at_a_number_is_close_on_exec", a_copy_at_a_number_is_close_on_exec),
     ("write_nowait_does_not_block", write_nowait_does_not_block),
+    ("a_wait_returns_the_signal_and_its_sender", a_wait_returns_the_signal_and_its_sender),
+    ("close_range_closes_from_a_number_on", close_range_closes_from_a_number_on),
     ("a_plain_write_to_a_dead_peer_leaves_a_signal", a_plain_write_to_a_dead_peer_leaves_a_signal),
     ("poll_reports_events", poll_reports_events),
     ("descriptors_are_marked_close_on_exec", descriptors_are_marked_close_on_exec),
@@ -344,6 +346,23 @@ fn a_plain_write_to_a_dead_peer_leaves_a_signal(sys: &mut LinuxSys) {
     assert_eq!(sys.sigtimedwait(SignalSet::PIPE), Ok(Signal::PIPE));
     // The pending signal is removed, so the process survives without the mask.
     assert_eq!(sys.sigprocmask(MaskHow::Set, before), Ok(SignalSet(before.0 | SignalSet::PIPE.0)));
+}
+
+fn a_wait_returns_the_signal_and_its_sender(sys: &mut LinuxSys) {
+    sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
+    let this = sys.getpid();
+    sys.kill(this, Signal::PIPE).unwrap();
+    let sent = SentSignal { signal: Signal::PIPE, by_kernel: false };
+    assert_eq!(sys.wait_signal(SignalSet::PIPE), Ok(sent));
+}
+
+fn close_range_closes_from_a_number_on(sys: &mut LinuxSys) {
+    let (one, other) = sys.pipe2().unwrap();
+    assert!(one.0 < other.0);
+    match sys.close_range(u32::try_from(other.0).unwrap(), u32::MAX) {
+        Ok(()) => assert_eq!((sys.close(one), sys.close(other)), (Ok(()), Err(Errno::EBADF))),
+        Err(errno) => assert_eq!(errno, Errno::ENOSYS),
+    }
 }
 
 fn poll_reports_events(sys: &mut LinuxSys) {
@@ -1266,6 +1285,9 @@ const PROBES: &[Probe] = &[
     }),
     ("sigaction", libc::SYS_rt_sigaction, &[Signed, Whole, Whole, Whole], |sys| {
         sys.sigaction(Signal::CHLD, SigAction::DEFAULT).unwrap_err()
+    }),
+    ("wait_signal", libc::SYS_rt_sigtimedwait, &[Whole, Whole, Whole, Whole], |sys| {
+        sys.wait_signal(SignalSet::PIPE).unwrap_err()
     }),
     ("sigtimedwait", libc::SYS_rt_sigtimedwait, &[Whole, Whole, Whole, Whole], |sys| {
         sys.sigtimedwait(SignalSet::PIPE).unwrap_err()

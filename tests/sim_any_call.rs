@@ -110,6 +110,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
         30 => ignore(sys.setgid(number)),
         31 => ignore(sys.drop_groups()),
         32 => ignore(sys.sigaction(signal, action)),
+        33 if dice.roll(8) == 0 => ignore(sys.wait_signal(set)),
         33 => ignore(sys.sigprocmask(MaskHow::Set, set)),
         34 => ignore(sys.set_pdeathsig(signal)),
         35 => ignore(sys.openat2(fd, path, flags[dice.roll(5) as usize])),

@@ -118,6 +118,13 @@ fn agree(our: &str, their: &str) -> bool {
         let flag = if state.contains("ST_RDONLY") { "ST_RDONLY" } else { "0" };
         return our == format!("{head}, {{f_flags={flag}, ...}}) = 0");
     }
+    // Of siginfo_t we write the signal, and whether the kernel itself sent it.
+    if let Some((head, rest)) =
+        their.split_once(", si_pid=").filter(|_| their.starts_with("rt_sigtimedwait("))
+    {
+        let tail = rest.split_once('}').map_or("", |(_, tail)| tail);
+        return our == format!("{head}}}{tail}");
+    }
     // `Sys` does not pass on the number that the kernel returned for these.
     let reply_unknown = our.starts_with("sched_getaffinity(")
         || our == "setsid() = 0"
@@ -440,6 +447,8 @@ fn signals(sys: &mut Traced) {
     let this = sys.getpid();
     sys.kill(this, Signal::PIPE).unwrap();
     sys.sigtimedwait(SignalSet::PIPE).unwrap();
+    sys.kill(this, Signal::PIPE).unwrap();
+    sys.wait_signal(SignalSet::PIPE).unwrap();
     sys.sigprocmask(MaskHow::Set, pipe).unwrap();
 
     let old = sys.sigaction(Signal::PIPE, SigAction::DEFAULT).unwrap();

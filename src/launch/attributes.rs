@@ -53,6 +53,31 @@ impl Command {
         self
     }
 
+    /// Makes process 1 of the new pid namespace a minimal init, and the command its child. Without it the
+    /// command is process 1: the kernel gives it the orphans to reap, and discards signals for which it has
+    /// no handler (pid_namespaces(7)).
+    ///
+    /// The init reaps every orphan of the namespace, and forwards each signal that it gets to the command. It
+    /// does not forward SIGCHLD, and none that the kernel itself sent: a terminal has sent that one to the
+    /// command too, which is in the same process group and session. SIGKILL and SIGSTOP cannot be forwarded.
+    /// When the command ends, the init exits with its status, or with 128 plus the number of the signal that
+    /// ended it. The kernel then ends the other processes of the namespace.
+    ///
+    /// [`Child`](super::Child) is the init. This process gets no SIGCHLD for it, since it does not execute.
+    /// Send a signal to it, not to its process group: the command would
+    /// get it twice. A stop of the command does not stop the init.
+    ///
+    /// The init has the namespaces, the root directory, the working directory and the session of the command.
+    /// It does not have its descriptors, limits, ids, groups, capabilities, Landlock rules and seccomp
+    /// filter, and its umask is the caller's. It is a fork of this process without an exec: its
+    /// /proc/1/cmdline shows the arguments of this program, and its memory is a copy. So it is not dumpable
+    /// (PR_SET_DUMPABLE(2const)): only a process with CAP_SYS_PTRACE in this process's user namespace can
+    /// read the memory, or open its namespaces in /proc.
+    pub fn init(&mut self) -> &mut Self {
+        self.init = true;
+        self
+    }
+
     /// Limits a resource of the command (setrlimit(2)): `soft` is enforced, and the command may raise it up
     /// to `hard`. The units are those of the [`Resource`]. [`Limit::INFINITY`] is no limit. A hard limit
     /// above the caller's own needs CAP_SYS_RESOURCE in the first user namespace.
@@ -169,6 +194,9 @@ impl Command {
         }
         if self.around.loopback && !self.created.contains(NsKind::Net) {
             return Err(SettingError::NeedsNamespace { setting: "loopback_up", kind: NsKind::Net });
+        }
+        if self.init && !self.created.contains(NsKind::Pid) {
+            return Err(SettingError::NeedsNamespace { setting: "init", kind: NsKind::Pid });
         }
         let has_user = self.created.contains(NsKind::User) || joined.contains(NsKind::User);
         if self.around.capabilities.is_some() && rootless && !has_user {

@@ -365,6 +365,7 @@ impl Command {
             .with_trusted_mounts(self.trusts_mounts)
             // In a direct start most namespaces are created after the go byte, too late for the function.
             .with_stages(self.before_start.is_some());
+        policy.launch.init = self.init;
         policy.launch.uid = self.uid;
         policy.launch.gid = self.group_to_set(maps.map(|(_, groups)| groups), in_user);
         policy.launch.groups = self.around.groups.is_some() || self.uid.is_some() && may_drop;

@@ -54,7 +54,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     };
     before.leave_child_to_itself(sys, log);
     let pipes = before.pipes;
-    let mut stages = Stages::of_child(sys, stage_1);
+    let mut stages = Stages::of_child(sys, stage_1).with_init(job.tail.init);
     let mut watch = Watch::new(job.interrupt, job.timer);
     let started = run_protocol(sys, pipes.init, &mut stages, &mut watch, log);
     conclude(sys, (pipes, &mut stages), &mut watch, log, started)

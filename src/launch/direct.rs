@@ -74,7 +74,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     };
     before.leave_child_to_itself(sys, log);
     let pipes = before.pipes;
-    let mut stages = Stages::of_command(child, pidfd);
+    let mut stages = Stages::of_command(child, pidfd).with_init(job.tail.init);
     let mut watch = Watch::new(job.interrupt, job.timer);
     let started = match write_files(sys, job, asked, (pipes.init, child), before.tid, log) {
         Ok(Files::Written) => log.before_start(child).and_then(|()| {

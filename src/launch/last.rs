@@ -33,6 +33,25 @@ pub(super) fn enter_cgroups<'m, S: Sys>(sys: &mut S, around: &'m Surroundings) -
     Ok(())
 }
 
+/// Makes the command's standard input the controlling terminal.
+///
+/// Runs in the leader of the new session, which is the init if the command has one.
+///
+/// # Errors
+/// [`StageStep::Terminal`].
+pub(super) fn take_terminal<'m, S: Sys>(
+    sys: &mut S,
+    around: &Surroundings,
+    moves: &[Move],
+) -> Result<(), Error<'m>> {
+    if !around.terminal {
+        return Ok(());
+    }
+    let moved = moves.iter().find(|one| one.number == Fd(0));
+    let terminal = moved.map_or(Fd(0), |one| one.fd);
+    sys.set_controlling_terminal(terminal).map_err(|errno| StageStep::Terminal.failed(errno))
+}
+
 /// Places the descriptors under the numbers that the command gets them.
 pub(super) fn place<'m, S: Sys>(sys: &mut S, moves: &[Move], ends: &mut Ends) -> Result<(), Error<'m>> {
     let above = moves.iter().map(|one| one.number.0.saturating_add(1)).max().unwrap_or_default();
@@ -73,9 +92,6 @@ pub(super) fn change<'m, S: Sys>(
     around: &Surroundings,
     (gid, uid): (Option<u32>, Option<u32>),
 ) -> Result<bool, Error<'m>> {
-    if around.terminal {
-        sys.set_controlling_terminal(Fd(0)).map_err(|errno| StageStep::Terminal.failed(errno))?;
-    }
     for limit in &around.limits {
         sys.set_limit(*limit).map_err(|errno| StageStep::Limit(limit.resource).failed(errno))?;
     }

@@ -71,6 +71,7 @@ mod error;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod fork;
 mod handle;
+mod init;
 mod job;
 mod join;
 #[doc(hidden)]

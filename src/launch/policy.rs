@@ -57,6 +57,9 @@ pub struct LaunchPolicy {
     /// Whether the command gets supplementary groups of its own right before its exec.
     #[cfg_attr(feature = "serde", serde(default))]
     pub groups: bool,
+    /// Whether process 1 of the new pid namespace is a minimal init, whose child executes the command.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "core::ops::Not::not"))]
+    pub init: bool,
 }
 
 impl LaunchPolicy {
@@ -73,6 +76,7 @@ impl LaunchPolicy {
         uid: None,
         gid: None,
         groups: false,
+        init: false,
     };
 }
 

@@ -123,6 +123,8 @@ pub enum WhyCopied {
     /// A user namespace is created. A process of its owner may then trace the new process, and through it
     /// reach the memory of a launcher with more privileges (user_namespaces(7), "Capabilities").
     User,
+    /// A minimal init keeps the memory after the exec of the command.
+    Init,
     /// The effective ids change. The kernel then makes the memory, and so the launcher, not dumpable.
     Ids,
 }
@@ -140,6 +142,7 @@ impl fmt::Display for Memory {
             WhyCopied::Time => "a time namespace cannot be entered in shared memory",
             WhyCopied::OomScore => "an oom score is written to every process that shares the memory",
             WhyCopied::User => "the owner of the new user namespace could reach the launcher's memory",
+            WhyCopied::Init => "the init keeps its memory after the exec of the command",
             WhyCopied::Ids => "the ids change, which would make the launcher not dumpable",
         })
     }
@@ -160,6 +163,8 @@ pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, runs_code: bool, root_ids:
         WhyCopied::OomScore
     } else if asked.clone_flags().contains(CloneFlags::NEWUSER) {
         WhyCopied::User
+    } else if policy.launch.init {
+        WhyCopied::Init
     } else if runs_code || policy.launch.changes_ids() || policy.credentials != Credentials::Keep && !root_ids
     {
         WhyCopied::Ids

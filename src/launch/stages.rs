@@ -47,6 +47,8 @@ pub(super) struct Stages {
     none_left: bool,
     /// Whether a stage could not be killed.
     kill_refused: bool,
+    /// Whether stage 2 becomes a minimal init. It never executes, so its exit signal does not change.
+    has_init: bool,
 }
 
 impl Stages {
@@ -63,7 +65,13 @@ impl Stages {
 
     const fn of(known: [Stage; STAGES]) -> Self {
         let (ended, killed) = ([None; STAGES], [None; STAGES]);
-        Self { known, ended, killed, running: None, none_left: false, kill_refused: false }
+        Self { known, ended, killed, running: None, none_left: false, kill_refused: false, has_init: false }
+    }
+
+    /// Returns the stages of a launch whose stage 2 may become a minimal init.
+    pub(super) const fn with_init(mut self, has_init: bool) -> Self {
+        self.has_init = has_init;
+        self
     }
 
     /// Returns whether this process of a failed launch has certainly ended.
@@ -85,14 +93,14 @@ impl Stages {
     /// Fails if the command's process has ended before its exec, and reaps it. Called at the end of the log,
     /// which that process has closed by its exec or its death.
     ///
-    /// Makes no call in a start through the stages: there a death without a fatal record is left to the
-    /// caller's own wait for the command.
+    /// Makes no call in a start through the stages, or with a minimal init: there a death without a fatal
+    /// record is left to the caller's own wait for the command.
     ///
     /// # Errors
     /// [`FailureKind::StageFailed`]; [`FailureKind::Os`] with [`Step::Wait`].
     pub(super) fn command_runs<S: Sys>(&mut self, sys: &mut S, child: Pid) -> Result<(), FailureKind> {
         let [stage_0, ..] = self.known;
-        if stage_0.pid.is_some() {
+        if stage_0.pid.is_some() || self.has_init {
             return Ok(());
         }
         match wait(sys, child, WaitFor::Stages) {

@@ -58,6 +58,8 @@ steps! {
         Keyring => Code::Keyring, "failed to create a session keyring";
         /// Moving the process to a cgroup.
         Cgroup(path: &'m [u8]) => Code::EnterCgroup, "failed to enter the cgroup {}", PathText(path);
+        /// Creating the command's process as the child of a minimal init.
+        StartInit => Code::StartInit, "failed to start the minimal init";
         /// Setting a limit of a resource.
         Limit(resource: Resource) => Code::Limit, "failed to set the limit {}", resource;
         /// Removing a capability from the bounding set.

@@ -2,6 +2,7 @@
 
 use core::ffi::CStr;
 
+use super::init::{Returned, become_init};
 use super::last::{self, Ends};
 use super::root;
 use super::steps::StageStep;
@@ -34,6 +35,8 @@ pub struct Tail<'a> {
     pub mount_proc: bool,
     /// Whether the command gets SIGKILL when the launcher's thread dies.
     pub kill_child: bool,
+    /// Whether the process becomes a minimal init, whose child executes the command.
+    pub init: bool,
     /// The descriptors above 2 that the command gets; `None` for all that are not close-on-exec.
     pub descriptors: Option<&'a [Fd]>,
     /// The descriptors above 2 that the launch's processes keep besides the pipes, if the descriptors are
@@ -81,15 +84,33 @@ pub fn report_failure_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: 
 /// launcher has reaped the other stages, and waits for the exec or a fatal record.
 pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: Fd, log: Fd) -> i32 {
     let mut ends = Ends { init, log };
-    let (error, go_received) = match prepare(sys, tail, last) {
-        Ok(()) => match become_command(sys, tail, last, &mut ends) {
-            Some(error) => (error, true),
-            // The launcher is dead, so no process would supervise the command.
-            None => return 1,
-        },
-        Err(error) => (error, false),
-    };
-    report(sys, &error, go_received, ends.init, ends.log)
+    match prepare(sys, tail, last) {
+        Ok(()) => {
+            let end = become_command(sys, tail, last, &mut ends);
+            end.status(sys, &ends)
+        }
+        Err(error) => report(sys, &error, false, ends.init, ends.log),
+    }
+}
+
+/// The end of a process that should have become the command.
+enum End<'m> {
+    Failed(Error<'m>),
+    /// The launcher is dead, so no process would supervise the command.
+    LauncherDead,
+    /// The process is a minimal init, and the command has ended. It exits with this status.
+    Init(i32),
+}
+
+impl End<'_> {
+    /// Reports a failure. Returns the status to exit with. The go byte has arrived, or never will.
+    fn status<S: Sys>(&self, sys: &mut S, ends: &Ends) -> i32 {
+        match self {
+            Self::Failed(error) => report(sys, error, true, ends.init, ends.log),
+            Self::LauncherDead => 1,
+            Self::Init(status) => *status,
+        }
+    }
 }
 
 /// Waits for the go byte, takes the steps of `prepare`, and executes the command. Returns the status to exit
@@ -105,21 +126,17 @@ pub(super) fn run_after_go<'m, S: Sys>(
     prepare: impl FnOnce(&mut S) -> Result<(), Error<'m>>,
 ) -> i32 {
     let mut ends = Ends { init, log };
-    let error = match await_go(sys, init) {
+    let end = match await_go(sys, init) {
         Ok(true) => match prepare(sys) {
             // `true`: each change of ids has cleared the parent-death signal for a moment, so the launcher
             // may have died unnoticed.
             Ok(()) => execute(sys, tail, &mut ends, true),
-            Err(error) => Some(error),
+            Err(error) => End::Failed(error),
         },
-        Ok(false) => None,
-        Err(error) => Some(error),
+        Ok(false) => End::LauncherDead,
+        Err(error) => End::Failed(error),
     };
-    match error {
-        Some(error) => report(sys, &error, true, ends.init, ends.log),
-        // The launcher is dead, so no process would supervise the command.
-        None => 1,
-    }
+    end.status(sys, &ends)
 }
 
 /// Reports the failure of the process that should have become the command. Returns the status to exit with.
@@ -141,56 +158,63 @@ pub(super) fn report<S: Sys>(sys: &mut S, error: &Error<'_>, go_received: bool, 
     }
 }
 
-/// Takes the steps after the mounts, and executes the command. Returns an error, or `None` if the launcher is
-/// dead.
+/// Takes the steps after the mounts, and executes the command. Returns if that failed, or as the init.
 fn become_command<'m, S: Sys>(
     sys: &mut S,
     tail: &Tail<'m>,
     last: Option<LastSteps>,
     ends: &mut Ends,
-) -> Option<Error<'m>> {
+) -> End<'m> {
     match await_go(sys, ends.init) {
         Ok(true) => {}
-        Ok(false) => return None,
-        Err(error) => return Some(error),
+        Ok(false) => return End::LauncherDead,
+        Err(error) => return End::Failed(error),
     }
     if let Some(steps) = last {
         let taken = steps.take(sys, tail.user_namespace);
         // Set again: the change of ids has cleared the parent-death signal.
         if let Err(error) = taken.and_then(|()| set_kill_child(sys, tail)) {
-            return Some(error);
+            return End::Failed(error);
         }
     }
     execute(sys, tail, ends, false)
 }
 
-/// Takes the last steps and executes the command. Returns an error, or `None` if the launcher is dead.
+/// Takes the last steps and executes the command. Returns if that failed, or as the init.
 /// `signal_may_be_missed`: the launcher may have died since the go byte while this process had no
 /// parent-death signal.
 ///
 /// Runs in the process that becomes the command. The launcher has sent the go byte, and waits for the exec or
 /// a fatal record.
-fn execute<'m, S: Sys>(
-    sys: &mut S,
-    tail: &Tail<'m>,
-    ends: &mut Ends,
-    signal_may_be_missed: bool,
-) -> Option<Error<'m>> {
+fn execute<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends, signal_may_be_missed: bool) -> End<'m> {
+    if let Some(around) = tail.around {
+        if let Err(error) = last::take_terminal(sys, around, tail.moves) {
+            return End::Failed(error);
+        }
+    }
+    if tail.init {
+        match become_init(sys, tail.kill_child, ends) {
+            Ok(Returned::Command) => {}
+            Ok(Returned::Init(status)) => return End::Init(status),
+            Err(error) => return End::Failed(error),
+        }
+    }
     let changed = match change(sys, tail, ends) {
         Ok(changed) => changed,
-        Err(error) => return Some(error),
+        Err(error) => return End::Failed(error),
     };
-    if tail.kill_child || signal_may_be_missed || changed {
+    // With an init, the launcher's death signals the init alone, or neither.
+    if tail.kill_child || signal_may_be_missed || changed || tail.init {
         match launcher_lives(sys, ends.init) {
             Ok(true) => {}
-            Ok(false) => return None,
-            Err(error) => return Some(error),
+            Ok(false) => return End::LauncherDead,
+            Err(error) => return End::Failed(error),
         }
     }
     if !tail.kill_child {
         // Up to this call this process ends with the launcher. An exec would keep the parent-death signal.
         if let Err(errno) = sys.set_pdeathsig(Signal::NONE) {
-            return Some(StageStep::OutliveLauncher.failed(errno));
+            return End::Failed(StageStep::OutliveLauncher.failed(errno));
         }
     }
     let prepared = match tail.around {
@@ -198,8 +222,8 @@ fn execute<'m, S: Sys>(
         None => Ok(()),
     };
     match prepared {
-        Ok(()) => Some(exec(sys, tail)),
-        Err(error) => Some(error),
+        Ok(()) => End::Failed(exec(sys, tail)),
+        Err(error) => End::Failed(error),
     }
 }
 
@@ -312,6 +336,7 @@ impl Tail<'static> {
         propagation: None,
         mount_proc: false,
         kill_child: false,
+        init: false,
         descriptors: None,
         kept: None,
         user_namespace: b"",

@@ -27,7 +27,7 @@ use types::Seals;
 #[cfg(feature = "std")]
 use types::{
     BpfInstruction, Capability, CapabilitySets, Hook, InitFork, Limit, Mount, MountAttributes, MountKind,
-    SharedStart,
+    SentSignal, SharedStart,
 };
 use types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, OpenFlags, Pid, PollFd, SigAction,
@@ -584,6 +584,13 @@ pub trait Sys {
     /// Sets the disposition of a signal and returns the previous one: `rt_sigaction(signal, action, &old,
     /// 8)`, sigaction(2).
     fn sigaction(&mut self, signal: Signal, action: SigAction) -> SysResult<SigAction>;
+
+    /// Waits for a signal of the set and removes it: `rt_sigtimedwait(set, &info, NULL, 8)`, sigwaitinfo(2).
+    /// A minimal init, which blocks all signals, waits with it.
+    ///
+    /// Errors: `EINTR`: a handler of another signal ran, or this process was stopped and continued.
+    #[cfg(feature = "std")]
+    fn wait_signal(&mut self, set: SignalSet) -> SysResult<SentSignal>;
 
     /// Removes a pending signal: `rt_sigtimedwait(set, NULL, {0, 0}, 8)`, sigtimedwait(2).
     ///

@@ -495,6 +495,18 @@ pub enum WaitFor {
     StagesNow,
 }
 
+/// A signal that `wait_signal` has removed.
+#[cfg(feature = "std")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SentSignal {
+    /// The signal.
+    pub signal: Signal,
+    /// Whether the kernel itself sent it (`SI_KERNEL`, sigaction(2)): a terminal does so for each process of
+    /// its foreground process group.
+    pub by_kernel: bool,
+}
+
 /// The state change of a process that `wait4` reports.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

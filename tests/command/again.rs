@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nsexec::launch::Command;
+use nsexec::namespace::NsKind;
 
 use crate::kit::is_root;
 
@@ -32,10 +33,15 @@ fn the_suite_again_as_an_ordinary_user() {
 /// Run by the next test in a process of its own: launches on a worker thread, and waits to be killed.
 #[test]
 fn launch_on_a_thread_and_wait() {
-    if std::env::var_os("NSEXEC_TEST_WAITS").is_none() {
-        return;
-    }
-    let launch = || Command::new("sleep").arg("600").kill_with_parent().spawn().unwrap();
+    let Some(how) = std::env::var_os("NSEXEC_TEST_WAITS") else { return };
+    let launch = move || {
+        let mut command = Command::new("sleep");
+        command.arg("600").kill_with_parent();
+        if how == "init" {
+            command.unshare([NsKind::User, NsKind::Pid]).init();
+        }
+        command.spawn().unwrap()
+    };
     let child = std::thread::spawn(launch).join().unwrap();
     println!("pid {}", child.id());
     std::thread::sleep(Duration::from_secs(600));
@@ -43,9 +49,19 @@ fn launch_on_a_thread_and_wait() {
 
 #[test]
 fn a_command_is_killed_with_the_program_that_launched_it_on_a_thread() {
+    killed_with_the_program("plain");
+}
+
+#[test]
+fn an_init_is_killed_with_the_program_that_launched_it_on_a_thread() {
+    killed_with_the_program("init");
+}
+
+/// Kills a program that has launched a command in this way.
+fn killed_with_the_program(how: &str) {
     let mut program = std::process::Command::new("/proc/self/exe")
         .args(["--exact", "again::launch_on_a_thread_and_wait", "--nocapture"])
-        .env("NSEXEC_TEST_WAITS", "1")
+        .env("NSEXEC_TEST_WAITS", how)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

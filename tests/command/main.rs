@@ -6,6 +6,7 @@
 mod again;
 mod attributes;
 mod closing;
+mod init;
 mod kit;
 mod manners;
 mod mounts;

@@ -50,6 +50,19 @@ fn standard_input_becomes_the_controlling_terminal() {
 }
 
 #[test]
+fn terminal_of_a_command_with_an_init_is_that_of_the_session() {
+    let (mut ours, theirs) = terminal();
+    let mut command = sh("exec 2>&1; true < /dev/tty && echo opened; echo ready; exec sleep 100");
+    command.unshare([User, Pid]).init().stdin(theirs.try_clone().unwrap()).stdout(theirs);
+    let mut child = command.controlling_terminal().spawn().unwrap();
+    assert!(read_until(&mut ours, "ready").contains("opened"));
+    // The kernel sends SIGINT to the process group: to the command, and to the init, which does not send it
+    // again.
+    ours.write_all(b"\x03").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + libc::SIGINT));
+}
+
+#[test]
 fn without_the_setting_a_new_session_has_no_terminal() {
     let (mut ours, theirs) = terminal();
     let mut command = sh("exec 2>&1; true < /dev/tty && echo opened; echo ready");

@@ -178,6 +178,7 @@ fn perform_on_processes(sys: &mut LinuxSys, call: &Call) -> Reply {
         Call::Mount { mount } => unit(sys.mount(*mount)),
         Call::Sigprocmask { how, set } => reply(sys.sigprocmask(*how, *set), Reply::Mask),
         Call::Sigaction { signal, action } => reply(sys.sigaction(*signal, *action), Reply::Action),
+        Call::WaitSignal { set } => reply(sys.wait_signal(*set), Reply::Sent),
         Call::Sigtimedwait { set } => reply(sys.sigtimedwait(*set), Reply::Signal),
         _ => perform_on_attributes(sys, call),
     }

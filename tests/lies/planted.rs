@@ -656,6 +656,16 @@ pub(crate) const LIES: &[Planted] = &[
         "rt_sigtimedwait(",
         changes_call!(Call::Sigtimedwait { set } => *set = SignalSet(1)),
     ),
+    in_memory(
+        "another_signal_waited_for",
+        "rt_sigtimedwait(",
+        changes_call!(Call::WaitSignal { set } => *set = SignalSet(u64::MAX)),
+    ),
+    in_memory(
+        "another_sender_of_a_signal",
+        "rt_sigtimedwait(",
+        changes_reply!(Call::WaitSignal { .. }, Reply::Sent(sent) => sent.by_kernel = true),
+    ),
     // -- undeclared calls --
     Planted {
         says: "(not declared)",

@@ -32,6 +32,7 @@ rules! {
     User proc_file_does_not_support_nowait = "EOPNOTSUPP";
     User close_on_exec_closes_with_the_exec = "waits, then 0";
     User close_range_sets_close_on_exec_again = "waits, then 0";
+    User close_range_closes_from_a_number_on = "ok EBADF ok ok";
     User close_range_and_numbers_without_a_descriptor = "ok ok EBADF";
     User close_range_closes_the_numbers_of_the_range = "ok EBADF EBADF 1 EINVAL ok";
     User list_continues_after_closed_descriptors = "true";
@@ -225,6 +226,16 @@ fn close_range_sets_close_on_exec_again<S: Sys>(sys: &mut S) -> RuleResult {
         sys.set_cloexec(far, false).unwrap();
         sys.close_range_cloexec(Fd(3)).unwrap();
     })
+}
+
+fn close_range_closes_from_a_number_on<S: Sys>(sys: &mut S) -> RuleResult {
+    let (one, other) = sys.socketpair().unwrap();
+    Ok(words(&[
+        errno_name(sys.close_range(u32::try_from(other.0).unwrap(), u32::MAX)),
+        errno_name(sys.close(other)),
+        errno_name(sys.close(one)),
+        errno_name(sys.close_range(900, u32::MAX)),
+    ]))
 }
 
 fn close_range_and_numbers_without_a_descriptor<S: Sys>(sys: &mut S) -> RuleResult {

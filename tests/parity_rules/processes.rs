@@ -27,6 +27,7 @@ rules! {
     User a_wait_without_children_ends = "ECHILD";
     User blocked_signal_kills_when_unblocked = "143";
     User pending_signal_is_dropped_if_ignored = "5";
+    User a_wait_for_a_signal_ends_with_the_end_of_a_child = "SIGCHLD false exited with status 6";
     User a_signal_ignored_while_blocked_is_gone = "EAGAIN";
     User a_process_killed_in_a_read_resets_its_peer = "ECONNRESET";
     User a_full_socket_waits_for_its_reader = "600000 0";
@@ -330,6 +331,16 @@ fn pending_signal_is_dropped_if_ignored<S: Sys>(sys: &mut S) -> RuleResult {
         5
     })?;
     Ok(status.to_string())
+}
+
+fn a_wait_for_a_signal_ends_with_the_end_of_a_child<S: Sys>(sys: &mut S) -> RuleResult {
+    let chld = SignalSet(1 << 16);
+    sys.sigprocmask(MaskHow::Block, chld).unwrap();
+    sys.sigaction(Signal::CHLD, SigAction::DEFAULT).unwrap();
+    let Fork::Parent { child } = sys.fork(ExitSignal::Chld, None).unwrap() else { return Err(6) };
+    let sent = sys.wait_signal(chld).unwrap();
+    let waited = sys.wait4(child, WaitFor::OrdinaryNow).unwrap();
+    Ok(words(&[sent.signal.to_string(), sent.by_kernel.to_string(), waited.status.to_string()]))
 }
 
 fn a_signal_ignored_while_blocked_is_gone<S: Sys>(sys: &mut S) -> RuleResult {

@@ -363,6 +363,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         Call::ChrootHere => &[Errno::EPERM, Errno::EACCES],
         // sigprocmask(2), sigaction(2), sigtimedwait(2).
         Call::Sigprocmask { .. } | Call::Sigaction { .. } => &[Errno::EINVAL, Errno::EFAULT],
+        Call::WaitSignal { .. } => &[Errno::EINTR, Errno::EINVAL, Errno::EPERM],
         Call::Sigtimedwait { .. } => &[Errno::EAGAIN, Errno::EINTR, Errno::EINVAL],
     }
 }

@@ -67,7 +67,7 @@ impl Case<'_> {
     pub(crate) fn broken(&self) -> Vec<Broken> {
         if let FaultKind::Stop(then) = self.fault.what {
             // The stopped process is the command, after the launch. Its caller handles that.
-            if self.at() == Role::Stage(2) && self.in_the_command() {
+            if self.is_after_the_start() {
                 return Vec::new();
             }
             if self.launcher_blocks_on_small_buffer() {
@@ -147,6 +147,17 @@ impl Case<'_> {
         let cleared = |line: &Line| matches!(line.call, Call::SetPdeathsig { signal: Signal::NONE });
         self.line.is_some_and(|line| asks(&line.call))
             || self.at() == Role::Stage(2) && before.iter().any(cleared)
+    }
+
+    /// Returns true if the process that meets the fault is the command, or a minimal init that no longer ends
+    /// with the launcher.
+    fn is_after_the_start(&self) -> bool {
+        let closes = |line: &Line| matches!(line.call, Call::CloseRange { first: 0, .. });
+        match self.at() {
+            Role::Stage(2) => self.in_the_command() || self.before().iter().any(closes),
+            Role::Stage(3) => self.in_the_command(),
+            _ => false,
+        }
     }
 
     /// Returns true if the fault is in the command that stage 2 has executed.
@@ -242,6 +253,8 @@ impl Case<'_> {
                 let excused = refused_wait && self.at() == Role::Stage(0) || self.stage_0_was_killed();
                 process.reaped_by.is_none() || !excused && !reaped_by(process, Role::Stage(0))
             }
+            // A minimal init reaps the command. If the init dies, the kernel ends the command.
+            Role::Stage(3) => process.reaped_by.is_none(),
             _ if self.start.way != Way::Ours || self.launcher_died() => {
                 process.end != FinalState::HandedOver && process.reaped_by.is_none()
             }
@@ -406,6 +419,8 @@ impl Case<'_> {
             }
             // The descriptor is closed even if close fails. The other two fail for a wrong argument only.
             Call::Close { .. } | Call::Sigprocmask { .. } | Call::Sigaction { .. } => true,
+            // A minimal init closes descriptor by descriptor, tries again, or only waits for the command.
+            Call::CloseRange { first: 0, .. } | Call::WaitSignal { .. } => true,
             // The core has a fallback, or tries again in a later pass.
             Call::CloseRangeCloexec { .. } | Call::CloseRange { .. } | Call::Setns { .. } => {
                 errno == Errno::EPERM
@@ -491,6 +506,8 @@ impl Case<'_> {
         match (&line.call, self.at()) {
             _ if self.is_kill() => false,
             (Call::Execve { .. }, Role::Stage(0)) => runtime,
+            // A minimal init waits for the command, after the start. No kernel refuses that.
+            (Call::Wait4 { .. }, Role::Stage(2)) => true,
             // In 1.0 stage 2 also reads earlier. That read is its own, and it reports a failure.
             (Call::Read { fd, .. }, Role::Stage(2)) if *fd == STAGE_INIT && self.is_after_finish() => {
                 runtime || errno == Some(Errno::ECONNRESET)
@@ -577,6 +594,11 @@ impl Case<'_> {
             Role::Stage(1) => told.contains("stage-1") && told.contains("was killed by SIGKILL"),
             // After the permission to run, the status of stage 2 is the status of the command.
             Role::Stage(2) if self.ran.told.is_none() => self
+                .report()
+                .find(Role::Launcher)
+                .is_some_and(|launcher| launcher.end == FinalState::Exited(128 + 9)),
+            // The init passes the end of the command's process on.
+            Role::Stage(3) if self.ran.told.is_none() => self
                 .report()
                 .find(Role::Launcher)
                 .is_some_and(|launcher| launcher.end == FinalState::Exited(128 + 9)),

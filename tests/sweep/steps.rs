@@ -83,16 +83,17 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
         Call::Readlink { .. } => fixed(&["/proc"]),
         Call::Socketpair => fixed(&["sync pipe"]),
         Call::CloneSibling { .. } => fixed(&["unable to spawn stage-"]),
-        Call::Fork { .. } => fixed(&["failed to fork"]),
+        Call::Fork { .. } => fixed(&["failed to fork", "minimal init"]),
+        Call::Pipe2 => fixed(&["minimal init"]),
         Call::Execve { .. } => fixed(&["failed to execv", "failed to execute", CLONED]),
-        Call::Wait4 { .. } | Call::Sigaction { .. } => fixed(&["failed to waitpid"]),
+        Call::Wait4 { .. } | Call::Sigaction { .. } => fixed(&["failed to waitpid", "minimal init"]),
         Call::CloseRangeCloexec { .. }
         | Call::CloseRange { .. }
         | Call::Getdents64 { .. }
         | Call::SetCloexec { .. } => fixed(&["descriptors", "pass on descriptor"]),
         Call::Setns { .. } => fixed(&["setns", "join", "failed to enter the new time namespace"]),
         Call::Unshare { .. } => fixed(&["failed to unshare"]),
-        Call::SetDumpable { .. } => fixed(&["dumpable"]),
+        Call::SetDumpable { .. } => fixed(&["dumpable", "minimal init"]),
         Call::SetPdeathsig { .. } => fixed(&["parent-death signal"]),
         Call::Setresuid { .. } => fixed(&["failed to become root"]),
         Call::Setsid => fixed(&["setsid failed"]),
@@ -132,7 +133,7 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
         Call::NewSessionKeyring => fixed(&["session keyring"]),
         Call::InetSocket | Call::SetLoopbackUp { .. } => fixed(&["loopback interface"]),
         Call::Mount { .. } => fixed(&["mount"]),
-        Call::Sigprocmask { .. } => fixed(&["signal mask"]),
+        Call::Sigprocmask { .. } => fixed(&["signal mask", "minimal init"]),
         _ => Vec::new(),
     }
 }

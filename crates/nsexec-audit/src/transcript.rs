@@ -56,7 +56,8 @@ impl Role {
     /// `None`: the protocol has no such process.
     ///
     /// A sibling is the next stage. The launcher's child is stage 0, stage 1 in a start through a child, or
-    /// the init of a direct start. A child of stage 0 is a mapping tool.
+    /// the init of a direct start. A child of stage 0 is a mapping tool. The child of stage 2 executes
+    /// the command of a minimal init.
     #[must_use]
     pub const fn creates(self, call: &Call, tools: u8) -> Option<Self> {
         match (self, call) {
@@ -64,6 +65,7 @@ impl Role {
             (Self::Launcher, Call::CloneChild { .. }) => Some(Self::Stage(1)),
             (Self::Launcher, Call::CloneInit { .. }) => Some(Self::Stage(2)),
             (Self::Stage(number), Call::CloneSibling { .. }) => Some(Self::Stage(number.saturating_add(1))),
+            (Self::Stage(2), Call::Fork { .. }) => Some(Self::Stage(3)),
             (Self::Stage(0), Call::Fork { .. }) => Some(Self::Tool(tools)),
             _ => None,
         }
@@ -83,6 +85,7 @@ impl fmt::Display for Role {
             Self::Stage(0) => f.pad("stage-0 parent"),
             Self::Stage(1) => f.pad("stage-1 child"),
             Self::Stage(2) => f.pad("stage-2 init"),
+            Self::Stage(3) => f.pad("command of the init"),
             Self::Stage(number) => write!(f, "stage-{number}"),
             Self::Tool(_) => f.pad("mapping tool"),
             Self::Other(number) => write!(f, "process {number}"),

@@ -45,7 +45,7 @@ use super::types::Seals;
 #[cfg(feature = "std")]
 use super::types::{
     BpfInstruction, Capability, CapabilitySets, Hook, InitFork, Limit, Mount, MountAttributes, MountKind,
-    Propagation, SharedStart,
+    Propagation, SentSignal, SharedStart,
 };
 use super::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, OpenFlags, Pid, PollFd, SigAction,
@@ -797,6 +797,20 @@ impl Sys for LinuxSys {
         Ok(old)
     }
 
+    #[cfg(feature = "std")]
+    fn wait_signal(&mut self, set: SignalSet) -> SysResult<SentSignal> {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        let no_limit = ptr::null::<libc::timespec>();
+        // SAFETY: the kernel reads 8 bytes of the set, and writes one siginfo_t.
+        let raw = unsafe {
+            syscall!(libc::SYS_rt_sigtimedwait, &raw const set.0, info.as_mut_ptr(), no_limit, SIGSET_SIZE)
+        };
+        let signal = reply(raw).map(|signal| Signal(signal as i32))?;
+        // SAFETY: zeroed above, which is a valid siginfo_t, and written by the kernel.
+        let by_kernel = unsafe { info.assume_init() }.si_code == SI_KERNEL;
+        Ok(SentSignal { signal, by_kernel })
+    }
+
     fn sigtimedwait(&mut self, set: SignalSet) -> SysResult<Signal> {
         let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let info = ptr::null_mut::<libc::siginfo_t>();
@@ -811,6 +825,11 @@ impl Sys for LinuxSys {
 /// The flag of Linux 6.3. The libc crate does not define it for every libc.
 #[cfg(feature = "sealed-copy")]
 const MFD_EXEC: u32 = 0x10;
+
+/// The origin of a signal that the kernel sent, for a terminal for example (sigaction(2)). The libc crate
+/// does not define it for every libc.
+#[cfg(feature = "std")]
+const SI_KERNEL: c_int = 0x80;
 
 /// The prctl(2) operation that returns the address registered by set_tid_address(2). The libc crate does not
 /// define it.

@@ -115,6 +115,7 @@ texts! {
         OpenNamespace = "open-namespace",
         OpenProc = "open-proc",
         OutliveLauncher = "outlive-launcher",
+        StartInit = "start-init",
         PassDescriptor = "pass-descriptor",
         PidLine = "pid-line",
         ReadBack = "read-back",

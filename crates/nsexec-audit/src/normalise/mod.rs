@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use super::sections::{Site, inherit, is_made_by_launcher, pids};
-use super::transcript::{Role, Run, Section};
+use super::transcript::{End, Role, Run, Section};
 use crate::record::{Bytes, Call, Line, Reply};
 use nsexec::procfs::is_exiting;
 use nsexec::sys::types::{
@@ -59,6 +59,10 @@ pub const RENAMED: &[(&str, &str)] = &[
     ),
     ("a hang-up that comes with data", "left out: the peer may have ended after its send"),
     ("the launcher's reaping of the remaining stages", "in the order of the stages"),
+    (
+        "a minimal init from its first wait for a signal on",
+        "left out, with its end: both depend on the command",
+    ),
     (
         "the last calls before a SIGKILL",
         "of two runs of a process that SIGKILL ended, only the calls that both have: the recorder writes a call after \
@@ -114,7 +118,9 @@ pub fn normalise(run: &Run) -> Run {
             launcher::sort_reaping(&mut lines);
             launcher::reduce_polls(&mut lines);
         }
-        normal.sections.push(Section { lines, ..section.clone() });
+        let mut section = Section { lines, ..section.clone() };
+        leave_out_supervision(&mut section);
+        normal.sections.push(section);
     }
     normal
 }
@@ -357,6 +363,15 @@ impl Names {
     }
 }
 
+/// Leaves out the supervision of the command by a minimal init, which depends on the command.
+fn leave_out_supervision(section: &mut Section) {
+    let begins = |line: &Line| matches!(line.call, Call::WaitSignal { .. });
+    if let Some(begin) = section.lines.iter().position(begins) {
+        section.lines.truncate(begin);
+        section.end = End::Unknown;
+    }
+}
+
 /// Merges successive closings of ranges into one of all descriptors above 2. The ranges lie between the kept
 /// descriptors, whose numbers differ between two runs. A closed number keeps its name until a call returns it
 /// again, because no process uses it meanwhile.
@@ -364,7 +379,9 @@ fn merge_closings(lines: &mut Vec<Line>) {
     let is_closing = |line: &Line| matches!(line.call, Call::CloseRange { .. });
     lines.dedup_by(|line, before| is_closing(line) && is_closing(before) && line.reply == before.reply);
     for line in lines.iter_mut().filter(|line| is_closing(line)) {
-        line.call = Call::CloseRange { first: 3, last: u32::MAX };
+        // A minimal init closes all, from 0 on.
+        let first = if matches!(line.call, Call::CloseRange { first: 0, .. }) { 0 } else { 3 };
+        line.call = Call::CloseRange { first, last: u32::MAX };
     }
 }
 

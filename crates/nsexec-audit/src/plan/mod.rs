@@ -172,8 +172,10 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     }
     let facts = Facts::of(&run, policy);
     let findings = rules::check(&run, &facts);
-    let succeeds =
-        run.section(Role::Stage(2)).is_some_and(|init| matches!(init.end, End::Executed | End::HandedOver));
+    // With a minimal init its child executes the command.
+    let succeeds = [Role::Stage(2), Role::Stage(3)].into_iter().any(|role| {
+        run.section(role).is_some_and(|last| matches!(last.end, End::Executed | End::HandedOver))
+    });
     Ok(Plan {
         pid_line: pid_line(&run),
         shape: shape(start, assumptions.has_root_ids(), &run),

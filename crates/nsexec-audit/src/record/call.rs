@@ -10,8 +10,8 @@ use super::kind::{self, Kind, Size};
 use super::table::{argument, calls};
 use nsexec::sys::types::{
     BpfInstruction, Capability, CapabilitySets, CloneFlags, Errno, ExitSignal, Fd, FsType, Limit, MaskHow,
-    Mount, MountAttributes, MountKind, OpenFlags, Pid, PollFd, Received, Seals, SigAction, Signal, SignalSet,
-    SocketType, TidAddress, WaitFor, Waited,
+    Mount, MountAttributes, MountKind, OpenFlags, Pid, PollFd, Received, Seals, SentSignal, SigAction,
+    Signal, SignalSet, SocketType, TidAddress, WaitFor, Waited,
 };
 
 /// The bytes of a path, a buffer or an argument.
@@ -252,6 +252,8 @@ pub enum Reply {
     Action(SigAction),
     /// The previous mask of permissions.
     Permissions(u32),
+    /// The signal that ended a wait.
+    Sent(SentSignal),
     /// The pending signal that was removed.
     Signal(Signal),
     /// An exec that is about to be made. It returns only if it fails.

@@ -95,6 +95,8 @@ one_value! {
     Action(SigAction) if |_value, _limit| true;
     /// The previous mask of permissions.
     Permissions(u32) if |_value, _limit| true;
+    /// The signal that ended a wait.
+    Sent(types::SentSignal) if |_value, _limit| true;
     /// The pending signal that was removed.
     Signal(types::Signal) if |_value, _limit| true;
 }

@@ -286,6 +286,8 @@ macro_rules! calls {
             = rt_sigprocmask(how, set, reply, "8");
         sigaction Sigaction { signal: Signal, action: SigAction } -> Action
             = rt_sigaction(signal, action, reply, "8");
+        wait_signal WaitSignal { set: SignalSet } -> Sent
+            = rt_sigtimedwait(set, reply, "NULL", "8");
         sigtimedwait Sigtimedwait { set: SignalSet } -> Signal
             = rt_sigtimedwait(set, "NULL", "{tv_sec=0, tv_nsec=0}", "8");
     } };

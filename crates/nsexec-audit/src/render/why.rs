@@ -269,6 +269,7 @@ fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
             "the last check that the launcher lives"
         }
         (Call::SetCloexec { on: false, .. }, _) => "requested by the caller: the command inherits it",
+        (Call::CloseRange { first: 0, .. }, _) => "the init keeps no descriptor of the launcher",
         (Call::CloseRange { .. }, _) => "the launch and the command use none of these descriptors",
         (Call::CloseRangeCloexec { .. }, _) if matches!(context.role, Some(Role::Stage(_))) => {
             "the command inherits only the requested descriptors"

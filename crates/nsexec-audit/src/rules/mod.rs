@@ -14,6 +14,7 @@ mod given_up;
 mod identity;
 mod joins;
 mod maps;
+mod minimal_init;
 mod mounts;
 mod named;
 mod protocol;
@@ -142,6 +143,7 @@ pub const RULES: &[Rule] = &[
     restrictions::NO_NEW_PRIVS_FIRST,
     restrictions::FILTER_LAST,
     restrictions::IDS_FIRST,
+    minimal_init::MINIMAL_INIT,
     identity::AS_ASKED,
     failure::NOTHING_AFTER,
     protocol::PID_LINE,

@@ -116,6 +116,8 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
 /// Returns the fault of a call that closes descriptors or changes their flags.
 fn wrong_change(table: &Table, site: Site<'_>, named: bool) -> Option<String> {
     let what = match &site.line.call {
+        // A minimal init closes all descriptors, after the last step.
+        Call::CloseRange { first: 0, .. } => return None,
         Call::CloseRangeCloexec { .. } | Call::CloseRange { .. } | Call::SetCloexec { .. } => {
             if !named {
                 "closes descriptors or changes their flags, which was not requested"

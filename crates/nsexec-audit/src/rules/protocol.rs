@@ -263,7 +263,8 @@ fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     for section in &run.sections {
-        let Role::Stage(number) = section.role else { continue };
+        // The command of a minimal init ends with the init, which is process 1 of its pid namespace.
+        let Role::Stage(number @ 0..=2) = section.role else { continue };
         let wanted = if number == 0 { Signal::CONT } else { Signal::KILL };
         // `None`: unknown after a change of ids, which clears the signal in most cases.
         let mut signal = Some(Signal::NONE);

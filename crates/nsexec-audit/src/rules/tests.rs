@@ -565,6 +565,13 @@ const RULE_BREAKS: &[RuleBreak] = &[
     ("setgroups-before-gid-map", NAMED, |f| f.edited(LAUNCHER, "\"deny\"", "\"allo\"")),
     ("setgroups-before-gid-map", GIVEN_UP, |f| f.edited(LAUNCHER, "\"deny\"", "\"allo\"")),
     ("no-mount-after-root", PLAIN, |f| f.with(INIT, "MS_PRIVATE", "umount2(\".\", MNT_DETACH) = 0")),
+    ("minimal-init", PLAIN, |f| {
+        f.with(
+            INIT,
+            "MS_PRIVATE",
+            "rt_sigtimedwait(~[], {si_signo=SIGTERM, si_code=SI_USER}, NULL, 8) = 15 (SIGTERM)",
+        )
+    }),
     ("no-new-privs-first", PLAIN, |f| f.with(INIT, "MS_PRIVATE", "landlock_restrict_self(9, 0) = 0")),
     ("filter-last", PLAIN, |f| {
         f.with(INIT, "MS_PRIVATE", "prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) = 0").with(

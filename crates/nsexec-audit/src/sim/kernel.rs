@@ -286,6 +286,7 @@ impl Kernel {
             Call::Mount { mount } => unit(self.mount(me, *mount)?),
             Call::Sigprocmask { how, set } => Reply::Mask(self.sigprocmask(me, *how, *set)?),
             Call::Sigaction { signal, action } => Reply::Action(self.sigaction(me, *signal, *action)?),
+            Call::WaitSignal { set } => Reply::Sent(self.wait_signal(me, *set)?),
             Call::Sigtimedwait { set } => Reply::Signal(self.sigtimedwait(me, *set)?),
             other => self.surrounding(me, other)?,
         })
@@ -452,6 +453,7 @@ impl Kernel {
                 self.polled(task, fds).0 > 0
                     || process.deadline.is_some_and(|deadline| deadline <= self.clock)
             }
+            Some(Call::WaitSignal { set }) => process.pending.0 & set.0 != 0,
             Some(Call::Wait4 { pid, which }) => self.can_reap(task, *pid, *which),
             Some(_) => true,
         }

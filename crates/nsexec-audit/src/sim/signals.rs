@@ -8,7 +8,9 @@ use super::creds::cap;
 use super::kernel::{Halt, Kernel};
 use super::process::Task;
 use nsexec::namespace::NsKind;
-use nsexec::sys::types::{Errno, MaskHow, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
+use nsexec::sys::types::{
+    Errno, MaskHow, Pid, SentSignal, SigAction, Signal, SignalSet, SysResult, WaitStatus,
+};
 
 /// Returns the set with this one signal, empty for an invalid number.
 fn set_of(signal: Signal) -> SignalSet {
@@ -82,6 +84,15 @@ impl Kernel {
         }
         process.pending.0 &= !(1 << found.trailing_zeros());
         Ok(Signal(found.trailing_zeros() as i32 + 1))
+    }
+
+    /// Implements rt_sigtimedwait(2) without a time limit. No terminal is modelled, so the kernel itself
+    /// sends no signal with `SI_KERNEL`.
+    pub(super) fn wait_signal(&mut self, me: Task, set: SignalSet) -> Result<SentSignal, Halt> {
+        match self.sigtimedwait(me, set) {
+            Ok(signal) => Ok(SentSignal { signal, by_kernel: false }),
+            Err(_) => Err(Halt::Block),
+        }
     }
 
     /// Implements kill(2). A signal to a zombie has no effect. The pid 0 means our process group, −1 all

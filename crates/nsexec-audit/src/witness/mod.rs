@@ -21,7 +21,7 @@ mod splitter;
 use core::fmt;
 
 use std::borrow::ToOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::path::Path;
 use std::string::String;
@@ -139,7 +139,7 @@ pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
 /// file.
 pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessError> {
     let (lines, recorder) = lines_between_marks(files)?;
-    let mut reader = RunReader { files, recorder, run: Run::default() };
+    let mut reader = RunReader { files: Unread::new(files), recorder, run: Run::default() };
     reader.run.origin = Origin::Witnessed;
     reader.process(root, None, lines)?;
     finish(&mut reader.run);
@@ -187,8 +187,37 @@ fn recorder_write_prefix(fd: &str) -> String {
     format!("write({fd}, \"\\n{{\\\"of\\\":[")
 }
 
-struct RunReader<'a> {
+/// The files of strace, by pid, and those of them that were read.
+struct Unread<'a> {
     files: &'a BTreeMap<i32, String>,
+    read: BTreeSet<i32>,
+}
+
+impl<'a> Unread<'a> {
+    const fn new(files: &'a BTreeMap<i32, String>) -> Self {
+        Self { files, read: BTreeSet::new() }
+    }
+
+    /// Returns the text of a process that its parent created under this pid.
+    ///
+    /// A minimal init creates the command in its own pid namespace, and strace names the file by the pid in
+    /// the first one. That is the first file after those that were read: the stages existed before.
+    fn take(&mut self, role: Role, pid: Pid) -> Result<&'a str, WitnessError> {
+        let missing = WitnessError::Missing { role, pid: pid.0 };
+        let pid = match role {
+            Role::Stage(3) => {
+                let last = self.read.last().copied().unwrap_or_default();
+                *self.files.range(last.saturating_add(1)..).next().ok_or(missing.clone())?.0
+            }
+            _ => pid.0,
+        };
+        self.read.insert(pid);
+        self.files.get(&pid).map(String::as_str).ok_or(missing)
+    }
+}
+
+struct RunReader<'a> {
+    files: Unread<'a>,
     recorder: Option<String>,
     run: Run,
 }
@@ -235,10 +264,10 @@ impl RunReader<'_> {
         Ok(())
     }
 
-    fn children(&self, section: &Section) -> Result<Vec<(Role, Call, String)>, WitnessError> {
+    fn children(&mut self, section: &Section) -> Result<Vec<(Role, Call, String)>, WitnessError> {
         let text_of = |(index, role, pid): (usize, Role, Pid)| {
-            let text = self.files.get(&pid.0).ok_or(WitnessError::Missing { role, pid: pid.0 })?;
-            Ok((role, section.lines[index].call.clone(), text.clone()))
+            let text = self.files.take(role, pid)?.to_owned();
+            Ok((role, section.lines[index].call.clone(), text))
         };
         children(section).into_iter().map(text_of).collect()
     }

@@ -61,7 +61,7 @@ fn merge_closings(lines: &mut Vec<Line>, killed: bool) {
         _ => false,
     });
     for line in &mut *lines {
-        if let Call::CloseRange { first, .. } = &mut line.call {
+        if let Call::CloseRange { first: first @ 1.., .. } = &mut line.call {
             *first = 3;
         }
     }

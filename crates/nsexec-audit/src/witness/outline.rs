@@ -12,7 +12,8 @@ use std::vec::Vec;
 
 use super::not_shown::is_system_call;
 use super::{
-    WitnessError, end_of, is_interrupted, is_left_out, lines_between_marks, parse_line, parts, resumed, words,
+    Unread, WitnessError, end_of, is_interrupted, is_left_out, lines_between_marks, parse_line, parts,
+    resumed, words,
 };
 use crate::diff::CONTEXT;
 use crate::diff::Difference;
@@ -136,6 +137,7 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
     let hidden = recorder.as_ref().and_then(|line| Some(line.split_once('"')?.0.to_owned() + "0x"));
     let is_recorders = |line: &str| hidden.as_ref().is_some_and(|hidden| line.starts_with(hidden));
     let mut outlines = Vec::new();
+    let mut unread = Unread::new(files);
     let mut waiting = std::vec![(root, text)];
     while let Some((role, text)) = waiting.pop() {
         let mut calls = Vec::new();
@@ -159,7 +161,7 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
             }
         }
         for (_, role, pid) in children_of(role, &clones) {
-            waiting.push((role, files.get(&pid.0).ok_or(WitnessError::Missing { role, pid: pid.0 })?));
+            waiting.push((role, unread.take(role, pid)?));
         }
         merge_closings(&mut calls, killed);
         outlines.push(Outline { role, calls, killed });

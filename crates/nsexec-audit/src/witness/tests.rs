@@ -195,6 +195,11 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
         (signal(), action(), action())
             .prop_map(|(signal, action, old)| (Call::Sigaction { signal, action }, Reply::Action(old)))
             .boxed(),
+        (set(), signal(), any::<bool>())
+            .prop_map(|(set, signal, by_kernel)| {
+                (Call::WaitSignal { set }, Reply::Sent(SentSignal { signal, by_kernel }))
+            })
+            .boxed(),
         (set(), signal())
             .prop_map(|(set, signal)| (Call::Sigtimedwait { set }, Reply::Signal(signal)))
             .boxed(),

@@ -222,6 +222,7 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         propagation: policy.launch.propagation,
         mount_proc: policy.launch.mount_proc,
         kill_child: policy.launch.kill_child,
+        init: policy.launch.init,
         descriptors: (policy.launch.descriptors == Descriptors::Named).then_some(NAMED),
         kept: None,
         user_namespace: b"",
@@ -239,7 +240,11 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
         Launched::Started { pid } => {
             // Without an exec the process ends as a stage, and it may become a command while we wait for the
             // stage. `__WALL` would cover both, but the trait lacks it.
-            let kinds = [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary];
+            // A minimal init never executes.
+            let kinds = match job.tail.init {
+                true => [WaitFor::Stages, WaitFor::Stages, WaitFor::Stages],
+                false => [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary],
+            };
             match kinds.into_iter().find_map(|kind| wait(sys, pid, kind)) {
                 Some(WaitStatus::Exited(status)) => Ended::Exit(status),
                 Some(WaitStatus::Signaled(signal)) => Ended::Exit(128 + signal.0),

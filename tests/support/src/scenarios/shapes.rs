@@ -82,6 +82,13 @@ fn direct() -> Vec<Scenario> {
             "the command gets a host name, limits, one capability, a rule set and a filter",
             &mapped(&[NsKind::Net, NsKind::Uts], WIDE).with_setgroup(true),
         )),
+        with_init(restricted(root(
+            "direct_init",
+            "process 1 is a minimal init, whose child gets the attributes and executes the command",
+            &mapped(&[NsKind::Net, NsKind::Uts, NsKind::Pid], WIDE).with_setgroup(true),
+        ))),
+        with_init(kill_child("direct_init_host", &Bootstrap::new(flags(&[NsKind::Pid])))),
+        stages(with_init(root("direct_init_again", "a minimal init", &mapped(&FIVE, WIDE)))),
         stages(restricted(root(
             "direct_attributes_again",
             "the same through the stages",
@@ -142,6 +149,12 @@ fn restricted(scenario: Scenario) -> Scenario {
 fn without_code(scenario: Scenario) -> Scenario {
     let mut scenario = restricted(scenario);
     scenario.policy.launch.uid = Some(WITHOUT_CODE);
+    scenario
+}
+
+/// Makes process 1 a minimal init.
+fn with_init(mut scenario: Scenario) -> Scenario {
+    scenario.policy.launch.init = true;
     scenario
 }
 

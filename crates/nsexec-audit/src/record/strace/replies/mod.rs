@@ -13,7 +13,7 @@ use super::words::{
 };
 use crate::record::{Call, Reply, kind};
 pub(super) use files::{one_byte, polled, rights, write_one_byte, write_polled, write_rights};
-use nsexec::sys::types::{Pid, Seals, SigAction, Signal, SocketType, TidAddress};
+use nsexec::sys::types::{Pid, Seals, SentSignal, SigAction, Signal, SocketType, TidAddress};
 
 /// The form of a kind of reply.
 pub(super) trait Shown {
@@ -61,7 +61,9 @@ pub(super) fn write_result(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result 
         Reply::Waited(waited) => write!(f, "{}", waited.pid),
         Reply::Affinity(_) => f.write_str("8"),
         Reply::Permissions(mask) => write!(f, "0{mask:02o}"),
-        Reply::Signal(signal) => write!(f, "{} ({})", signal.0, SignalName(*signal)),
+        Reply::Signal(signal) | Reply::Sent(SentSignal { signal, .. }) => {
+            write!(f, "{} ({})", signal.0, SignalName(*signal))
+        }
         Reply::Errno(errno) => match errno.name() {
             Some(name) => write!(f, "-1 {name} ({errno})"),
             None => write!(f, "-1 (errno {})", errno.0),
@@ -293,6 +295,24 @@ impl Shown for kind::Action {
 
     fn parse(_: &Call, filled: &str, _: &str) -> Option<Reply> {
         action(filled).map(Reply::Action)
+    }
+}
+
+impl Shown for kind::Sent {
+    /// Writes the first two fields of siginfo_t. The others depend on the sender.
+    fn write(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
+        match reply {
+            Reply::Sent(SentSignal { signal, by_kernel }) => {
+                let code = if *by_kernel { "SI_KERNEL" } else { "SI_USER" };
+                write!(f, "{{si_signo={}, si_code={code}}}", SignalName(*signal))
+            }
+            _ => f.write_str(UNKNOWN_ADDRESS),
+        }
+    }
+
+    fn parse(_: &Call, filled: &str, result: &str) -> Option<Reply> {
+        let signal = result.split(' ').next()?.parse().ok().map(Signal)?;
+        Some(Reply::Sent(SentSignal { signal, by_kernel: field(filled, "si_code")? == "SI_KERNEL" }))
     }
 }
 
