@@ -308,6 +308,8 @@ const ROWS: &[Row] = rows! {
     SpawnStage2: [ENOMEM] if |known| known.asked.joined.contains(NsKind::Pid)
         => "the first process of that pid namespace has ended, and so has the namespace";
     PassDescriptor: [EBADF] => "it is not open";
+    StartInit: [EAGAIN] => "a limit on processes is reached: ulimit -u, or pids.max of the cgroup";
+    StartInit: [EMFILE ENFILE] => PROCESS_FILES;
     Terminal: [ENOTTY] => "standard input of the command is not a terminal";
     Terminal: [EPERM]
         => "the terminal controls another session: give the command the second end of a new pseudo-terminal";

@@ -44,6 +44,7 @@ pub(super) const fn why(call: &Call) -> Option<&'static str> {
         Call::LandlockRestrictSelf { .. } => "the command is restricted by this rule set",
         Call::SetControllingTerminal { .. } => "signals of this terminal go to the command's session",
         Call::NewSessionKeyring => "the command does not reach the keys of the caller's session",
+        Call::WaitSignal { .. } => "the init waits for a signal to forward, or for the end of a child",
         Call::InetSocket => "a socket for the interfaces of this network namespace",
         Call::SetLoopbackUp { .. } => "a new network namespace begins with its loopback interface off",
         _ => return None,

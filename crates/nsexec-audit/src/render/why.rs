@@ -22,6 +22,9 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
     if let Reply::Errno(errno) = line.reply {
         return failed(line, context, errno);
     }
+    if let Some(text) = init(line, context) {
+        return Some(text);
+    }
     match &line.call {
         Call::Write { data, .. } if data.0 == b"0" && context.object.is_none() => {
             Some("0 is this process: it enters its cgroup, which becomes the root of a new cgroup namespace")
@@ -57,6 +60,20 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
         | Call::Sigprocmask { .. } => processes(line, context),
         _ => identity(&line.call, context).or_else(|| tree::why(&line.call)),
     }
+}
+
+/// Returns why a minimal init, or the command that it created, makes this call.
+fn init(line: &Line, context: &Context) -> Option<&'static str> {
+    Some(match (context.role?, &line.call) {
+        (Role::Stage(2), Call::Pipe2) => "its end shows the exec of the command, or the end of its process",
+        (Role::Stage(2), Call::SetDumpable { dumpable: false }) => {
+            "the memory of the init is a copy of the launcher's: no process of the namespace may read it"
+        }
+        (Role::Stage(2), Call::Fork { .. }) => "the command, as a child of the init",
+        (Role::Stage(2), Call::Wait4 { .. }) => "reaps a child: the command or an orphan",
+        (Role::Stage(3), Call::Execve { .. }) => "the command",
+        _ => return None,
+    })
 }
 
 fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> {

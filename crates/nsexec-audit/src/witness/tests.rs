@@ -407,6 +407,7 @@ fn is_not_shown(line: &Line, path: &str) -> bool {
         ) => path.ends_with("cached."),
         // The generated filters have empty instructions only.
         (Call::SetSeccompFilter { .. }, _) => path.contains("program"),
+        (Call::CloseRange { first: 1.., .. }, _) => path.ends_with("first."),
         (Call::SetName { name }, _) => path.contains("name") && name.0.len() >= 15,
         // Bytes after a NUL are padding; random data has NULs anywhere.
         (Call::Getdents64 { .. }, Reply::Data(_)) => path.contains("data"),
