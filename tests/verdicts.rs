@@ -550,6 +550,14 @@ fn record() -> ExitCode {
     };
     let mut root = with(&[NsKind::User, NsKind::Mnt, NsKind::Pid]);
     root.map_root().proc("/proc").current_dir("/usr");
+    let mut init = with(&[NsKind::User, NsKind::Pid]);
+    init.map_root().init().no_new_privs();
+    let mut closed = with(&[NsKind::Uts]);
+    if geteuid().is_root() {
+        closed.new_session_keyring().umask(0o27).new_session();
+    } else {
+        closed = with(&[]);
+    }
     let mut missing = with(&[NsKind::User]);
     missing.map_root().current_dir("/no/such/directory");
     let mut refused = with(&[]);
@@ -558,6 +566,8 @@ fn record() -> ExitCode {
     for (name, mut command, runs) in [
         ("nothing", with(&[]), true),
         ("root", root, true),
+        ("init", init, true),
+        ("session", closed, true),
         ("missing", missing, false),
         ("join", refused, false),
     ] {

@@ -4,8 +4,10 @@
 use std::format;
 use std::string::String;
 
+use super::walk::Context;
 use super::words::one_line;
-use crate::record::Call;
+use crate::record::{Call, Line};
+use crate::transcript::Role;
 use nsexec::sys::types::{MountAttributes, MountKind};
 
 /// Returns why the launcher makes this call.
@@ -47,6 +49,21 @@ pub(super) const fn why(call: &Call) -> Option<&'static str> {
         Call::WaitSignal { .. } => "the init waits for a signal to forward, or for the end of a child",
         Call::InetSocket => "a socket for the interfaces of this network namespace",
         Call::SetLoopbackUp { .. } => "a new network namespace begins with its loopback interface off",
+        _ => return None,
+    })
+}
+
+/// Returns why a minimal init, or the command that it created, makes this call.
+pub(super) const fn init(line: &Line, context: &Context) -> Option<&'static str> {
+    let Some(role) = context.role else { return None };
+    Some(match (role, &line.call) {
+        (Role::Stage(2), Call::Pipe2) => "its end shows the exec of the command, or the end of its process",
+        (Role::Stage(2), Call::SetDumpable { dumpable: false }) => {
+            "the memory of the init is a copy of the launcher's: no process of the namespace may read it"
+        }
+        (Role::Stage(2), Call::Fork { .. }) => "the command, as a child of the init",
+        (Role::Stage(2), Call::Wait4 { .. }) => "reaps a child: the command or an orphan",
+        (Role::Stage(3), Call::Execve { .. }) => "the command",
         _ => return None,
     })
 }

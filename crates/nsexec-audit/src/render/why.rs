@@ -22,7 +22,7 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
     if let Reply::Errno(errno) = line.reply {
         return failed(line, context, errno);
     }
-    if let Some(text) = init(line, context) {
+    if let Some(text) = tree::init(line, context) {
         return Some(text);
     }
     match &line.call {
@@ -60,20 +60,6 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
         | Call::Sigprocmask { .. } => processes(line, context),
         _ => identity(&line.call, context).or_else(|| tree::why(&line.call)),
     }
-}
-
-/// Returns why a minimal init, or the command that it created, makes this call.
-fn init(line: &Line, context: &Context) -> Option<&'static str> {
-    Some(match (context.role?, &line.call) {
-        (Role::Stage(2), Call::Pipe2) => "its end shows the exec of the command, or the end of its process",
-        (Role::Stage(2), Call::SetDumpable { dumpable: false }) => {
-            "the memory of the init is a copy of the launcher's: no process of the namespace may read it"
-        }
-        (Role::Stage(2), Call::Fork { .. }) => "the command, as a child of the init",
-        (Role::Stage(2), Call::Wait4 { .. }) => "reaps a child: the command or an orphan",
-        (Role::Stage(3), Call::Execve { .. }) => "the command",
-        _ => return None,
-    })
 }
 
 fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> {

@@ -308,6 +308,9 @@ fn process(
         Err(Mismatch::ExtraCall { .. }) if matches!(section.end, End::Signaled(_)) => {
             Outcome::Agrees { calls: section.lines.len() }
         }
+        Err(Mismatch::ExtraCall { made }) if supervises(section, &made) => {
+            Outcome::Agrees { calls: section.lines.len() }
+        }
         Err(Mismatch::ExtraCall { made }) => Outcome::Ends { at: last(), made: Some(made) },
         Err(Mismatch::Other { line, recorded, made }) => {
             lineage.diverges(line, Divergence::Call { recorded, made })
@@ -319,6 +322,13 @@ fn process(
             lineage.diverges(line, Divergence::Left { recorded: recorded(line) })
         }
     }
+}
+
+/// Returns whether the process is a minimal init that supervises the command. A record may end before the
+/// command does.
+fn supervises(section: &Section, made: &Call) -> bool {
+    let waits = |call: &Call| matches!(call, Call::WaitSignal { .. });
+    section.end == End::Unknown && (waits(made) || section.lines.iter().any(|line| waits(&line.call)))
 }
 
 /// Returns the processes that were created and have no section, unless a signal ended them before their first
