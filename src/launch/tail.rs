@@ -62,7 +62,7 @@ pub struct Tail<'a> {
     pub envp: ExecArgs<'a>,
 }
 
-/// Reports a failure of [`begin`](super::closing::begin). Returns the status to exit with.
+/// Reports a failure to close descriptors or to enter a cgroup. Returns the status to exit with.
 ///
 /// Runs in stage 0, a fork of the launcher, in the caller's namespaces. The launcher sends the message
 /// meanwhile.
