@@ -1,8 +1,8 @@
 //! The arguments of bubblewrap that sandboxes for agents use: `bwrap_subset [ARGUMENT]... [--] COMMAND...`.
 //!
 //! As with bwrap(1), the root directory is empty at first, the arguments for mounts take effect in their
-//! order, and an ordinary user gets a new user namespace with its own ids and no capabilities. Differences:
-//! the command begins in /, it is process 1 of a new pid namespace itself, and a mount over / must be the
+//! order, an ordinary user gets a new user namespace with its own ids and no capabilities, and process 1 of
+//! a new pid namespace reaps orphans. Differences: the command begins in /, and a mount over / must be the
 //! first one.
 
 use std::collections::VecDeque;
@@ -27,9 +27,9 @@ fn command_of(arguments: impl IntoIterator<Item = String>) -> Result<Command, St
             "ro-bind" | "bind" | "dev-bind" | "symlink" | "setenv" => 2,
             "proc" | "dev" | "tmpfs" | "mqueue" | "dir" | "chdir" | "unsetenv" | "uid" | "gid"
             | "hostname" | "seccomp" => 1,
-            "die-with-parent" | "new-session" | "clearenv" | "unshare-all" | "share-net" | "unshare-user"
-            | "unshare-user-try" | "unshare-ipc" | "unshare-pid" | "unshare-net" | "unshare-uts"
-            | "unshare-cgroup" | "unshare-cgroup-try" => 0,
+            "as-pid-1" | "die-with-parent" | "new-session" | "clearenv" | "unshare-all" | "share-net"
+            | "unshare-user" | "unshare-user-try" | "unshare-ipc" | "unshare-pid" | "unshare-net"
+            | "unshare-uts" | "unshare-cgroup" | "unshare-cgroup-try" => 0,
             _ => return Err(format!("unknown argument {word}")),
         };
         if words.len() < count {
@@ -41,7 +41,7 @@ fn command_of(arguments: impl IntoIterator<Item = String>) -> Result<Command, St
     command.args(&words).root_empty().unshare([Mnt]);
     let (own_uid, own_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let (mut uid, mut gid) = (own_uid.as_raw(), own_gid.as_raw());
-    let (mut created, mut shared) = (Vec::new(), Vec::new());
+    let (mut created, mut shared, mut reaps) = (Vec::new(), Vec::new(), true);
     if !own_uid.is_root() {
         created.push(User);
         command.capabilities([]);
@@ -82,6 +82,7 @@ fn command_of(arguments: impl IntoIterator<Item = String>) -> Result<Command, St
             "gid" => gid = id()?,
             "die-with-parent" => drop(command.kill_with_parent()),
             "new-session" => drop(command.new_session()),
+            "as-pid-1" => reaps = false,
             "share-net" => shared.push(Net),
             "unshare-all" => created.extend(ALL),
             kind => {
@@ -91,6 +92,9 @@ fn command_of(arguments: impl IntoIterator<Item = String>) -> Result<Command, St
         }
     }
     created.retain(|kind| !shared.contains(kind));
+    if created.contains(&Pid) && reaps {
+        command.init();
+    }
     if created.contains(&User) {
         let one = |inside, outside| [Extent { inside, outside, count: 1 }];
         command.uid_map(one(uid, own_uid.as_raw())).gid_map(one(gid, own_gid.as_raw()));
@@ -161,6 +165,14 @@ mod tests {
         );
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(seen.starts_with(&format!("{name}\nb\ntext\n1\n")), "{seen}");
+    }
+
+    #[test]
+    fn process_1_reaps_unless_the_command_is_process_1() {
+        let script = "echo $$; sh -c '(sleep 0.05; exit 4) & exit 0'; sleep 0.2; cat /proc/[0-9]*/stat | grep -c ' Z '";
+        assert!(both(&format!("{PROGRAMS} --unshare-pid --proc /proc"), script).ends_with("\n0\n"));
+        let first = both(&format!("{PROGRAMS} --unshare-pid --as-pid-1 --proc /proc"), "echo $$");
+        assert_eq!(first, "1\n");
     }
 
     #[test]
