@@ -18,8 +18,14 @@ pub fn with_sections<T>(run: &Run, base: &Document<'_>, show: impl FnOnce(&Docum
 
 /// Returns the end of a process of a run, in words and as a class.
 pub fn outcome(section: &Section, run: &Run) -> (String, Fate) {
+    // With a minimal init its child becomes the command.
+    let command = run.section(Role::Stage(3)).or_else(|| run.section(Role::Stage(2))).map(|last| last.end);
+    let is_init = section.role == Role::Stage(2) && run.section(Role::Stage(3)).is_some();
+    if is_init && section.end == End::Unknown && command == Some(End::Executed) {
+        return ("waits for the command".to_owned(), Fate::Continues);
+    }
     let fate = match (section.role, section.end) {
-        (Role::Launcher, End::Unknown) => match run.section(Role::Stage(2)).map(|init| init.end) {
+        (Role::Launcher, End::Unknown) => match command {
             Some(End::Executed | End::HandedOver) => Fate::Continues,
             _ => Fate::Failed,
         },

@@ -62,10 +62,12 @@ pub(super) fn same(role: Role, mark: Mark, mut events: &[Event]) -> (Vec<&Note>,
 /// stage 2 only, and a start through a child has no stage 0.
 pub(super) fn columns(document: &Document<'_>, events: &[Event]) -> Vec<Role> {
     let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool(_), .. }));
+    let below_init = document.sections.iter().any(|view| view.section.role == Role::Stage(3));
     let (direct, child) = (is_direct(document), is_through_child(document));
     let is_drawn = |role: &Role| match role {
         Role::Stage(0) => !direct && !child,
         Role::Stage(1) => !direct,
+        Role::Stage(3) => below_init,
         Role::Tool(_) => tool,
         _ => true,
     };
@@ -85,6 +87,7 @@ const fn id(role: Role) -> &'static str {
         Role::Stage(0) => "S0",
         Role::Stage(1) => "S1",
         Role::Stage(2) => "S2",
+        Role::Stage(3) => "C",
         Role::Tool(_) => "T",
         // In no diagram.
         Role::Stage(_) | Role::Other(_) => "P",

@@ -93,7 +93,8 @@ pub enum Fate {
 pub const TOOL: Role = Role::Tool(0);
 
 /// The columns of the diagrams, in their order.
-pub const COLUMNS: [Role; 5] = [Role::Launcher, Role::Stage(0), Role::Stage(1), Role::Stage(2), TOOL];
+pub const COLUMNS: [Role; 6] =
+    [Role::Launcher, Role::Stage(0), Role::Stage(1), Role::Stage(2), Role::Stage(3), TOOL];
 
 impl Role {
     /// Returns the column of the process, one of [`COLUMNS`]. A process that the protocol does not have is in
@@ -101,7 +102,7 @@ impl Role {
     #[must_use]
     pub const fn column(self) -> Option<Self> {
         match self {
-            Self::Launcher | Self::Stage(0..=2) => Some(self),
+            Self::Launcher | Self::Stage(0..=3) => Some(self),
             Self::Tool(_) => Some(TOOL),
             Self::Stage(_) | Self::Other(_) => None,
         }
@@ -115,6 +116,7 @@ impl Role {
             Self::Stage(0) => "stage 0",
             Self::Stage(1) => "stage 1",
             Self::Stage(2) => "stage 2",
+            Self::Stage(3) => "command",
             Self::Tool(_) => "mapping tool",
             Self::Stage(_) | Self::Other(_) => "another process",
         }
@@ -127,6 +129,7 @@ impl Role {
             Self::Stage(0) => "the parent",
             Self::Stage(1) => "the child",
             Self::Stage(2) => "the init",
+            Self::Stage(3) => "child of the init",
             Self::Tool(_) => "newuidmap, newgidmap",
             Self::Stage(_) | Self::Other(_) => "",
         }

@@ -220,6 +220,7 @@ pub fn created_role(parent: Option<Role>, line: &Line) -> Option<Role> {
         (Role::Stage(0), Call::CloneSibling { .. }) => Some(Role::Stage(1)),
         (Role::Stage(0), Call::Fork { .. }) => Some(TOOL),
         (Role::Stage(1), Call::CloneSibling { .. }) => Some(Role::Stage(2)),
+        (Role::Stage(2), Call::Fork { .. }) => Some(Role::Stage(3)),
         _ => None,
     }
 }
