@@ -72,7 +72,11 @@ impl Command {
     /// filter, and its umask is the caller's. It is a fork of this process without an exec: its
     /// /proc/1/cmdline shows the arguments of this program, and its memory is a copy. So it is not dumpable
     /// (PR_SET_DUMPABLE(2const)): only a process with CAP_SYS_PTRACE in this process's user namespace can
-    /// read the memory, or open its namespaces in /proc.
+    /// read the memory, or open its namespaces in /proc. For another caller [`Child::namespace`] fails with
+    /// `EACCES`: it opens them before, with [`Starting::namespace`].
+    ///
+    /// [`Child::namespace`]: super::Child::namespace
+    /// [`Starting::namespace`]: super::Starting::namespace
     pub fn init(&mut self) -> &mut Self {
         self.init = true;
         self

@@ -203,3 +203,26 @@ fn threads_start_commands_with_an_init_at_the_same_time() {
         }
     });
 }
+
+/// The init is not dumpable. A caller without CAP_SYS_PTRACE opens the namespaces before the start.
+#[test]
+fn namespaces_are_opened_before_the_start() {
+    let (kept, opened) = std::sync::mpsc::channel();
+    let mut command = sh("exec sleep 100");
+    command.unshare([User, Pid, NsKind::Uts]).init().before_start(move |starting| {
+        kept.send(starting.namespace(NsKind::Uts)?).unwrap();
+        Ok(())
+    });
+    let mut child = command.spawn().unwrap();
+    let uts = opened.recv().unwrap();
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&uts)));
+    assert!(link.unwrap().to_str().unwrap().starts_with("uts:["));
+    let later = child.namespace(NsKind::Uts).map(|_| ());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if is_root() {
+        later.unwrap();
+    } else {
+        assert_eq!(later.unwrap_err().raw_os_error(), Some(libc::EACCES));
+    }
+}
