@@ -58,22 +58,23 @@ impl Command {
     /// no handler (pid_namespaces(7)).
     ///
     /// The init reaps every orphan of the namespace, and forwards each signal that it gets to the command. It
-    /// does not forward SIGCHLD, and none that the kernel itself sent: a terminal has sent that one to the
-    /// command too, which is in the same process group and session. SIGKILL and SIGSTOP cannot be forwarded.
+    /// forwards neither SIGCHLD nor a signal that the kernel has sent. A terminal's signal reaches the
+    /// command directly, because the init and the command have the same process group and session. SIGKILL
+    /// and SIGSTOP cannot be forwarded.
     /// When the command ends, the init exits with its status, or with 128 plus the number of the signal that
     /// ended it. The kernel then ends the other processes of the namespace.
     ///
-    /// [`Child`](super::Child) is the init. This process gets no SIGCHLD for it, since it does not execute.
-    /// Send a signal to it, not to its process group: the command would
-    /// get it twice. A stop of the command does not stop the init.
+    /// [`Child`](super::Child) is the init. The caller gets no SIGCHLD when the init ends, because the init
+    /// never calls execve(2). Send a signal to the init, not to its process group: the command would get the
+    /// signal twice. A stop of the command does not stop the init.
     ///
     /// The init has the namespaces, the root directory, the working directory and the session of the command.
     /// It does not have its descriptors, limits, ids, groups, capabilities, Landlock rules and seccomp
     /// filter, and its umask is the caller's. It is a fork of this process without an exec: its
     /// /proc/1/cmdline shows the arguments of this program, and its memory is a copy. So it is not dumpable
     /// (PR_SET_DUMPABLE(2const)): only a process with CAP_SYS_PTRACE in this process's user namespace can
-    /// read the memory, or open its namespaces in /proc. For another caller [`Child::namespace`] fails with
-    /// `EACCES`: it opens them before, with [`Starting::namespace`].
+    /// read the memory, or open its namespaces in /proc. For other callers [`Child::namespace`] fails with
+    /// `EACCES`. They can open the namespaces before the start, with [`Starting::namespace`].
     ///
     /// [`Child::namespace`]: super::Child::namespace
     /// [`Starting::namespace`]: super::Starting::namespace

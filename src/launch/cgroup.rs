@@ -17,12 +17,12 @@ use super::setting::SettingError;
 impl Command {
     /// Starts the command in the cgroup of this directory (cgroups(7)), of either version: the first process
     /// of the launch writes `0` to its `cgroup.procs`, before it joins or creates a namespace. A new cgroup
-    /// namespace then has this cgroup as its root, and no process of the launch runs outside of it. Set once
-    /// for each hierarchy.
+    /// namespace then has this cgroup as its root, and every later process of the launch begins in it. Set
+    /// once for each hierarchy.
     ///
-    /// The caller opens the file, so the caller's permissions count, and needs the right to write
-    /// `cgroup.procs` of the nearest common ancestor too (cgroups(7), "Delegation"). A limit `pids.max` must
-    /// leave room for two more processes if the start needs stages.
+    /// The caller opens `cgroup.procs`, so the kernel checks the caller's permissions. The caller also needs
+    /// the right to write `cgroup.procs` of the nearest common ancestor (cgroups(7), "Delegation"). A limit
+    /// `pids.max` must leave room for two more processes if the start needs stages.
     pub fn cgroup(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         self.cgroups.push(directory.as_ref().into());
         self

@@ -11,7 +11,7 @@ use crate::words::error::Error;
 
 /// Closes the launcher's descriptors that no process of the launch uses, and enters the command's cgroups.
 ///
-/// Runs in the first process of a launch, before it joins or creates anything.
+/// Runs in the first process of a launch, before it joins or creates any further namespace.
 ///
 /// # Errors
 /// Those of [`close_unnamed`]; [`StageStep::Cgroup`].
@@ -27,12 +27,12 @@ pub(super) fn begin<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, pipes: &Pipes) -> 
 /// named ones are not close-on-exec afterwards. If code of the caller runs in the command's process, the
 /// others are marked close-on-exec instead, and stay open up to the exec.
 ///
-/// The kernel gave free numbers to the pipes, so a named descriptor with the number of one was not open: an
-/// error.
+/// The kernel gave free numbers to the pipes. So a named descriptor with the number of a pipe end was not
+/// open before the launch, which is an error.
 ///
-/// Runs in the first process of a launch, in the caller's namespaces, before it joins anything and before it
-/// waits for anything. Later processes of the launch inherit its table. Without close_range(2) it needs the
-/// caller's /proc.
+/// Runs in the first process of a launch, before it joins anything and before it waits for anything. In a
+/// direct start it is already in the namespaces that were created with it. Later processes of the launch
+/// inherit its table. Without close_range(2) it needs the caller's /proc.
 ///
 /// # Errors
 /// [`StageStep::Descriptors`]; [`StageStep::PassDescriptor`] with `EBADF`: a named descriptor is not open.
@@ -50,7 +50,7 @@ fn close_unnamed<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: &Pipes) -> Res
     closed.map_err(|errno| StageStep::Descriptors.failed(errno))?;
     for fd in kept.iter().filter(|fd| !named.contains(fd)) {
         match sys.set_cloexec(*fd, true) {
-            // A path with this number: the step that opens the path reports that it does not exist.
+            // The number comes from a path and is not open. The step that opens the path reports the error.
             Ok(()) | Err(Errno::EBADF) => {}
             Err(errno) => return Err(StageStep::Descriptors.failed(errno)),
         }
@@ -61,8 +61,8 @@ fn close_unnamed<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: &Pipes) -> Res
     Ok(())
 }
 
-/// Closes all descriptors from 3 up, except `kept` and `ends`. The launcher's ends are closed already: with
-/// their numbers, the four ends usually leave one range to close.
+/// Closes all descriptors from 3 up, except `kept` and `ends`. `ends` includes the launcher's two ends, which
+/// are closed already: with all four numbers usually one range remains to be closed.
 fn close_others<S: Sys>(sys: &mut S, kept: &[Fd], ends: &[Fd]) -> Result<(), Errno> {
     for (first, last) in gaps(kept, ends) {
         match sys.close_range(first, last) {

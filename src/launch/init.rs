@@ -1,9 +1,9 @@
 //! A minimal init: process 1 of a new pid namespace, which creates the command's process, reaps orphans, and
 //! forwards signals ([`Command::init`](super::Command::init)).
 //!
-//! The process has its namespaces, its root directory and its session, and not yet the descriptors, limits,
-//! ids, capabilities and filters of the command: so it may signal the command whatever ids that one has. It
-//! is not dumpable, because its memory is a copy of the launcher's, and the command shares its pid namespace.
+//! The init runs in the command's namespaces, root directory and session. It does not get the command's
+//! descriptors, limits, ids, capabilities and filters. So it may signal a command with any ids. It is not
+//! dumpable, because its memory is a copy of the launcher's, and the command shares its pid namespace.
 
 use super::last::Ends;
 use super::steps::StageStep;
@@ -31,7 +31,8 @@ pub(super) enum Returned {
     Init(i32),
 }
 
-/// Creates the command's process, and becomes its init. Returns in both.
+/// Creates the command's process, and becomes its init. Returns in both processes: [`Returned`] names the
+/// process.
 ///
 /// Runs in process 1 of the new pid namespace, in all its namespaces, with the privileges of the launch. The
 /// launcher waits for the exec or a fatal record. The init then waits for the end of the command.
@@ -49,7 +50,8 @@ pub(super) fn become_init<'m, S: Sys>(
     // The name is informational, and the exec of the command sets another one.
     let _ = sys.set_name(c"nsexec-init");
     let (begun, begins) = sys.pipe2().map_err(failed)?;
-    // Before the fork: a signal that arrives in between is forwarded, and the end of the command is noticed.
+    // All signals are blocked before the fork: a signal that arrives before the first wait stays pending.
+    // SIGCHLD gets its default action: the kernel would reap the children of a process that ignores it.
     let mask = sys.sigprocmask(MaskHow::Block, SignalSet(u64::MAX)).map_err(failed)?;
     let on_child = sys.sigaction(Signal::CHLD, SigAction::DEFAULT).map_err(failed)?;
     let tid = thread_id_cache(sys);
@@ -66,8 +68,8 @@ pub(super) fn become_init<'m, S: Sys>(
             let _ = sys.close(begins);
             await_exec(sys, begun);
             if !kill_child {
-                // Only now: up to the exec of the command a stopped process of the launch ends with the
-                // launcher. The launcher waits for the end of the log, which this process still has open.
+                // Cleared after the exec of the command: until then a stopped process of the launch ends with
+                // the launcher. The launcher still waits, because this process holds the log pipe open.
                 let cleared = sys.set_pdeathsig(Signal::NONE);
                 cleared.map_err(|errno| StageStep::OutliveLauncher.failed(errno))?;
             }
@@ -84,8 +86,8 @@ fn await_exec<S: Sys>(sys: &mut S, begun: Fd) {
     let _ = uninterrupted(sys, |sys| sys.read(begun, &mut [0]));
 }
 
-/// Closes all descriptors. The launcher then sees the exec of the command as the end of the log pipe, and a
-/// pipe of the command ends with the command.
+/// Closes all descriptors. An open log pipe would hide the command's exec from the launcher. An open pipe of
+/// the command would stay open after the command's end.
 fn close_all<S: Sys>(sys: &mut S, ends: &Ends) {
     if sys.close_range(0, u32::MAX).is_ok() {
         return;

@@ -6,14 +6,15 @@ use super::surroundings::{Base, MountStep, Move, Surroundings};
 use crate::scripts::descriptors::FIRST;
 use crate::sys::types::Fd;
 
-/// Returns the descriptors above 2 that the processes of a launch use besides its pipes: those of the
-/// command, the Landlock rule set, the files of the cgroups, and those with a path `/proc/self/fd/NUMBER` or
-/// `/dev/fd/NUMBER` in one of `texts` or `around`. `None` if code of the caller runs in the command's
-/// process: it may use any of them.
+/// Returns the descriptors above 2 that the processes of a launch use besides its pipes:
+/// - the descriptors of the command, the Landlock rule set, and the `cgroup.procs` files;
+/// - each NUMBER after `/fd/` in `texts` or `around`, as in the path `/proc/self/fd/NUMBER`.
 ///
-/// `texts` are the message, which has the paths of namespaces and mapping tools, and the files of the
-/// command. A symbolic link to such a path is not followed. Called before the first process of the launch
-/// exists, because it allocates memory.
+/// Returns `None` if code of the caller runs in the command's process: the code may use any descriptor.
+///
+/// `texts` are two texts: the message, with the paths of namespaces and mapping tools, and the paths at which
+/// the command's program is searched. A symbolic link to such a path is not followed. Called before the first
+/// process of the launch exists, because it allocates memory.
 #[must_use]
 pub fn kept(
     texts: [&[u8]; 2],

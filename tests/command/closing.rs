@@ -176,7 +176,8 @@ fn descriptors_in_paths_are_open() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "cat\n0\n", "{output:?}");
 }
 
-/// Launches of several threads, of which some are alone because the code of the caller keeps all descriptors.
+/// Several threads launch at the same time. A launch that keeps all descriptors forks while no other launch
+/// does.
 #[test]
 fn launches_with_and_without_code_of_the_caller() {
     thread::scope(|scope| {

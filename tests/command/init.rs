@@ -97,7 +97,7 @@ fn init_keeps_no_descriptor() {
 
 #[test]
 fn init_is_not_dumpable() {
-    // Root of the new user namespace has every capability over it, but none over that of the init's memory.
+    // Root of the new user namespace has no capability over the user namespace that owns the init's memory.
     let script =
         "cat /proc/1/environ >/dev/null 2>&1 && echo read; readlink /proc/1/exe /proc/1/ns/net; echo end";
     assert_eq!(stdout(&mut inside(script)), "end");

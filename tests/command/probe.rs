@@ -37,7 +37,7 @@ fn differences(report: &Report) -> Vec<String> {
     for kind in NsKind::ALL {
         let alone = kind != User && runs(|command| command.unshare([kind]));
         compare(Question::Create(kind), alone || runs(|command| command.unshare([User, kind])));
-        // The way is right too.
+        // The report also states correctly whether a user namespace is needed.
         if let Some(Verdict::Yes { needs_user_namespace }) = report.verdict(Question::Create(kind)) {
             assert_eq!(*needs_user_namespace, kind != User && !alone, "{kind}");
         }

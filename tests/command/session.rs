@@ -80,7 +80,7 @@ fn failure(command: &mut Command) -> (Code, Option<Errno>, String) {
 }
 
 #[test]
-fn terminal_that_is_none_or_taken_is_an_error() {
+fn wrong_or_taken_terminal_is_an_error() {
     let (code, errno, text) = failure(sh("true").stdin(Stdio::null()).controlling_terminal());
     assert_eq!((code, errno), (Code::Terminal, Some(Errno::ENOTTY)));
     assert!(text.contains("failed to make standard input the controlling terminal"), "{text}");
@@ -188,7 +188,7 @@ fn refused(command: &mut Command) -> String {
 }
 
 #[test]
-fn directory_that_is_no_cgroup_is_an_error() {
+fn directory_outside_of_the_cgroup_file_systems_is_an_error() {
     let missing = refused(sh("true").cgroup("/sys/fs/cgroup/nowhere"));
     assert!(missing.contains("/sys/fs/cgroup/nowhere/cgroup.procs: No such file"), "{missing}");
     let folder = std::env::temp_dir().join(format!("nsexec-no-cgroup-{}", std::process::id()));

@@ -160,11 +160,6 @@ pub(crate) const PLACES: &[Place] = &[
         why: "reads the facts about this user and this machine for a report",
     },
     Place {
-        path: "src/launch/probe/tries.rs",
-        uses: &["std::thread"],
-        why: "the thread of a launch that joins a namespace of another launch",
-    },
-    Place {
         path: "src/launch/sealed.rs",
         uses: &[ENV, EXTERN],
         why: "reads the environment as the libc has it, and removes the mark of a copy",

@@ -1,8 +1,8 @@
 //! Runs a launch over a backend of one's own: `custom_sys`.
 //!
 //! The backend stands between the launch and a simulated kernel. It receives each call as data, refuses some
-//! as a seccomp filter would, and passes the others on. So a program's own tests can show how its launch
-//! behaves on a machine that is not at hand.
+//! as a seccomp filter would, and passes the others on. So the tests of a program can check its launch on a
+//! machine with such a filter, without that machine.
 
 use std::cell::RefCell;
 use std::error::Error;

@@ -64,7 +64,7 @@ pub struct FileId {
     pub inode: u64,
 }
 
-/// The state that a plan expects. `None`: the caller's.
+/// The state that a plan expects. A part that is `None` is that of the caller.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Expected {

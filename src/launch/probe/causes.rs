@@ -15,6 +15,7 @@ use crate::words::error::Code;
 pub(super) const CAP_SYS_ADMIN: u32 = 21;
 /// The number of CAP_SETUID.
 const CAP_SETUID: u32 = 7;
+const CAP_SETGID: u32 = 6;
 
 /// A cause with its words and the facts that prove it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,11 +46,11 @@ impl Found {
 }
 
 impl Facts {
-    /// Returns why the mapping tool of this side has no privileges; `None` if it has them, or if the caller
-    /// needs no tool.
+    /// Returns why the mapping tool of this side has no privileges. `None` if the tool has them or does not
+    /// exist, or if the caller needs no tool.
     pub(super) fn powerless(&self, side: &Side) -> Option<Cause> {
-        let tool =
-            side.tool.as_ref().filter(|_| self.vantage.uid != 0 && !self.has_capability(CAP_SETUID))?;
+        let number = if core::ptr::eq(side, &self.groups) { CAP_SETGID } else { CAP_SETUID };
+        let tool = side.tool.as_ref().filter(|_| self.vantage.uid != 0 && !self.has_capability(number))?;
         match tool {
             _ if self.vantage.no_new_privs => Some(Cause::NoNewPrivs),
             tool if tool.nosuid => Some(Cause::NosuidMount),
@@ -164,6 +165,13 @@ fn user_refused(facts: &Facts, invalid_flags: Option<Errno>, errno: Errno) -> Fo
     if let Some(found) = security_module(facts, errno) {
         return found;
     }
+    if facts.vantage.chroot == Some(false) {
+        return Found::new(
+            Cause::Other,
+            "the kernel refuses a user namespace, and no fact that was read gives the reason",
+            "search the audit log for a denial by a security module",
+        );
+    }
     // The kernel has no other reason for EPERM (unshare(2), CLONE_NEWUSER).
     chroot("unshare(2) names no other cause of EPERM that the facts allow")
 }
@@ -196,8 +204,8 @@ fn creating_other(
 /// Returns the cause why the own id cannot be mapped.
 fn mapping(facts: &Facts, errno: Errno) -> Option<Found> {
     match errno {
-        Errno::EROFS => Some(read_only_proc()),
-        Errno::EACCES if facts.proc.read_only => Some(read_only_proc()),
+        Errno::EROFS => Some(read_only_proc(facts)),
+        Errno::EACCES if facts.proc.read_only => Some(read_only_proc(facts)),
         Errno::ENOENT | Errno::EACCES if !facts.proc.is_own => Some(no_proc()),
         Errno::EPERM | Errno::EACCES => apparmor(facts).or_else(|| security_module(facts, errno)),
         _ => None,
@@ -212,7 +220,7 @@ fn surroundings(facts: &Facts, question: Question, code: Code, errno: Errno) -> 
         return Some(chroot("the root directory is not a mount point"));
     }
     if errno == Errno::EROFS && code != Code::MountPoint {
-        return Some(read_only_proc());
+        return Some(read_only_proc(facts));
     }
     if code == Code::ForeignProc || (code == Code::OpenNamespace && !facts.proc.is_own) {
         return Some(no_proc());
@@ -224,7 +232,7 @@ fn surroundings(facts: &Facts, question: Question, code: Code, errno: Errno) -> 
         return Some(found);
     }
     if question == Question::MountProc && (!facts.proc.covered.is_empty() || facts.proc.read_only) {
-        let Some(first) = facts.proc.covered.first() else { return Some(read_only_proc()) };
+        let Some(first) = facts.proc.covered.first() else { return Some(read_only_proc(facts)) };
         let found = Found::new(
             Cause::MaskedProc,
             "parts of /proc are covered, as in a container, so the kernel refuses a new one in a user namespace",
@@ -240,7 +248,7 @@ fn surroundings(facts: &Facts, question: Question, code: Code, errno: Errno) -> 
     filter().or_else(|| security_module(facts, errno)).or_else(|| privilege(facts))
 }
 
-/// Returns the cause that a limit is, or the nesting of user namespaces.
+/// Returns the cause of `ENOSPC` or `EUSERS`: a limit, or the nesting of user namespaces.
 fn limit(facts: &Facts, kind: NsKind) -> Found {
     let name = format!("user.max_{}_namespaces", kind.name());
     let file = format!("/proc/sys/user/max_{}_namespaces", kind.name());
@@ -270,7 +278,7 @@ pub(super) fn kernel(kind: NsKind) -> Found {
     .with(format!("/proc/self/ns/{} does not exist, or the kernel refuses the flag", kind.proc_name()))
 }
 
-/// Returns the cause that a seccomp filter is, if a call with invalid flags has shown it.
+/// Returns the seccomp filter as the cause, if a call with invalid flags has proved it.
 fn filter_proven(invalid_flags: Option<Errno>) -> Option<Found> {
     invalid_flags.filter(|errno| *errno != Errno::EINVAL).map(|errno| by_filter(Some(errno), errno))
 }
@@ -278,7 +286,7 @@ fn filter_proven(invalid_flags: Option<Errno>) -> Option<Found> {
 fn by_filter(invalid_flags: Option<Errno>, errno: Errno) -> Found {
     let name = errno.name().unwrap_or("an error");
     match invalid_flags {
-        Some(_) => seccomp(format!("unshare(2) with invalid flags fails with {name}, and not with EINVAL")),
+        Some(_) => seccomp("unshare(2) with invalid flags does not fail with EINVAL".into()),
         None => {
             seccomp(format!("the call failed with {name} under a filter (/proc/self/status: Seccomp: 2)"))
         }
@@ -310,7 +318,7 @@ fn apparmor(facts: &Facts) -> Option<Found> {
     facts.apparmor_restricts.filter(|value| *value != 0 && !privileged).map(|value| {
         Found::new(
             Cause::AppArmor,
-            "AppArmor takes all privileges from a new user namespace",
+            "AppArmor restricts user namespaces of this program",
             "add an AppArmor profile for this program with the rule `userns,`; or, as root: sysctl \
              kernel.apparmor_restrict_unprivileged_userns=0",
         )
@@ -318,7 +326,7 @@ fn apparmor(facts: &Facts) -> Option<Found> {
     })
 }
 
-/// Returns the cause that a security module is.
+/// Returns the security module as the cause, if the facts allow it.
 fn security_module(facts: &Facts, errno: Errno) -> Option<Found> {
     let profile = facts.vantage.profile.as_deref();
     let label = profile.unwrap_or("none");
@@ -352,13 +360,16 @@ fn privilege(facts: &Facts) -> Option<Found> {
     })
 }
 
-fn read_only_proc() -> Found {
+fn read_only_proc(facts: &Facts) -> Found {
     Found::new(
         Cause::ReadOnlyProc,
         "/proc is mounted read-only, so the map of ids cannot be written, and no new /proc can be mounted",
         "mount /proc writable, in the outer container",
     )
-    .with("statvfs(3) of /proc: ST_RDONLY")
+    .with(match facts.proc.read_only {
+        true => "statvfs(3) of /proc: ST_RDONLY",
+        false => "the write to a file of /proc failed with EROFS",
+    })
 }
 
 fn no_proc() -> Found {

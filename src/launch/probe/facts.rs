@@ -46,9 +46,9 @@ pub(super) struct Proc {
 pub(super) struct Side {
     /// The caller's own id.
     pub(super) own: u32,
-    /// The map of the caller's own user namespace. Empty without a /proc, or if nothing is mapped.
+    /// The map of the caller's own user namespace. Empty if nothing is mapped; `None` without a /proc.
     pub(super) map: Option<Vec<Extent>>,
-    /// The caller's subordinate ids. `None`: they cannot be read.
+    /// The caller's subordinate ids. Empty if no file has them; `None`: they cannot be read.
     pub(super) ranges: Option<Vec<Range>>,
     /// The first id of a free range of 65536 ids.
     pub(super) free: Option<u32>,
@@ -75,8 +75,8 @@ pub(super) const COUNT: u32 = 65_536;
 const FIRST: u64 = 100_000;
 
 impl Facts {
-    /// Returns whether the caller has the capability with this number. Unknown capabilities are those of the
-    /// user id.
+    /// Returns whether the caller has the capability with this number. If the capabilities are unknown, user
+    /// id 0 has all of them, and other ids have none.
     pub(super) fn has_capability(&self, number: u32) -> bool {
         match self.capabilities {
             Some(set) => set >> number & 1 != 0,
@@ -97,7 +97,7 @@ impl Side {
         self.map.as_ref().is_some_and(|map| !map.iter().any(own))
     }
 
-    /// Returns a range of the caller's user namespace besides the own id; `None` if there is none.
+    /// Returns the ids of the caller's user namespace besides the own id; `None` if there is none.
     pub(super) fn others(&self) -> Option<Vec<Extent>> {
         let whole = Extent { inside: 0, outside: 0, count: u32::MAX };
         let map = self.map.clone().unwrap_or_else(|| Vec::from([whole]));
@@ -108,8 +108,8 @@ impl Side {
     }
 }
 
-/// Returns the first id of a range of 65536 ids above all ranges in the text of /etc/subuid or /etc/subgid,
-/// which does not contain the id `own` (subuid(5)). `None`: there is no room.
+/// Returns the first id of a free range of 65536 ids (subuid(5)). The range lies above all ranges in the text
+/// of /etc/subuid or /etc/subgid, and does not contain the id `own`. `None`: there is no room.
 pub(super) fn free_range(text: &str, own: u32) -> Option<u32> {
     let end = |line: &str| {
         let mut words = line.split(':').skip(1).map(|word| word.trim().parse::<u64>().ok());

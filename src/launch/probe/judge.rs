@@ -28,7 +28,7 @@ fn answer(facts: &Facts, tries: &Tries, question: Question) -> Answer {
     Answer { question, verdict, evidence }
 }
 
-/// Returns whether a user namespace is not the subject of the question itself.
+/// Returns whether the question is about something else than a user namespace and its maps.
 fn needs_user(question: Question) -> bool {
     use crate::deciders::namespace::NsKind::User;
     match question {
@@ -51,7 +51,8 @@ fn refused(
         Question::MapGroupIds => Some((&facts.groups, Kind::GROUPS)),
         _ => None,
     };
-    // A privileged caller needs no user namespace. For another one the last try has the most help.
+    // A privileged caller needs no user namespace: its first try decides. For other callers the last try
+    // decides, because it has a new user namespace.
     let deciding = if facts.has_capability(CAP_SYS_ADMIN) { own.first() } else { own.last() };
     let deciding = deciding.map(|one| &one.result);
     let found = match (deciding, side) {
@@ -81,7 +82,7 @@ fn refused(
     Verdict::No { cause: found.cause, why: found.why, remedy: found.remedy }
 }
 
-/// Returns the reason if a try failed for a cause that passes, or that has nothing to do with the question.
+/// Returns a reason if a try failed for a temporary cause, or for a cause that is unrelated to the question.
 fn passing(step: Option<(Code, Option<Errno>)>, text: &str) -> Option<String> {
     let errno = step.and_then(|(_, errno)| errno);
     let resources = [Errno::EAGAIN, Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EINTR];

@@ -1,8 +1,9 @@
-//! Real tries of this user's possibilities here: create and join each kind of namespace, map ids, mount.
+//! The operations that this user can do here: create and join each kind of namespace, map ids, mount.
 //!
-//! [`probe`] launches some forty commands that cannot be executed, in new namespaces, and reads facts from
-//! /proc and /etc. The tries go through the same launcher as every [`Command`](super::Command). They need no
-//! program, and leave nothing behind: the kernel ends the namespaces with their processes.
+//! [`probe`] launches some fifty commands that cannot be executed, in new namespaces, and reads facts from
+//! /proc and /etc. The launches go through the same launcher as every [`Command`](super::Command). They leave
+//! nothing behind: the kernel ends the namespaces with their processes. Only the maps of ranges run a
+//! program: newuidmap and newgidmap.
 //!
 //! ```
 //! use nsexec::launch::probe;
@@ -23,7 +24,8 @@
 //! data ([`Cause`]). A report of a container holds for the container only: see [`Vantage`].
 //!
 //! A mapping tool that has no privileges is not run: it would write an error to this program's standard
-//! error. Every other cause comes from a launch that failed.
+//! error. A kind of namespace that the kernel lacks is not joined. Every other cause comes from a launch that
+//! failed.
 
 mod causes;
 mod facts;

@@ -75,9 +75,8 @@ fn vantage(mountinfo: &str) -> Vantage {
     }
 }
 
-/// Returns whether the root directory differs from that of process 1, which a privileged caller may read.
-/// The first process of a container has the same root directory as its host's view of it, so a pid namespace
-/// with another process 1 decides nothing.
+/// Returns whether the root directory differs from that of process 1. Only a privileged caller can read
+/// /proc/1/root. `None` if process 1 is in another mount namespace: then a difference proves nothing.
 fn root_differs() -> Option<bool> {
     let identity = |path: &str| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let (own, first) = (identity("/")?, identity("/proc/1/root/")?);
@@ -110,10 +109,9 @@ fn side(of: subordinate::Side) -> Side {
         subordinate::Side::Users => geteuid().as_raw(),
         subordinate::Side::Groups => getegid().as_raw(),
     };
-    let ranges = match fs::symlink_metadata(file) {
-        Err(_) => Some(Vec::new()),
-        Ok(_) => subordinate_ranges(of).ok(),
-    };
+    // Without the file a name service may have them (getsubids(1)).
+    let missing = || fs::symlink_metadata(file).is_err().then(Vec::new);
+    let ranges = subordinate_ranges(of).ok().or_else(missing);
     let text = fs::read(file).unwrap_or_default();
     Side {
         own,

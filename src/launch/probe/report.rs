@@ -174,7 +174,7 @@ pub enum Cause {
     UnmappedCaller,
     /// A limit `user.max_*_namespaces` is 0 or reached.
     Limit,
-    /// Too many user namespaces are nested.
+    /// Too many user namespaces are nested, or a limit of an outer one is reached.
     Nesting,
     /// The kernel lacks the kind of namespace.
     Kernel,

@@ -1,5 +1,5 @@
-//! The tries: launches of a command that cannot be executed, because it is a directory. A launch that fails
-//! at its exec has created, mapped and mounted everything before.
+//! The tries: launches of a command that cannot be executed, because it is a directory. If a launch fails
+//! only at its exec, all steps before the exec have succeeded.
 
 use std::format;
 use std::io;
@@ -22,15 +22,17 @@ use crate::words::error::Code;
 /// The time limit of each launch.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The tool would write its error to this program's standard error.
+/// The result of a try whose mapping tool has no privileges. The tool is not run, because it would write its
+/// error to this program's standard error.
 const POWERLESS: Outcome = Outcome::NotTried("the mapping tool has no privileges");
 
 /// The results of all tries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tries {
     pub(super) all: Vec<Try>,
-    /// The errno of an unshare(2) with flags that the kernel refuses with `EINVAL`. Another one comes from a
-    /// seccomp filter. `None`: the try failed otherwise.
+    /// The errno of unshare(2) with flags that the kernel refuses with `EINVAL`. Another errno comes from a
+    /// seccomp filter; `ENOSYS` also stands for a filter that ends the process. `None`: the launch failed at
+    /// another step.
     pub(super) invalid_flags: Option<Errno>,
 }
 
@@ -127,9 +129,11 @@ fn attempt(facts: &Facts, question: Question, with_user: bool) -> Option<Outcome
             Some(point) => command.unshare([Mnt]).tmpfs(point),
             None => return Some(Outcome::NotTried("no directory of /tmp, /mnt, /proc and /dev exists")),
         },
-        // Of an empty /proc directory too, so not only where a procfs is mounted.
+        // The directory /proc may be empty: the try does not need a mounted procfs there.
         Question::MountProc if facts.mount_point.is_some() => command.unshare([Mnt, Pid]).proc("/proc"),
-        Question::MountProc => return Some(Outcome::NotTried("no directory /proc exists")),
+        Question::MountProc => {
+            return Some(Outcome::NotTried("no directory of /tmp, /mnt, /proc and /dev exists"));
+        }
     };
     Some(launch(&mut command))
 }
@@ -164,10 +168,7 @@ fn join(kind: NsKind, with_user: bool) -> Outcome {
             command.join_fd(NsKind::User, starting.namespace(NsKind::User)?);
         }
         command.join_fd(kind, starting.namespace(kind)?);
-        // The end of a failed launch waits for all stages that its thread has created. On this thread it
-        // would wait for the process of `holder` too, which waits for this function.
-        let joining = std::thread::Builder::new().spawn(move || launch(&mut command))?;
-        let outcome = joining.join().map_err(|_| io::Error::other("the try of the join panicked"))?;
+        let outcome = launch(&mut command);
         *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         Ok(())
     });

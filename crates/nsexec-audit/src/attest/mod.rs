@@ -102,7 +102,8 @@ pub trait AttestCommand {
     ///
     /// # Errors
     /// [`AttestError`]. No process is left. `EACCES` in [`AttestError::Read`]: a process that joins
-    /// namespaces is not dumpable up to its exec, so only a caller with CAP_SYS_PTRACE can read its state.
+    /// namespaces, or has an [`init`](Command::init), is not dumpable up to its exec. Only a caller with
+    /// CAP_SYS_PTRACE can read its state.
     fn spawn_attested(&self) -> Result<(Child, Attestation), AttestError>;
 
     /// Plans what [`spawn_attested`](Self::spawn_attested) does.
@@ -128,7 +129,7 @@ impl AttestCommand for Command {
         unsafe { command.pre_exec(move || in_process.wait()) };
         let thread = std::thread::spawn(move || reader.attest(joined, directory));
         let spawned = command.spawn();
-        // A reader whose process has not come returns.
+        // Ends the wait of the reader if the process did not reach its last step.
         waiting.hang_up();
         let attested = thread.join().unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")));
         match (spawned, attested) {
@@ -139,7 +140,7 @@ impl AttestCommand for Command {
                 let _ = child.wait();
                 Err(AttestError::Read(error))
             }
-            // The launch failed because the process was not told to continue.
+            // The launch failed because the reader did not let the process continue.
             (Err(_), Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => {
                 Err(AttestError::Read(error))
             }

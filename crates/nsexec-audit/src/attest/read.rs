@@ -168,7 +168,7 @@ fn descriptors(process: &str) -> io::Result<Vec<i32>> {
     for entry in fs::read_dir(format!("{process}/fdinfo"))? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
-        // The descriptor of this loop itself is among them, and is gone when it is opened again.
+        // Another thread may have closed the descriptor meanwhile.
         let Ok(info) = fs::read_to_string(format!("{process}/fdinfo/{name}")) else { continue };
         let flags = i32::from_str_radix(field(&info, "flags")?, 8).map_err(malformed)?;
         if !OFlag::from_bits_truncate(flags).contains(OFlag::O_CLOEXEC) {

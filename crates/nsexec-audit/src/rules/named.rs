@@ -89,7 +89,7 @@ impl Table {
             (Call::Getdents64 { fd, .. }, Reply::Data(data)) if data.0.is_empty() => {
                 self.all |= self.list == Some(*fd);
             }
-            // Before that, the descriptors of the list are marked.
+            // Before `all` is set, a SetCloexec belongs to the marking of the descriptors in /proc/self/fd.
             (Call::SetCloexec { fd, on }, _) if self.all => self.flagged.push((*fd, *on)),
             (Call::Setns { .. }, _) => self.joined = true,
             (Call::RunHook { .. }, _) => self.hook = true,

@@ -14,7 +14,8 @@ use nsexec::sys::types::SigAction;
 const OVERFLOW: u32 = 65534;
 
 impl Kernel {
-    /// Returns the state of a process beside that of the launcher.
+    /// Returns the state of a process. `groups`, `oom_score_adj` and `umask` are `None` if they equal the
+    /// launcher's. The plan fills in the working directory.
     pub(super) fn expected(&self, me: Task) -> Expected {
         let launcher = self.tasks().find(|task| self.process(*task).role == Role::Launcher).unwrap_or(me);
         let (process, caller) = (self.process(me), self.process(launcher));
