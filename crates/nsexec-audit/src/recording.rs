@@ -21,6 +21,8 @@
 //! # }
 //! ```
 
+use std::format;
+use std::fs;
 use std::io;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -49,13 +51,15 @@ pub struct Recording {
 pub trait RecordCommand {
     /// Starts the command as [`Command::spawn`] does, and records every system call up to the exec.
     ///
-    /// This process must have one thread: the recorder allocates memory in the processes of the launch. Each
-    /// of them gets a copy of this memory: [`Command::copy_memory`] is set, also for later plans of this
-    /// command. [`Command::kill_with_parent`] depends on the calling thread.
+    /// This process must have one thread: the recorder allocates memory in the processes of the launch, and
+    /// another thread may hold the allocator's lock at the fork. Each process gets a copy of this memory:
+    /// [`Command::copy_memory`] is set, also for later plans of this command. [`Command::kill_with_parent`]
+    /// depends on the calling thread.
     ///
     /// # Errors
     /// [`LaunchError`] in the first part of the result: the launch failed, and the record shows where. An
-    /// [`io::Error`]: nothing was started, because there is no memory or no descriptor for the record, or the
+    /// [`io::Error`]: nothing was started, because this process has several threads
+    /// ([`io::ErrorKind::Unsupported`]), there is no memory or no descriptor for the record, or the
     /// settings of the command are wrong ([`io::ErrorKind::InvalidInput`], with the [`LaunchError`] inside);
     /// or the record cannot be read.
     fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)>;
@@ -63,6 +67,7 @@ pub trait RecordCommand {
 
 impl RecordCommand for Command {
     fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)> {
+        refuse_threads()?;
         let (sink, reader) = SharedSink::new()?;
         let spawned = self.copy_memory().spawn_through(|sys| Recorder::new(sys, sink));
         let (launched, launch) =
@@ -70,6 +75,18 @@ impl RecordCommand for Command {
         let mut run = sections::of_record(&reader.read()?, Role::Launcher);
         run.notes.extend([rules::message_note(launch.message())]);
         Ok((launched, Recording { run, launch }))
+    }
+}
+
+/// Fails if this process has several threads. Without a /proc the number is unknown.
+fn refuse_threads() -> io::Result<()> {
+    let count = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    match count {
+        0 | 1 => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("a recorded launch needs a process with one thread, and this one has {count}"),
+        )),
     }
 }
 
