@@ -268,6 +268,10 @@ fn draw(dice: &mut Dice, drawn: &mut String) -> Command {
         command.current_dir(dice.one(&["/", "/usr", "/tmp", "/nowhere", "/etc/passwd", "usr"]));
     }
     if root && !has(User) && dice.chance(30) {
+        if !has(Mnt) {
+            // A folder that only root may search. In another root directory the plan cannot tell.
+            command.env("PATH", dice.one(&["/usr/bin:/bin", "/root:/usr/bin", "/root/bin:/usr/bin:/bin"]));
+        }
         command.uid(1 + dice.roll(5000) as u32).gid(1 + dice.roll(5000) as u32);
         if dice.chance(50) {
             command.groups([7, 8]);

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{IsTerminal as _, Read as _, stdin};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::Path;
 use std::vec;
 use std::vec::Vec;
@@ -17,6 +17,7 @@ use nsexec::launch::Prepared;
 
 use super::FileState;
 use crate::plan::Refused;
+use nsexec::sys::types::Capability;
 
 const EACCES: i32 = nix::errno::Errno::EACCES as i32;
 const EPERM: i32 = nix::errno::Errno::EPERM as i32;
@@ -57,6 +58,48 @@ pub(super) fn search_with(prepared: &Prepared, mut look: impl FnMut(&[u8]) -> Fi
 /// Returns whether this machine can execute a file, with its interpreter.
 pub(super) fn program(path: &[u8]) -> FileState {
     executable(Path::new(OsStr::from_bytes(path)), DEPTH)
+}
+
+/// Another user than this process, without capabilities over files.
+pub(super) struct OtherUser {
+    uid: u32,
+    gids: Vec<u32>,
+}
+
+impl OtherUser {
+    /// Returns the user that a privileged process becomes before it searches the command. `None` if the user
+    /// stays the same, or has the ids of another user namespace.
+    pub(super) fn of(prepared: &Prepared, in_user: bool) -> Option<Self> {
+        const OVERRIDES: u64 = 1 << Capability::DAC_OVERRIDE.0 | 1 << Capability::DAC_READ_SEARCH.0;
+        let (launch, around) = (&prepared.policy().launch, &prepared.around);
+        let overrides = around.capabilities.is_some_and(|kept| kept & OVERRIDES != 0);
+        let uid = launch.uid.filter(|uid| *uid != 0 && !in_user && !overrides)?;
+        let gids = around.groups.iter().flatten().copied().chain(launch.gid).collect();
+        Some(Self { uid, gids })
+    }
+
+    /// Returns whether the permissions let this user execute a file, or search a directory.
+    fn may_execute(&self, data: &fs::Metadata) -> bool {
+        let bit = match () {
+            () if data.uid() == self.uid => 0o100,
+            () if self.gids.contains(&data.gid()) => 0o010,
+            () => 0o001,
+        };
+        data.mode() & bit != 0
+    }
+
+    /// Returns whether this user can execute a file, with its interpreter.
+    pub(super) fn program(&self, path: &[u8]) -> FileState {
+        let file = Path::new(OsStr::from_bytes(path));
+        let closed = |folder: &Path| fs::metadata(folder).is_ok_and(|data| !self.may_execute(&data));
+        if file.ancestors().skip(1).any(closed) {
+            return FileState::Refused(Refused::Hidden);
+        }
+        match program(path) {
+            FileState::Usable if closed(file) => FileState::Refused(Refused::NotExecutable),
+            found => found,
+        }
+    }
 }
 
 /// Returns whether this process can enter a directory.
