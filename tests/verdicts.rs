@@ -464,7 +464,13 @@ fn objects_of_the_command() -> Verdict {
         (planned, launched) => return Verdict::Failed(format!("{planned} / {launched:?}")),
     }
     type Setting = fn(&mut Command);
-    let settings: [(&str, Setting); 2] = [
+    let settings: [(&str, Setting); 3] = [
+        ("whether standard input is a terminal", |command| {
+            let pty = nix::pty::openpty(None, None).unwrap();
+            command.stdin(pty.slave).controlling_terminal();
+            // Without its other end the terminal would have ended.
+            std::mem::forget(pty.master);
+        }),
         ("whether the Landlock rule set", |command| {
             command.landlock(fs::File::open("/dev/null").unwrap());
         }),

@@ -46,8 +46,11 @@ impl Command {
     }
 
     /// Gives the command a new, empty session keyring (session-keyring(7)), which belongs to its user id.
-    /// Without it the command can use the keys of the caller's session, such as those of a mounted file
-    /// system, and a namespace does not change that.
+    /// Without it the command has the keys of the caller's session, and a namespace does not change that.
+    ///
+    /// A command of the caller's user id can still link keys that give their user this right: a named
+    /// keyring, and without a new user namespace the user keyring (user-keyring(7)). Another user id or a
+    /// seccomp filter for keyctl(2) prevents that.
     pub fn new_session_keyring(&mut self) -> &mut Self {
         self.around.keyring = true;
         self
@@ -59,8 +62,9 @@ impl Command {
     ///
     /// The init reaps every orphan of the namespace, and forwards each signal that it gets to the command. It
     /// forwards neither SIGCHLD nor a signal that the kernel has sent. A terminal's signal reaches the
-    /// command directly, because the init and the command have the same process group and session. SIGKILL
-    /// and SIGSTOP cannot be forwarded.
+    /// command directly, because the init and the command have the same process group and session. One
+    /// exception: with a new session the init is its leader, and forwards the SIGHUP of a terminal that ends.
+    /// SIGKILL and SIGSTOP cannot be forwarded.
     /// When the command ends, the init exits with its status, or with 128 plus the number of the signal that
     /// ended it. The kernel then ends the other processes of the namespace.
     ///

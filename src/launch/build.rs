@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::format;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::vec::Vec;
 
 use super::Launcher;
@@ -16,7 +16,7 @@ use super::policy::Descriptors;
 use super::prepared::Prepared;
 use super::script::Step;
 use super::setting::SettingError;
-use super::spawn::on_lasting_thread;
+use super::spawn::{is_nested, on_lasting_thread};
 use super::stdio::{Kind, Stdio, descriptor_limit, duplicate_above, open};
 use super::subordinate::{Caller, Map, Mapping, Side, map};
 use super::surroundings::{CgroupFile, Move};
@@ -455,11 +455,18 @@ fn first_twice(created: NsSet, joined: &[NsKind]) -> Option<NsKind> {
 
 /// Calls the caller's function before the start, if there is one.
 fn begin(hook: Option<&Arc<Mutex<BeforeStart>>>, pid: Pid) -> io::Result<()> {
-    match hook {
+    let Some(hook) = hook else { return Ok(()) };
+    let mut function = match hook.try_lock() {
+        Ok(function) => function,
+        // A clone of a command has the same function, which waits for this launch.
+        Err(TryLockError::WouldBlock) if is_nested() => {
+            return Err(io::Error::other("the function would have to run inside of itself"));
+        }
+        Err(TryLockError::WouldBlock) => hook.lock().unwrap_or_else(PoisonError::into_inner),
         // A panic in an earlier launch left nothing half done here.
-        Some(hook) => hook.lock().unwrap_or_else(PoisonError::into_inner)(&Starting::new(pid)),
-        None => Ok(()),
-    }
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+    };
+    function(&Starting::new(pid))
 }
 
 /// Returns the error of a descriptor that cannot be opened or duplicated for the command.

@@ -22,7 +22,9 @@ impl Command {
     ///
     /// The caller opens `cgroup.procs`, so the kernel checks the caller's permissions. The caller also needs
     /// the right to write `cgroup.procs` of the nearest common ancestor (cgroups(7), "Delegation"). A limit
-    /// `pids.max` must leave room for two more processes if the start needs stages.
+    /// `pids.max` must leave room for two more processes if the start needs stages, and for one more with an
+    /// [`init`](Self::init), which stays. A frozen cgroup of version 1 stops the process where no signal ends
+    /// it: the launch then waits until the cgroup is thawed, whatever its time limit is.
     pub fn cgroup(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         self.cgroups.push(directory.as_ref().into());
         self

@@ -32,7 +32,7 @@ pub(super) enum Returned {
 }
 
 /// Creates the command's process, and becomes its init. Returns in both processes: [`Returned`] names the
-/// process.
+/// process. `kill_child`: the command ends with the launcher's thread. `leads`: the init leads a session.
 ///
 /// Runs in process 1 of the new pid namespace, in all its namespaces, with the privileges of the launch. The
 /// launcher waits for the exec or a fatal record. The init then waits for the end of the command.
@@ -42,7 +42,7 @@ pub(super) enum Returned {
 /// kernel ends the command.
 pub(super) fn become_init<'m, S: Sys>(
     sys: &mut S,
-    kill_child: bool,
+    (kill_child, leads): (bool, bool),
     ends: &Ends,
 ) -> Result<Returned, Error<'m>> {
     let failed = |errno| StageStep::StartInit.failed(errno);
@@ -74,7 +74,7 @@ pub(super) fn become_init<'m, S: Sys>(
                 cleared.map_err(|errno| StageStep::OutliveLauncher.failed(errno))?;
             }
             close_all(sys, ends);
-            Ok(Returned::Init(run(sys, child)))
+            Ok(Returned::Init(run(sys, child, leads)))
         }
     }
 }
@@ -103,11 +103,11 @@ fn close_all<S: Sys>(sys: &mut S, ends: &Ends) {
 }
 
 /// Reaps children and forwards signals until the command ends. Returns the status to exit with: that of the
-/// command, or 128 plus the number of the signal that ended it.
+/// command, or 128 plus the number of the signal that ended it. `leads`: the init leads a session.
 ///
 /// Runs in the init, with all signals blocked. Its exit ends the other processes of the pid namespace
 /// (pid_namespaces(7)).
-fn run<S: Sys>(sys: &mut S, command: Pid) -> i32 {
+fn run<S: Sys>(sys: &mut S, command: Pid, leads: bool) -> i32 {
     loop {
         match sys.wait_signal(SignalSet(u64::MAX)) {
             // Blocked since before the fork, so no end of a child is missed.
@@ -116,7 +116,12 @@ fn run<S: Sys>(sys: &mut S, command: Pid) -> i32 {
                     return status;
                 }
             }
-            // A terminal has sent the signal to its whole process group, so the command has it already.
+            // The end of the terminal is reported to the leader of its session alone (ioctl_tty(2)).
+            Ok(SentSignal { signal: signal @ (Signal::HUP | Signal::CONT), by_kernel: true }) if leads => {
+                let _ = sys.kill(command, signal);
+            }
+            // The kernel has sent the signal for a terminal, to the whole process group. So the command has
+            // received it too.
             Ok(SentSignal { by_kernel: true, .. }) | Err(Errno::EINTR) => {}
             Ok(SentSignal { signal, .. }) => {
                 // ESRCH is impossible: only this process reaps the command.

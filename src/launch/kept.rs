@@ -65,6 +65,10 @@ fn add_paths(kept: &mut Vec<Fd>, mut text: &[u8]) {
     const BEFORE: &[u8] = b"/fd/";
     while let Some(at) = text.windows(BEFORE.len()).position(|part| part == BEFORE) {
         text = text.get(at..).and_then(|rest| rest.strip_prefix(BEFORE)).unwrap_or_default();
+        // Other spellings of the same path.
+        while let Some(rest) = text.strip_prefix(b"/").or_else(|| text.strip_prefix(b"./")) {
+            text = rest;
+        }
         let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
         let number = text.get(..end).and_then(|digits| core::str::from_utf8(digits).ok());
         kept.extend(number.and_then(|number| number.parse().ok()).map(Fd));
@@ -92,7 +96,7 @@ mod tests {
         let around = Surroundings {
             landlock: Some(Fd(30)),
             cgroups: std::vec![CgroupFile { path: c"/sys/fs/cgroup/a".into(), fd: Fd(41) }],
-            directory: Some(Directory { path: c"/proc/self/fd/31/a".into(), confined: false }),
+            directory: Some(Directory { path: c"/proc/self/fd/.//31/a".into(), confined: false }),
             root: Some(Root {
                 base: Base::Overlay { options: c"lowerdir=/proc/self/fd/32:/dev/fd/33".into() },
                 mounts: std::vec![bind(c"/proc/self/fd/34"), bind(c"/srv/fd/x"), bind(c"/fd/99999999999")],

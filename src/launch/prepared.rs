@@ -19,7 +19,7 @@ use super::surroundings::{Move, Surroundings};
 use super::tail::Tail;
 use crate::deciders::bootstrap::decode;
 use crate::deciders::namespace::NsKind;
-use crate::deciders::policy::Policy;
+use crate::deciders::policy::{Policy, Session};
 use crate::scripts::nsexec::Scratch;
 use crate::sys::Sys;
 use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd};
@@ -196,6 +196,7 @@ impl Prepared {
             mount_proc: self.policy.launch.mount_proc,
             kill_child: self.policy.launch.kill_child,
             init: self.policy.launch.init,
+            leads_session: self.policy.session == Session::New,
             descriptors: (self.policy.launch.descriptors == Descriptors::Named).then_some(&self.named[..]),
             kept: kept.as_deref(),
             user_namespace,
@@ -262,6 +263,7 @@ impl CommandStrings {
             mount_proc: false,
             kill_child: false,
             init: false,
+            leads_session: false,
             descriptors: None,
             kept: None,
             user_namespace: b"",

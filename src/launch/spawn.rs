@@ -108,6 +108,16 @@ thread_local! {
     static IN_FUNCTION: Cell<bool> = const { Cell::new(false) };
 }
 
+thread_local! {
+    /// Whether this thread makes a launch for such a function.
+    static IS_NESTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns whether this launch was made by the function before another start.
+pub(super) fn is_nested() -> bool {
+    IS_NESTED.get()
+}
+
 /// Returns whether this thread runs the caller's function before a start. The launcher of another start on
 /// this thread would wait for the process of the first one.
 pub(super) fn is_in_function() -> bool {
@@ -307,6 +317,10 @@ pub(super) fn on_other_thread(
     let failed = |error: io::Error| LaunchError::Start {
         step: Step::MakeThread,
         errno: Errno(error.raw_os_error().unwrap_or(libc::EAGAIN)),
+    };
+    let launch = || {
+        IS_NESTED.set(true);
+        launch()
     };
     std::thread::scope(|scope| {
         let thread = Builder::new().name("nsexec-launcher".into()).spawn_scoped(scope, launch);

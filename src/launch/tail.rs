@@ -37,6 +37,8 @@ pub struct Tail<'a> {
     pub kill_child: bool,
     /// Whether the process becomes a minimal init, whose child executes the command.
     pub init: bool,
+    /// Whether the process leads a session of its own.
+    pub leads_session: bool,
     /// The descriptors above 2 that the command gets; `None` for all that are not close-on-exec.
     pub descriptors: Option<&'a [Fd]>,
     /// The descriptors above 2 that the launch's processes keep besides the pipes, if the descriptors are
@@ -193,7 +195,7 @@ fn execute<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends, signal_may
         }
     }
     if tail.init {
-        match become_init(sys, tail.kill_child, ends) {
+        match become_init(sys, (tail.kill_child, tail.leads_session), ends) {
             Ok(Returned::Command) => {}
             Ok(Returned::Init(status)) => return End::Init(status),
             Err(error) => return End::Failed(error),
@@ -337,6 +339,7 @@ impl Tail<'static> {
         mount_proc: false,
         kill_child: false,
         init: false,
+        leads_session: false,
         descriptors: None,
         kept: None,
         user_namespace: b"",

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::pty::openpty;
 use nsexec::error::Code;
@@ -60,6 +61,21 @@ fn terminal_of_a_command_with_an_init_is_that_of_the_session() {
     // again.
     ours.write_all(b"\x03").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(128 + libc::SIGINT));
+}
+
+/// The kernel reports the end of a terminal to the leader of the session, which is the init.
+#[test]
+fn hang_up_of_the_terminal_reaches_a_command_below_an_init() {
+    let (mut ours, theirs) = terminal();
+    let mut command = sh("trap 'exit 42' HUP; echo ready; while :; do sleep 0.02; done");
+    command.unshare([User, Pid]).init().stdin(theirs.try_clone().unwrap()).stdout(theirs);
+    let mut child = command.controlling_terminal().timeout(Duration::from_secs(10)).spawn().unwrap();
+    read_until(&mut ours, "ready");
+    // The last other end: `command` has that of the child.
+    drop((ours, command));
+    let ended = child.wait_timeout(Duration::from_secs(10)).unwrap();
+    child.kill().unwrap();
+    assert_eq!(ended.and_then(|status| status.code()), Some(42));
 }
 
 #[test]

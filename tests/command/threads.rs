@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -256,6 +257,17 @@ fn launches_inside_of_the_function_before_a_start() {
             let mut early = sh("true");
             early.unshare([NsKind::User, NsKind::Uts]).oom_score_adj(-1000).before_start(|_| Ok(()));
             let _ = early.status();
+            // A clone of a command has the same function.
+            let mut same = sh("true");
+            let clone: Arc<Mutex<Option<Command>>> = Arc::default();
+            let inside = Arc::clone(&clone);
+            same.before_start(move |_| {
+                let launched = inside.lock().unwrap().take().map(|mut command| command.status());
+                assert!(launched.unwrap().unwrap_err().to_string().contains("inside of itself"));
+                Ok(())
+            });
+            *clone.lock().unwrap() = Some(same.clone());
+            assert!(same.status().unwrap().success());
             let mut inner = sh("sleep 0.05; echo inner");
             if by_parent {
                 inner.kill_with_parent();

@@ -40,7 +40,7 @@ pub use report::{Answer, Cause, Question, Report, Vantage, Verdict};
 
 /// Tries each question on this machine, as this user.
 ///
-/// Takes about a tenth of a second. Each try has a time limit of 10 seconds.
+/// Takes less than a second, most often. Each try has a time limit of 10 seconds.
 #[must_use]
 pub fn probe() -> Report {
     let facts = read::facts();

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::machine::{Machine, PlanCommand};
 use crate::plan::{Plan, PlanError, directory};
 pub use crate::state::{Capabilities, Expected, FileId, Origin, State};
+use nsexec::error::Code;
 use nsexec::launch::{Child, Command, LaunchError};
 
 mod hand_over;
@@ -141,7 +142,9 @@ impl AttestCommand for Command {
                 Err(AttestError::Read(error))
             }
             // The launch failed because the reader did not let the process continue.
-            (Err(_), Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => {
+            (Err(launch), Err(error))
+                if in_function(&launch) && error.kind() != io::ErrorKind::UnexpectedEof =>
+            {
                 Err(AttestError::Read(error))
             }
             (Err(error), _) => Err(AttestError::Launch(error)),
@@ -156,8 +159,14 @@ impl AttestCommand for Command {
     }
 }
 
+/// Returns whether a function before the exec has failed.
+fn in_function(error: &LaunchError) -> bool {
+    error.step().is_some_and(|(code, _)| code == Code::CodeOfCaller)
+}
+
 impl Attestation {
-    /// Returns each part of the state that is not the planned one. The plan must be that of
+    /// Returns each part of the [`State`] that is not the planned one. Limits, cgroups, keyrings, filters and
+    /// rule sets are not parts of it. The plan must be that of
     /// [`AttestCommand::plan_attested`]: another one expects nothing, which is reported too.
     #[must_use]
     pub fn compare(&self, plan: &Plan) -> Vec<Deviation> {

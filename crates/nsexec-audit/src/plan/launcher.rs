@@ -117,14 +117,15 @@ pub(super) fn set_up(
         }
     }
     working_directory(sim, prepared, assumptions);
+    // Before standard input is copied to another number.
+    if prepared.around.terminal && !assumptions.no_terminal {
+        sim.terminal();
+    }
     let mut prepared = prepared.clone();
     let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
     for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
         // The file does not matter. It is created before the pipe, which would get the number.
         sim.duplicate(Fd(0), *fd);
-    }
-    if prepared.around.terminal && !assumptions.no_terminal {
-        sim.terminal();
     }
     for cgroup in &prepared.around.cgroups {
         // The file does not matter: a cgroup accepts every process on the simulated machine.

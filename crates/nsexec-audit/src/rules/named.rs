@@ -177,6 +177,11 @@ fn too_early(run: &Run, table: &Table, site: Site<'_>, stage: u8) -> Option<Stri
 fn is_used(run: &Run, wanted: Fd) -> bool {
     let path = format!("/fd/{}", wanted.0);
     let by_path = |text: &str| {
+        let mut text = text.to_string();
+        while let Some(at) = text.find("/./").or_else(|| text.find("//")) {
+            let length = if text.get(at..).is_some_and(|rest| rest.starts_with("//")) { 1 } else { 2 };
+            text.replace_range(at..at.saturating_add(length), "");
+        }
         text.split(&path).skip(1).any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
     };
     let mut lines = run.sections.iter().flat_map(|section| &section.lines);

@@ -16,7 +16,7 @@ use nsexec::launch::{
 };
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
-use nsexec::policy::Policy;
+use nsexec::policy::{Policy, Session};
 use nsexec::sys::Sys;
 use nsexec::sys::types::*;
 use nsexec_audit::sim::{Ended, LauncherFile, Program, Sim, SimSys};
@@ -223,6 +223,7 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         mount_proc: policy.launch.mount_proc,
         kill_child: policy.launch.kill_child,
         init: policy.launch.init,
+        leads_session: policy.session == Session::New,
         descriptors: (policy.launch.descriptors == Descriptors::Named).then_some(NAMED),
         kept: None,
         user_namespace: b"",
