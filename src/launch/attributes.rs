@@ -65,6 +65,7 @@ impl Command {
     /// command directly, because the init and the command have the same process group and session. One
     /// exception: with a new session the init is its leader, and forwards the SIGHUP of a terminal that ends.
     /// SIGKILL and SIGSTOP cannot be forwarded.
+    ///
     /// When the command ends, the init exits with its status, or with 128 plus the number of the signal that
     /// ended it. The kernel then ends the other processes of the namespace.
     ///

@@ -72,7 +72,7 @@ fn close_others<S: Sys>(sys: &mut S, kept: &[Fd], ends: &[Fd]) -> Result<(), Err
                 return for_each(sys, |sys, fd| match kept.contains(&fd) || ends.contains(&fd) {
                     true => Ok(()),
                     false => {
-                        // close(2) frees the number also if it fails.
+                        // close(2) frees the number even if it returns an error.
                         let _ = sys.close(fd);
                         Ok(())
                     }

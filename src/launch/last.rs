@@ -134,7 +134,8 @@ pub(super) fn change<'m, S: Sys>(
     Ok(around.groups.is_some() || gid.is_some() || uid.is_some())
 }
 
-/// Removes all capabilities but these from the bounding set, also those of a later kernel.
+/// Removes all capabilities except `kept` from the bounding set. Asks for each number up to the first one
+/// that the kernel does not know: a later kernel may have more capabilities than this version names.
 fn drop_others<'m, S: Sys>(sys: &mut S, kept: u64) -> Result<(), Error<'m>> {
     for capability in (0..64).map(Capability).filter(|one| !contains(kept, *one)) {
         match sys.drop_bounding(capability) {

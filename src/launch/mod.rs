@@ -163,6 +163,8 @@ pub use setting::SettingError;
 #[doc(hidden)]
 pub use spawn::execute;
 pub use stdio::Stdio;
+#[doc(hidden)]
+pub use stdio::duplicate_above;
 pub use steps::StageStep;
 pub use strings::CommandError;
 #[doc(hidden)]

@@ -150,7 +150,7 @@ pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
 /// Calls unshare(2) with flags that the kernel refuses with `EINVAL` before it does anything. A seccomp
 /// filter that refuses unshare(2) returns another error, or kills the process.
 pub(super) fn unshare_invalid_flags() -> SysResult<()> {
-    // SAFETY: one call, which changes nothing: the flag 1 is no flag of unshare(2).
+    // SAFETY: one call, which changes nothing: unshare(2) does not know the flag 1, and refuses it.
     unsafe { LinuxSys::new() }.unshare(CloneFlags(1))
 }
 

@@ -103,25 +103,20 @@ struct CollectorWithTurn<'c, 'h> {
 pub(super) type BeforeStart<'a> = dyn FnMut(Pid) -> io::Result<()> + Send + 'a;
 
 thread_local! {
-    /// Whether this thread runs the caller's function before a start. The process of that start is then a
-    /// child of this thread, without an exit signal.
-    static IN_FUNCTION: Cell<bool> = const { Cell::new(false) };
-}
-
-thread_local! {
-    /// Whether this thread makes a launch for such a function.
-    static IS_NESTED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Returns whether this launch was made by the function before another start.
-pub(super) fn is_nested() -> bool {
-    IS_NESTED.get()
+    /// The number of functions before a start that this thread's launches are inside of. The process of such
+    /// a start is a child of the thread that runs the function, without an exit signal.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Returns whether this thread runs the caller's function before a start. The launcher of another start on
 /// this thread would wait for the process of the first one.
 pub(super) fn is_in_function() -> bool {
-    IN_FUNCTION.get()
+    DEPTH.get() > 0
+}
+
+/// Returns whether this thread runs such a function for a launch that another such function has made.
+pub(super) fn is_nested() -> bool {
+    DEPTH.get() > 1
 }
 
 impl LogReader for CollectorWithTurn<'_, '_> {
@@ -144,10 +139,11 @@ impl LogReader for CollectorWithTurn<'_, '_> {
 
     fn before_start(&mut self, pid: Pid) -> Result<(), FailureKind> {
         let Some(call) = &mut self.before_start else { return Ok(()) };
-        let outer = IN_FUNCTION.replace(true);
+        let outer = DEPTH.get();
+        DEPTH.set(outer.saturating_add(1));
         // A panic must not unwind through the script: the process would wait for the go byte for ever.
         let called = catch_unwind(AssertUnwindSafe(|| call(pid)));
-        IN_FUNCTION.set(outer);
+        DEPTH.set(outer);
         match called {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => self.refused = error.to_string(),
@@ -318,8 +314,9 @@ pub(super) fn on_other_thread(
         step: Step::MakeThread,
         errno: Errno(error.raw_os_error().unwrap_or(libc::EAGAIN)),
     };
-    let launch = || {
-        IS_NESTED.set(true);
+    let depth = DEPTH.get();
+    let launch = move || {
+        DEPTH.set(depth);
         launch()
     };
     std::thread::scope(|scope| {
@@ -345,7 +342,9 @@ pub(super) fn on_lasting_thread(
     }
     let failed = |errno| LaunchError::Start { step: Step::MakeThread, errno: Errno(errno) };
     let (answer, answered) = channel();
+    let depth = DEPTH.get();
     let run = move || {
+        DEPTH.set(depth);
         let result = catch_unwind(AssertUnwindSafe(launch));
         let pid = result.as_ref().ok().and_then(|launched| launched.as_ref().ok()).map(Child::pid);
         // The program's signals must not be delivered to a thread that only waits. They are blocked before

@@ -102,8 +102,11 @@ pub(super) fn descriptor_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
-/// Duplicates a descriptor to a free number from `least` on.
-pub(super) fn duplicate_above(fd: &OwnedFd, least: i32) -> io::Result<OwnedFd> {
+/// Duplicates a descriptor to a free number from `least` on. The copy is close-on-exec.
+///
+/// # Errors
+/// `EMFILE`, `EINVAL`: no such number is free, or allowed (fcntl(2), F_DUPFD_CLOEXEC).
+pub fn duplicate_above(fd: &OwnedFd, least: i32) -> io::Result<OwnedFd> {
     let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(least))?;
     // SAFETY: the kernel has just created this descriptor, and nothing else has its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })

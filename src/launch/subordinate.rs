@@ -19,6 +19,7 @@ use nix::unistd::{User, getegid, geteuid, getuid};
 use super::query::lacks_capability;
 use super::setting::SettingError;
 use crate::deciders::idmap::{EXTENTS_MAX, Extent, IdMap, MAP_TEXT_MAX};
+use crate::sys::types::Capability;
 
 /// The ids that a new user namespace maps.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,7 +69,7 @@ impl Map {
 }
 
 impl Side {
-    const fn noun(self) -> &'static str {
+    pub(super) const fn noun(self) -> &'static str {
         match self {
             Self::Users => "user",
             Self::Groups => "group",
@@ -76,13 +77,14 @@ impl Side {
     }
 
     /// Returns the number of the capability that writes any map of this side (user_namespaces(7)).
-    const fn capability(self) -> u32 {
+    pub(super) const fn capability(self) -> Capability {
         match self {
-            Self::Users => 7,
-            Self::Groups => CAP_SETGID,
+            Self::Users => Capability::SETUID,
+            Self::Groups => Capability::SETGID,
         }
     }
 
+    /// Returns the file of subordinate ids, the mapping tool, and the file of the own map.
     pub(super) const fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Users => ("/etc/subuid", "newuidmap", "/proc/self/uid_map"),
@@ -90,9 +92,6 @@ impl Side {
         }
     }
 }
-
-/// The number of the capability for group ids (capabilities(7)).
-const CAP_SETGID: u32 = 6;
 
 /// The user that launches a command, as far as the maps of ids depend on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,7 +134,7 @@ impl Caller {
 
     /// Returns whether the caller lacks the capability for maps of this side. A stated caller has root's.
     pub(super) fn lacks_capability(&self, side: Side) -> bool {
-        self.is_rootless() || self.stated.is_none() && lacks_capability(side.capability())
+        self.is_rootless() || self.stated.is_none() && lacks_capability(side.capability().0)
     }
 
     /// Returns whether the caller's own user namespace denies setgroups(2). Then every one below it does

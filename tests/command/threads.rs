@@ -261,6 +261,9 @@ fn launches_inside_of_the_function_before_a_start() {
             let mut same = sh("true");
             let clone: Arc<Mutex<Option<Command>>> = Arc::default();
             let inside = Arc::clone(&clone);
+            if by_parent {
+                same.kill_with_parent();
+            }
             same.before_start(move |_| {
                 let launched = inside.lock().unwrap().take().map(|mut command| command.status());
                 assert!(launched.unwrap().unwrap_err().to_string().contains("inside of itself"));

@@ -1,7 +1,7 @@
 //! Runs a launch over a backend of one's own: `custom_sys`.
 //!
-//! The backend stands between the launch and a simulated kernel. It receives each call as data, refuses some
-//! as a seccomp filter would, and passes the others on. So the tests of a program can check its launch on a
+//! The backend receives each call of the launch as data. It refuses some calls, as a seccomp filter would,
+//! and passes the other calls to a simulated kernel. So the tests of a program can check its launch on a
 //! machine with such a filter, without that machine.
 
 use std::cell::RefCell;
@@ -33,7 +33,7 @@ impl Answer for Filtered<'_> {
 
 /// Runs the launch on a machine whose filter refuses these calls. Returns its error.
 fn outcome(prepared: Prepared, refused: &'static [(&'static str, Errno)]) -> Option<LaunchError> {
-    // The maps of the launch are those of the user who runs this program.
+    // The launch maps the ids of this program's user, so the simulated user has the same ids.
     let account = match geteuid().as_raw() {
         0 => Account::root(),
         uid => Account::ordinary(uid),

@@ -57,11 +57,13 @@ pub trait RecordCommand {
     /// depends on the calling thread.
     ///
     /// # Errors
-    /// [`LaunchError`] in the first part of the result: the launch failed, and the record shows where. An
-    /// [`io::Error`]: nothing was started, because this process has several threads
-    /// ([`io::ErrorKind::Unsupported`]), there is no memory or no descriptor for the record, or the
-    /// settings of the command are wrong ([`io::ErrorKind::InvalidInput`], with the [`LaunchError`] inside);
-    /// or the record cannot be read.
+    /// [`LaunchError`] in the first part of the result: the launch failed, and the record shows the step.
+    ///
+    /// [`io::Error`]: nothing was started, or the record cannot be read. Nothing is started:
+    /// - if this process has several threads ([`io::ErrorKind::Unsupported`]);
+    /// - if the settings of the command are wrong ([`io::ErrorKind::InvalidInput`], with the [`LaunchError`]
+    ///   inside);
+    /// - without memory or a descriptor for the record.
     fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)>;
 }
 

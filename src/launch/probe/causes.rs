@@ -1,21 +1,16 @@
-//! The causes of a failed try: facts and the failed step in, cause and remedy out. A cause that a fact proves
-//! comes before one that remains because no other is left.
+//! Finds the cause and the remedy of a failed try from the facts and the failed step. A cause that a fact
+//! proves comes first. A cause that remains by elimination comes last.
 
 use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::facts::{Facts, Side};
+use super::facts::Facts;
 use super::report::{Cause, Question};
 use crate::deciders::namespace::NsKind;
-use crate::sys::types::Errno;
+use crate::launch::subordinate::Side;
+use crate::sys::types::{Capability, Errno};
 use crate::words::error::Code;
-
-/// The number of CAP_SYS_ADMIN (capabilities(7)).
-pub(super) const CAP_SYS_ADMIN: u32 = 21;
-/// The number of CAP_SETUID.
-const CAP_SETUID: u32 = 7;
-const CAP_SETGID: u32 = 6;
 
 /// A cause with its words and the facts that prove it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,10 +43,11 @@ impl Found {
 impl Facts {
     /// Returns why the mapping tool of this side has no privileges. `None` if the tool has them or does not
     /// exist, or if the caller needs no tool.
-    pub(super) fn powerless(&self, side: &Side) -> Option<Cause> {
-        let number = if core::ptr::eq(side, &self.groups) { CAP_SETGID } else { CAP_SETUID };
-        let tool = side.tool.as_ref().filter(|_| self.vantage.uid != 0 && !self.has_capability(number))?;
-        match tool {
+    pub(super) fn powerless(&self, side: Side) -> Option<Cause> {
+        if self.vantage.uid == 0 || self.has_capability(side.capability()) {
+            return None;
+        }
+        match self.side(side).tool.as_ref()? {
             _ if self.vantage.no_new_privs => Some(Cause::NoNewPrivs),
             tool if tool.nosuid => Some(Cause::NosuidMount),
             tool if !tool.set_user_id && !tool.file_capabilities => Some(Cause::PowerlessTool),
@@ -60,9 +56,10 @@ impl Facts {
     }
 }
 
-/// Returns the cause that lies in the mapping tool `name` of one side.
-pub(super) fn cause_of_tool(facts: &Facts, side: &Side, name: &str) -> Option<Found> {
-    let Some(tool) = &side.tool else {
+/// Returns the cause that lies in the mapping tool of one side.
+pub(super) fn cause_of_tool(facts: &Facts, side: Side) -> Option<Found> {
+    let (_, name, _) = side.names();
+    let Some(tool) = &facts.side(side).tool else {
         return (facts.vantage.uid != 0).then(|| {
             let remedy = "install the package uidmap or shadow-utils";
             Found::new(Cause::NoTool, format!("{name} is not in PATH"), remedy)
@@ -126,7 +123,9 @@ fn creating_user(facts: &Facts, invalid_flags: Option<Errno>, errno: Errno) -> O
     match errno {
         Errno::ENOSPC | Errno::EUSERS => Some(limit(facts, NsKind::User)),
         Errno::EINVAL => Some(kernel(NsKind::User)),
-        Errno::ENOSYS if facts.vantage.seccomp => Some(by_filter(invalid_flags, errno)),
+        Errno::ENOSYS if facts.vantage.seccomp => {
+            Some(filter_proven(invalid_flags).unwrap_or_else(|| by_filter(errno)))
+        }
         Errno::ENOSYS => Some(kernel(NsKind::User)),
         Errno::EPERM | Errno::EACCES => Some(user_refused(facts, invalid_flags, errno)),
         _ => filter_proven(invalid_flags),
@@ -138,7 +137,7 @@ fn user_refused(facts: &Facts, invalid_flags: Option<Errno>, errno: Errno) -> Fo
     if let Some(found) = filter_proven(invalid_flags) {
         return found;
     }
-    if facts.userns_clone == Some(0) && !facts.has_capability(CAP_SYS_ADMIN) {
+    if facts.userns_clone == Some(0) && !facts.has_capability(Capability::SYS_ADMIN) {
         return Found::new(
             Cause::UsernsSysctl,
             "kernel.unprivileged_userns_clone is 0: only root may create user namespaces",
@@ -160,7 +159,7 @@ fn user_refused(facts: &Facts, invalid_flags: Option<Errno>, errno: Errno) -> Fo
         return chroot("the root directory is not that of the mount namespace (/proc/self/mountinfo)");
     }
     if facts.vantage.seccomp {
-        return by_filter(None, errno);
+        return by_filter(errno);
     }
     if let Some(found) = security_module(facts, errno) {
         return found;
@@ -194,7 +193,7 @@ fn creating_other(
         Errno::ENOSYS if !facts.vantage.seccomp => Some(kernel(kind)),
         Errno::EPERM | Errno::EACCES | Errno::ENOSYS => filter_proven(invalid_flags)
             .or_else(|| apparmor(facts))
-            .or_else(|| facts.vantage.seccomp.then(|| by_filter(None, errno)))
+            .or_else(|| facts.vantage.seccomp.then(|| by_filter(errno)))
             .or_else(|| security_module(facts, errno))
             .or_else(|| privilege(facts)),
         _ => None,
@@ -244,7 +243,7 @@ fn surroundings(facts: &Facts, question: Question, code: Code, errno: Errno) -> 
     if question == Question::MountProc && !facts.proc.is_own {
         return Some(no_proc());
     }
-    let filter = || (mounts && facts.vantage.seccomp).then(|| by_filter(None, errno));
+    let filter = || (mounts && facts.vantage.seccomp).then(|| by_filter(errno));
     filter().or_else(|| security_module(facts, errno)).or_else(|| privilege(facts))
 }
 
@@ -280,17 +279,13 @@ pub(super) fn kernel(kind: NsKind) -> Found {
 
 /// Returns the seccomp filter as the cause, if a call with invalid flags has proved it.
 fn filter_proven(invalid_flags: Option<Errno>) -> Option<Found> {
-    invalid_flags.filter(|errno| *errno != Errno::EINVAL).map(|errno| by_filter(Some(errno), errno))
+    let proves = invalid_flags.is_some_and(|errno| errno != Errno::EINVAL);
+    proves.then(|| seccomp("unshare(2) with invalid flags does not fail with EINVAL".into()))
 }
 
-fn by_filter(invalid_flags: Option<Errno>, errno: Errno) -> Found {
+fn by_filter(errno: Errno) -> Found {
     let name = errno.name().unwrap_or("an error");
-    match invalid_flags {
-        Some(_) => seccomp("unshare(2) with invalid flags does not fail with EINVAL".into()),
-        None => {
-            seccomp(format!("the call failed with {name} under a filter (/proc/self/status: Seccomp: 2)"))
-        }
-    }
+    seccomp(format!("the call failed with {name} under a filter (/proc/self/status: Seccomp: 2)"))
 }
 
 fn seccomp(fact: String) -> Found {
@@ -314,7 +309,8 @@ fn chroot(fact: &str) -> Found {
 
 fn apparmor(facts: &Facts) -> Option<Found> {
     // The restriction is one of callers without CAP_SYS_ADMIN in the first user namespace.
-    let privileged = facts.has_capability(CAP_SYS_ADMIN) && facts.vantage.first_user_namespace == Some(true);
+    let privileged =
+        facts.has_capability(Capability::SYS_ADMIN) && facts.vantage.first_user_namespace == Some(true);
     facts.apparmor_restricts.filter(|value| *value != 0 && !privileged).map(|value| {
         Found::new(
             Cause::AppArmor,
@@ -350,7 +346,7 @@ fn security_module(facts: &Facts, errno: Errno) -> Option<Found> {
 }
 
 fn privilege(facts: &Facts) -> Option<Found> {
-    (!facts.has_capability(CAP_SYS_ADMIN)).then(|| {
+    (!facts.has_capability(Capability::SYS_ADMIN)).then(|| {
         Found::new(
             Cause::Privilege,
             "the caller lacks CAP_SYS_ADMIN",

@@ -6,7 +6,8 @@ use std::vec::Vec;
 use super::report::Vantage;
 use crate::deciders::idmap::Extent;
 use crate::deciders::namespace::{NsKind, NsSet};
-use crate::launch::subordinate::Range;
+use crate::launch::subordinate::{Range, Side};
+use crate::sys::types::Capability;
 
 /// The state of this process and its machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -25,8 +26,8 @@ pub(super) struct Facts {
     /// Whether SELinux is enforcing. `None`: it is not active.
     pub(super) selinux_enforcing: Option<bool>,
     pub(super) proc: Proc,
-    pub(super) users: Side,
-    pub(super) groups: Side,
+    pub(super) users: Ids,
+    pub(super) groups: Ids,
     /// A directory that exists, for the try of a mount.
     pub(super) mount_point: Option<&'static str>,
 }
@@ -43,7 +44,7 @@ pub(super) struct Proc {
 
 /// The facts about user ids, or those about group ids.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Side {
+pub(super) struct Ids {
     /// The caller's own id.
     pub(super) own: u32,
     /// The map of the caller's own user namespace. Empty if nothing is mapped; `None` without a /proc.
@@ -75,12 +76,20 @@ pub(super) const COUNT: u32 = 65_536;
 const FIRST: u64 = 100_000;
 
 impl Facts {
-    /// Returns whether the caller has the capability with this number. If the capabilities are unknown, user
+    /// Returns whether the caller has the capability. If the capabilities are unknown, user
     /// id 0 has all of them, and other ids have none.
-    pub(super) fn has_capability(&self, number: u32) -> bool {
+    pub(super) fn has_capability(&self, capability: Capability) -> bool {
         match self.capabilities {
-            Some(set) => set >> number & 1 != 0,
+            Some(set) => set >> capability.0 & 1 != 0,
             None => self.vantage.uid == 0,
+        }
+    }
+
+    /// Returns the facts about one side of the maps.
+    pub(super) const fn side(&self, side: Side) -> &Ids {
+        match side {
+            Side::Users => &self.users,
+            Side::Groups => &self.groups,
         }
     }
 
@@ -90,14 +99,14 @@ impl Facts {
     }
 }
 
-impl Side {
+impl Ids {
     /// Returns whether the caller's own id is not mapped in its user namespace.
     pub(super) fn is_unmapped(&self) -> bool {
         let own = |extent: &Extent| self.own.checked_sub(extent.inside).is_some_and(|at| at < extent.count);
         self.map.as_ref().is_some_and(|map| !map.iter().any(own))
     }
 
-    /// Returns the ids of the caller's user namespace besides the own id; `None` if there is none.
+    /// Returns the ids of the caller's user namespace without the own id. `None` if no other id is mapped.
     pub(super) fn others(&self) -> Option<Vec<Extent>> {
         let whole = Extent { inside: 0, outside: 0, count: u32::MAX };
         let map = self.map.clone().unwrap_or_else(|| Vec::from([whole]));
@@ -109,7 +118,7 @@ impl Side {
 }
 
 /// Returns the first id of a free range of 65536 ids (subuid(5)). The range lies above all ranges in the text
-/// of /etc/subuid or /etc/subgid, and does not contain the id `own`. `None`: there is no room.
+/// of /etc/subuid or /etc/subgid, and does not contain the id `own`. Returns `None` if no such range is free.
 pub(super) fn free_range(text: &str, own: u32) -> Option<u32> {
     let end = |line: &str| {
         let mut words = line.split(':').skip(1).map(|word| word.trim().parse::<u64>().ok());
@@ -180,14 +189,14 @@ mod tests {
 
     #[test]
     fn other_ids_of_the_own_namespace_are_found() {
-        let side = |lines: &[(u32, u32, u32)]| Side {
+        let side = |lines: &[(u32, u32, u32)]| Ids {
             map: Some(lines.iter().map(|l| Extent { inside: l.0, outside: l.1, count: l.2 }).collect()),
-            ..Side::default()
+            ..Ids::default()
         };
         assert_eq!(side(&[(0, 1000, 1)]).others(), None);
         let found = side(&[(0, 1000, 1), (1, 100_000, 10)]).others().unwrap();
         assert_eq!(found, [Extent { inside: 1, outside: 1, count: 10 }]);
         assert!(side(&[]).is_unmapped() && !side(&[(0, 7, 1)]).is_unmapped());
-        assert!(side(&[(1, 7, 5)]).is_unmapped() && !Side::default().is_unmapped());
+        assert!(side(&[(1, 7, 5)]).is_unmapped() && !Ids::default().is_unmapped());
     }
 }

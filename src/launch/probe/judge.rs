@@ -4,11 +4,12 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::causes::{CAP_SYS_ADMIN, Found, cause_of_tool, kernel, of_failure};
-use super::facts::{COUNT, Facts, Side};
+use super::causes::{Found, cause_of_tool, kernel, of_failure};
+use super::facts::{COUNT, Facts};
 use super::report::{Answer, Cause, Question, Report, Verdict};
 use super::tries::{Outcome, Tries, Try};
-use crate::sys::types::Errno;
+use crate::launch::subordinate::Side;
+use crate::sys::types::{Capability, Errno};
 use crate::words::error::Code;
 
 /// Builds the report.
@@ -47,13 +48,13 @@ fn refused(
     evidence: &mut Vec<String>,
 ) -> Verdict {
     let side = match question {
-        Question::MapUserIds => Some((&facts.users, Kind::USERS)),
-        Question::MapGroupIds => Some((&facts.groups, Kind::GROUPS)),
+        Question::MapUserIds => Some(Side::Users),
+        Question::MapGroupIds => Some(Side::Groups),
         _ => None,
     };
     // A privileged caller needs no user namespace: its first try decides. For other callers the last try
     // decides, because it has a new user namespace.
-    let deciding = if facts.has_capability(CAP_SYS_ADMIN) { own.first() } else { own.last() };
+    let deciding = if facts.has_capability(Capability::SYS_ADMIN) { own.first() } else { own.last() };
     let deciding = deciding.map(|one| &one.result);
     let found = match (deciding, side) {
         (Some(Outcome::Failed { step, killed_by_filter, text }), side) => {
@@ -62,14 +63,14 @@ fn refused(
             }
             let without_step = step.is_none() && !killed_by_filter;
             match side.filter(|_| without_step || step.is_some_and(|(code, _)| is_of_tool(code))) {
-                Some((side, kind)) => range_cause(facts, side, &kind, text),
+                Some(side) => range_cause(facts, side, text),
                 None => of_failure(facts, tries.invalid_flags, question, *step, *killed_by_filter, text),
             }
         }
-        (Some(Outcome::NotTried(_)), Some((side, kind))) if facts.powerless(side).is_some() => {
-            range_cause(facts, side, &kind, "")
+        (Some(Outcome::NotTried(_)), Some(side)) if facts.powerless(side).is_some() => {
+            range_cause(facts, side, "")
         }
-        (None, Some((side, kind))) if side.others().is_none() => range_cause(facts, side, &kind, ""),
+        (None, Some(side)) if facts.side(side).others().is_none() => range_cause(facts, side, ""),
         (Some(Outcome::NotTried(why)), _) => match question {
             Question::Join(kind) if !facts.kinds.is_empty() && !facts.kinds.contains(kind) => kernel(kind),
             _ => return Verdict::CannotTell { why: (*why).to_string() },
@@ -104,45 +105,20 @@ fn is_of_tool(code: Code) -> bool {
     )
 }
 
-/// The words for user ids or group ids.
-struct Kind {
-    noun: &'static str,
-    file: &'static str,
-    flag: &'static str,
-    tool: &'static str,
-    map: &'static str,
-}
-
-impl Kind {
-    const USERS: Self = Self {
-        noun: "user",
-        file: "/etc/subuid",
-        flag: "--add-subuids",
-        tool: "newuidmap",
-        map: "/proc/self/uid_map",
-    };
-    const GROUPS: Self = Self {
-        noun: "group",
-        file: "/etc/subgid",
-        flag: "--add-subgids",
-        tool: "newgidmap",
-        map: "/proc/self/gid_map",
-    };
-}
-
 /// Returns the cause why a range of ids cannot be mapped, although a user namespace can be created. Two
 /// causes at the same time are named together.
-fn range_cause(facts: &Facts, side: &Side, kind: &Kind, text: &str) -> Found {
-    let Kind { noun, file, tool, map, .. } = kind;
-    if side.others().is_none() {
+fn range_cause(facts: &Facts, side: Side, text: &str) -> Found {
+    let (noun, (file, tool, map)) = (side.noun(), side.names());
+    let ids = facts.side(side);
+    if ids.others().is_none() {
         return Found::new(
             Cause::OneId,
             format!("this user namespace has no {noun} id besides the caller's own"),
             format!("map a range of {noun} ids in the outer user namespace"),
         )
-        .with(format!("{map} has {} line(s)", side.map.as_ref().map_or(0, Vec::len)));
+        .with(format!("{map} has {} line(s)", ids.map.as_ref().map_or(0, Vec::len)));
     }
-    match (cause_of_tool(facts, side, tool), no_range(facts, side, kind)) {
+    match (cause_of_tool(facts, side), no_range(facts, side)) {
         (Some(first), Some(second)) => first.and(second),
         (Some(found), None) | (None, Some(found)) => found,
         (None, None) => Found::new(
@@ -154,13 +130,18 @@ fn range_cause(facts: &Facts, side: &Side, kind: &Kind, text: &str) -> Found {
 }
 
 /// Returns the cause that the user has no subordinate ids. The remedy proposes a free range.
-fn no_range(facts: &Facts, side: &Side, Kind { file, flag, .. }: &Kind) -> Option<Found> {
-    if facts.vantage.uid == 0 || !side.ranges.as_ref().is_some_and(Vec::is_empty) {
+fn no_range(facts: &Facts, side: Side) -> Option<Found> {
+    let (ids, (file, ..)) = (facts.side(side), side.names());
+    let flag = match side {
+        Side::Users => "--add-subuids",
+        Side::Groups => "--add-subgids",
+    };
+    if facts.vantage.uid == 0 || !ids.ranges.as_ref().is_some_and(Vec::is_empty) {
         return None;
     }
     let name = facts.vantage.user.as_deref();
     let owner = name.map_or_else(|| facts.vantage.uid.to_string(), String::from);
-    let remedy = match (side.free, name) {
+    let remedy = match (ids.free, name) {
         (Some(first), Some(name)) => {
             format!("as root: usermod {flag} {first}-{} {name}", first.saturating_add(COUNT - 1))
         }

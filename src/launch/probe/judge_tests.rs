@@ -3,13 +3,14 @@
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::facts::{Facts, Side, Tool};
+use super::facts::{Facts, Ids, Tool};
 use super::judge::judge;
 use super::report::{Cause, Question, Report, Verdict};
 use super::tries::{Outcome, Tries, Try};
 use crate::deciders::idmap::Extent;
 use crate::deciders::namespace::{NsKind, NsSet};
 use crate::launch::subordinate::Range;
+use crate::launch::subordinate::Side;
 use crate::sys::types::Errno;
 use crate::words::error::Code;
 
@@ -19,7 +20,7 @@ const CREATE_NET: Question = Question::Create(NsKind::Net);
 /// An ordinary user on a usual machine, with subordinate ids.
 fn user() -> Facts {
     let whole = Extent { inside: 0, outside: 0, count: u32::MAX };
-    let side = |tool: &str| Side {
+    let side = |tool: &str| Ids {
         own: 1000,
         map: Some(Vec::from([whole])),
         ranges: Some(Vec::from([Range { first: 100_000, count: 65_536 }])),
@@ -156,7 +157,7 @@ fn powerless_mapping_tool_has_its_cause() {
         let tool = facts.users.tool.as_mut().unwrap();
         (tool.set_user_id, tool.file_capabilities) = (false, true);
     });
-    assert_eq!(capable.powerless(&capable.users), None);
+    assert_eq!(capable.powerless(Side::Users), None);
     let missing = with(|facts| facts.groups.tool = None);
     let result = Outcome::Failed { step: None, killed_by_filter: false, text: "no tool".into() };
     assert_eq!(no(&missing, Question::MapGroupIds, result).0, Cause::NoTool);

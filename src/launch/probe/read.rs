@@ -12,11 +12,11 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::utsname::uname;
 use nix::unistd::{User, getegid, geteuid, getuid};
 
-use super::facts::{Facts, Proc, Side, Tool, chroot, confining, covered, free_range};
+use super::facts::{Facts, Ids, Proc, Tool, chroot, confining, covered, free_range};
 use super::report::Vantage;
 use crate::deciders::namespace::{NsKind, NsSet};
 use crate::launch::query::{has_file_capabilities, own_capabilities, own_status};
-use crate::launch::subordinate::{self, extents_of, find_program, subordinate_ranges};
+use crate::launch::subordinate::{Side, extents_of, find_program, subordinate_ranges};
 
 /// Reads all facts.
 pub(super) fn facts() -> Facts {
@@ -37,8 +37,8 @@ pub(super) fn facts() -> Facts {
         apparmor_restricts: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
         selinux_enforcing: number("/sys/fs/selinux/enforce").map(|value| value != 0),
         proc: proc(&mountinfo),
-        users: side(subordinate::Side::Users),
-        groups: side(subordinate::Side::Groups),
+        users: side(Side::Users),
+        groups: side(Side::Groups),
         mount_point: ["/tmp", "/mnt", "/proc", "/dev"].into_iter().find(|path| directory(path)),
     }
 }
@@ -103,17 +103,17 @@ fn proc(mountinfo: &str) -> Proc {
 }
 
 /// Reads the facts about user ids or group ids.
-fn side(of: subordinate::Side) -> Side {
+fn side(of: Side) -> Ids {
     let (file, tool, map) = of.names();
     let own = match of {
-        subordinate::Side::Users => geteuid().as_raw(),
-        subordinate::Side::Groups => getegid().as_raw(),
+        Side::Users => geteuid().as_raw(),
+        Side::Groups => getegid().as_raw(),
     };
     // Without the file a name service may have them (getsubids(1)).
     let missing = || fs::symlink_metadata(file).is_err().then(Vec::new);
     let ranges = subordinate_ranges(of).ok().or_else(missing);
     let text = fs::read(file).unwrap_or_default();
-    Side {
+    Ids {
         own,
         map: fs::read_to_string(map).ok().map(|text| extents_of(&text)),
         ranges,

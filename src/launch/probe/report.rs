@@ -37,7 +37,7 @@ pub struct Vantage {
     pub first_user_namespace: Option<bool>,
     /// Whether this process is in the machine's first pid namespace.
     pub first_pid_namespace: Option<bool>,
-    /// The traces of a container runtime, each with its file or variable. Empty: there are none.
+    /// The traces of a container runtime, each with its file or variable. Empty without a trace.
     pub container: Vec<String>,
     /// Whether this process has changed its root directory. `None`: it is not visible. A root directory that
     /// is a mount point looks like any other.

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::vec::Vec;
 
-use super::facts::{Facts, Side};
+use super::facts::Facts;
 use super::report::Question;
 use crate::deciders::idmap::Extent;
 use crate::deciders::namespace::NsKind;
 use crate::launch::query::unshare_invalid_flags;
-use crate::launch::subordinate::Mapping;
+use crate::launch::subordinate::{Mapping, Side};
 use crate::launch::surroundings::CodeOfCaller;
 use crate::launch::{Command, LaunchError};
 use crate::sys::types::{Errno, Signal, WaitStatus};
@@ -113,39 +113,37 @@ fn attempt(facts: &Facts, question: Question, with_user: bool) -> Option<Outcome
         Question::Create(Mnt) => command.unshare([Mnt]).propagation(None),
         Question::Create(kind) => command.unshare([kind]),
         Question::MapOneId => command.map_root(),
-        Question::MapUserIds if facts.powerless(&facts.users).is_some() => return Some(POWERLESS),
-        Question::MapGroupIds if facts.powerless(&facts.groups).is_some() => return Some(POWERLESS),
+        Question::MapUserIds if facts.powerless(Side::Users).is_some() => return Some(POWERLESS),
+        Question::MapGroupIds if facts.powerless(Side::Groups).is_some() => return Some(POWERLESS),
         Question::MapUserIds => {
             command.groups = Some(Mapping::Root);
-            command.users = Some(ranges(facts, &facts.users)?);
+            command.users = Some(ranges(facts, Side::Users)?);
             &mut command
         }
         Question::MapGroupIds => {
             command.users = Some(Mapping::Root);
-            command.groups = Some(ranges(facts, &facts.groups)?);
+            command.groups = Some(ranges(facts, Side::Groups)?);
             &mut command
         }
-        Question::Mount => match facts.mount_point {
-            Some(point) => command.unshare([Mnt]).tmpfs(point),
-            None => return Some(Outcome::NotTried("no directory of /tmp, /mnt, /proc and /dev exists")),
+        Question::Mount | Question::MountProc => match (question, facts.mount_point) {
+            (_, None) => return Some(Outcome::NotTried("no directory of /tmp, /mnt, /proc and /dev exists")),
+            (Question::Mount, Some(point)) => command.unshare([Mnt]).tmpfs(point),
+            // The directory /proc may be empty: the try does not need a mounted procfs there.
+            _ => command.unshare([Mnt, Pid]).proc("/proc"),
         },
-        // The directory /proc may be empty: the try does not need a mounted procfs there.
-        Question::MountProc if facts.mount_point.is_some() => command.unshare([Mnt, Pid]).proc("/proc"),
-        Question::MountProc => {
-            return Some(Outcome::NotTried("no directory of /tmp, /mnt, /proc and /dev exists"));
-        }
     };
     Some(launch(&mut command))
 }
 
 /// Returns the ranges that a map of many ids has. A user has those of /etc/subuid or /etc/subgid; root needs
-/// no permission of these files. `None`: there is no id besides the own one.
-fn ranges(facts: &Facts, side: &Side) -> Option<Mapping> {
+/// no permission of these files. Returns `None` if no other id is mapped.
+fn ranges(facts: &Facts, side: Side) -> Option<Mapping> {
     if facts.vantage.uid != 0 {
         return Some(Mapping::Auto);
     }
-    let own = Extent { inside: 0, outside: side.own, count: 1 };
-    Some(Mapping::Ranges(core::iter::once(own).chain(side.others()?).collect()))
+    let ids = facts.side(side);
+    let own = Extent { inside: 0, outside: ids.own, count: 1 };
+    Some(Mapping::Ranges(core::iter::once(own).chain(ids.others()?).collect()))
 }
 
 /// Creates a namespace, and joins it from another launch while its process waits.

@@ -13,6 +13,8 @@ use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred,
 };
 
+use nsexec::launch::duplicate_above;
+
 use super::{Attestation, FileId, State, read};
 
 /// The end of the new process.
@@ -24,11 +26,7 @@ pub(super) struct Reader(UnixStream);
 /// Returns two connected ends. The number of the first one is at least `least`.
 pub(super) fn pair(least: i32) -> io::Result<(Waiting, Reader)> {
     let (one, other) = UnixStream::pair()?;
-    let (mut one, mut below) = (one, Vec::new());
-    while one.as_raw_fd() < least {
-        let next = one.try_clone()?;
-        below.push(core::mem::replace(&mut one, next));
-    }
+    let one = UnixStream::from(duplicate_above(&one.into(), least)?);
     // With each byte comes the pid of its sender, in this pid namespace (unix(7), SO_PASSCRED).
     setsockopt(&other, PassCred, &true)?;
     Ok((Waiting(one), Reader(other)))

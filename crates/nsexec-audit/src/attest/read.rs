@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 
 use super::{Capabilities, FileId, State};
 use nsexec::bootstrap::{Dialect, decode};
+use nsexec::launch::StatusText;
 use nsexec::namespace::NsKind;
 
 impl State {
@@ -36,8 +37,9 @@ impl State {
     }
 
     fn at(process: &str) -> io::Result<Self> {
-        let status = fs::read_to_string(format!("{process}/status"))?;
+        let status = StatusText::new(&fs::read(format!("{process}/status"))?);
         let field = |name: &str| field(&status, name);
+        let bits = |name: &str| bits(&status, name);
         let [pid, session] = pid_and_session(&fs::read_to_string(format!("{process}/stat"))?)?;
         let mut groups = numbers(field("Groups")?)?;
         groups.sort_unstable();
@@ -47,15 +49,15 @@ impl State {
             group_ids: first_three(field("Gid")?)?,
             groups,
             capabilities: Capabilities {
-                inheritable: bits(field("CapInh")?)?,
-                permitted: bits(field("CapPrm")?)?,
-                effective: bits(field("CapEff")?)?,
-                bounding: bits(field("CapBnd")?)?,
-                ambient: bits(field("CapAmb")?)?,
+                inheritable: bits("CapInh")?,
+                permitted: bits("CapPrm")?,
+                effective: bits("CapEff")?,
+                bounding: bits("CapBnd")?,
+                ambient: bits("CapAmb")?,
             },
             no_new_privs: field("NoNewPrivs")? == "1",
-            blocked: bits(field("SigBlk")?)?,
-            ignored: bits(field("SigIgn")?)?,
+            blocked: bits("SigBlk")?,
+            ignored: bits("SigIgn")?,
             leads_session: pid == session,
             oom_score_adj: number(fs::read_to_string(format!("{process}/oom_score_adj"))?.trim())?,
             umask: u32::from_str_radix(field("Umask")?, 8).map_err(malformed)?,
@@ -94,10 +96,14 @@ fn malformed(error: impl Into<std::boxed::Box<dyn core::error::Error + Send + Sy
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Returns the value of a field of /proc/PID/status.
-fn field<'s>(status: &'s str, name: &str) -> io::Result<&'s str> {
-    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    value.map(str::trim).ok_or_else(|| malformed(format!("/proc/PID/status has no field {name}")))
+/// Returns the value of a field, or an error that names it.
+fn field<'s>(status: &'s StatusText, name: &str) -> io::Result<&'s str> {
+    status.field(name).ok_or_else(|| malformed(format!("the file has no field {name}")))
+}
+
+/// Returns the value of a field that is a bit set.
+fn bits(status: &StatusText, name: &str) -> io::Result<u64> {
+    status.bits(name).ok_or_else(|| malformed(format!("the file has no bit set {name}")))
 }
 
 fn number<T: core::str::FromStr<Err: core::error::Error + Send + Sync + 'static>>(
@@ -115,10 +121,6 @@ fn first_three(text: &str) -> io::Result<[u32; 3]> {
         Some(&[one, two, three]) => Ok([one, two, three]),
         _ => Err(malformed("/proc/PID/status has fewer than three ids")),
     }
-}
-
-fn bits(text: &str) -> io::Result<u64> {
-    u64::from_str_radix(text, 16).map_err(malformed)
 }
 
 /// Returns the first field of /proc/PID/stat and its sixth, the session. The name between parentheses may
@@ -157,7 +159,7 @@ fn file(path: &str) -> io::Result<FileId> {
 }
 
 fn id_of(file: &File) -> io::Result<FileId> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let info = StatusText::new(&fs::read(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?);
     let found = file.metadata()?;
     Ok(FileId { mount: number(field(&info, "mnt_id")?)?, device: found.dev(), inode: found.ino() })
 }
@@ -169,7 +171,8 @@ fn descriptors(process: &str) -> io::Result<Vec<i32>> {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
         // Another thread may have closed the descriptor meanwhile.
-        let Ok(info) = fs::read_to_string(format!("{process}/fdinfo/{name}")) else { continue };
+        let Ok(info) = fs::read(format!("{process}/fdinfo/{name}")) else { continue };
+        let info = StatusText::new(&info);
         let flags = i32::from_str_radix(field(&info, "flags")?, 8).map_err(malformed)?;
         if !OFlag::from_bits_truncate(flags).contains(OFlag::O_CLOEXEC) {
             found.push(number(&name)?);

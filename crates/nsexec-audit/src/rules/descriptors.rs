@@ -186,11 +186,12 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Returns whether the process was refused close_range(2) before this line.
-fn refused_range(section: &Section, index: usize) -> bool {
-    let before = section.lines.iter().take(index);
-    let mut refused = before.filter(|line| matches!(line.reply, Reply::Errno(_)));
-    refused.any(|line| matches!(line.call, Call::CloseRange { .. }))
+/// Returns whether the process is a minimal init that was refused the closing of all descriptors before this
+/// line.
+fn init_was_refused(site: Site<'_>) -> bool {
+    let mut before = site.section.lines.iter().take(site.index);
+    before
+        .any(|line| matches!((&line.call, &line.reply), (Call::CloseRange { first: 0, .. }, Reply::Errno(_))))
 }
 
 fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
@@ -206,7 +207,7 @@ fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
         };
         match site.line.call {
             // A minimal init on a kernel without close_range(2) closes every number.
-            Call::Close { .. } if refused_range(site.section, site.index) => {}
+            Call::Close { .. } if init_was_refused(site) => {}
             Call::Close { fd } if stage && !table.open.contains_key(&fd) && !closes_one_by_one(site) => {
                 findings.push(Finding::at(
                     site,

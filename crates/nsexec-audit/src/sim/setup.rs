@@ -258,15 +258,17 @@ impl Sim {
 
     /// Makes the standard input of the launcher a terminal, which controls no session.
     pub fn terminal(&mut self) {
-        let fd = self.kernel.install(self.launcher, Object::Terminal, false).expect("room for a descriptor");
-        self.kernel.dup_to(self.launcher, fd, Fd(0)).expect("an open descriptor");
-        self.kernel.set_cloexec(self.launcher, Fd(0), false).expect("an open descriptor");
-        self.kernel.close(self.launcher, fd).expect("an open descriptor");
+        self.open(Object::Terminal, Fd(0));
     }
 
     /// Opens a Landlock rule set in the launcher under this number.
     pub fn ruleset(&mut self, number: Fd) {
-        let fd = self.kernel.install(self.launcher, Object::Ruleset, true).expect("room for a descriptor");
+        self.open(Object::Ruleset, number);
+    }
+
+    /// Opens an object in the launcher under this number.
+    fn open(&mut self, object: Object, number: Fd) {
+        let fd = self.kernel.install(self.launcher, object, true).expect("room for a descriptor");
         if fd != number {
             self.duplicate(fd, number);
             self.kernel.close(self.launcher, fd).expect("an open descriptor");
