@@ -178,7 +178,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     });
     Ok(Plan {
         pid_line: pid_line(&run),
-        shape: shape(start, assumptions.has_root_ids(), &run),
+        shape: shape(start, assumptions, &run),
         log: log(&run),
         run,
         assumptions: assumption_lines,
@@ -215,7 +215,7 @@ fn expected(start: &Start, report: &Report) -> Option<Expected> {
 
 /// Returns the shape of the start in words. A direct start that the kernel refuses on the simulated machine
 /// goes through the stages.
-fn shape(start: &Start, root_ids: bool, run: &Run) -> String {
+fn shape(start: &Start, assumptions: &Assumptions, run: &Run) -> String {
     let Start::Launcher(prepared) = start else {
         return "three stages, because a Go runtime starts the drop-in".to_string();
     };
@@ -233,7 +233,10 @@ fn shape(start: &Start, root_ids: bool, run: &Run) -> String {
         (Some(Shape::Direct | Shape::Child), None) if has_stages => {
             "three stages, because the request is impossible, which stage 0 reports".to_string()
         }
-        (Some(Shape::Direct), _) => format!("{}; its memory is {}", Shape::Direct, prepared.memory(root_ids)),
+        (Some(Shape::Direct), _) => {
+            let memory = prepared.memory(assumptions.has_root_ids(), assumptions.guard());
+            format!("{}; its memory is {memory}", Shape::Direct)
+        }
         (Some(shape), _) => shape.to_string(),
         (None, _) => "three stages, because the message cannot be decoded, which stage 0 reports".to_string(),
     }
