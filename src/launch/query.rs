@@ -320,3 +320,66 @@ pub fn is_own_namespace(theirs: &OwnedFd, kind: NsKind) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Makes a directory like /proc/sys/kernel with these files, and reads both sysctls.
+    fn sysctls(files: &[(&str, &str)]) -> (Yama, bool) {
+        let folder = std::env::temp_dir().join(format!("nsexec-sysctls-{:?}", std::thread::current().id()));
+        let folder = folder.with_extension(format!("{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        for (name, text) in files {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match text.strip_prefix('>') {
+                Some(target) => symlink(target, path).unwrap(),
+                None => fs::write(path, text).unwrap(),
+            }
+        }
+        let read = (yama(&folder), relabels(&folder));
+        fs::remove_dir_all(&folder).unwrap();
+        read
+    }
+
+    #[test]
+    fn yama_is_off_only_if_its_sysctl_is_0_or_does_not_exist() {
+        let (release, scope) = ("osrelease", "yama/ptrace_scope");
+        for (files, wanted) in [
+            (&[(release, "6.18\n"), (scope, "0\n")][..], Yama::Off),
+            (&[(release, "6.18\n")], Yama::Off),
+            (&[(scope, "1\n"), (release, "6.18\n")], Yama::On),
+            (&[(scope, "2\n")], Yama::On),
+            (&[(scope, "3\n")], Yama::On),
+            // Text that is not the kernel's.
+            (&[(scope, "")], Yama::Unknown),
+            (&[(scope, "4\n")], Yama::Unknown),
+            // A mount covers the directory, or all sysctls.
+            (&[(release, "6.18\n"), ("yama/other", "")], Yama::Unknown),
+            (&[], Yama::Unknown),
+            // The file cannot be opened.
+            (&[(release, "6.18\n"), (scope, ">ptrace_scope")], Yama::Unknown),
+        ] {
+            assert_eq!(sysctls(files).0, wanted, "{files:?}");
+        }
+        assert_eq!(yama(Path::new("/nowhere")), Yama::Unknown);
+    }
+
+    #[test]
+    fn apparmor_gives_no_other_label_only_if_its_sysctl_is_0_or_does_not_exist() {
+        let (release, restrict) = ("osrelease", "apparmor_restrict_unprivileged_userns");
+        for (files, wanted) in [
+            (&[(release, "6.18\n")][..], false),
+            (&[(restrict, "0\n")], false),
+            (&[(restrict, "1\n"), (release, "6.18\n")], true),
+            (&[(restrict, ""), (release, "6.18\n")], true),
+            (&[], true),
+        ] {
+            assert_eq!(sysctls(files).1, wanted, "{files:?}");
+        }
+        assert!(relabels(Path::new("/nowhere")));
+    }
+}

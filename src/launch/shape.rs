@@ -388,6 +388,75 @@ mod tests {
         }
     }
 
+    const WITH_A_CAPABILITY: Protection = Protection { permitted: Some(1 << 10), ..Protection::NONE };
+
+    #[test]
+    fn launcher_that_the_owner_of_a_user_namespace_cannot_trace_is_guarded() {
+        let none = Protection::NONE;
+        assert_eq!(none.guard(), None);
+        for (protection, guard, text) in [
+            (WITH_A_CAPABILITY, Guard::Capabilities, "the launcher has capabilities"),
+            (Protection { permitted: None, ..none }, Guard::Capabilities, "the launcher has capabilities"),
+            (Protection { equal_ids: false, ..none }, Guard::Ids, "the launcher's ids are not all the same"),
+            (Protection { dumpable: false, ..none }, Guard::NotDumpable, "the launcher is not dumpable"),
+            (Protection { yama: Yama::On, ..none }, Guard::Yama(Yama::On), "Yama restricts tracing"),
+            (
+                Protection { yama: Yama::Unknown, ..none },
+                Guard::Yama(Yama::Unknown),
+                "Yama may restrict tracing",
+            ),
+            (
+                Protection { relabels: true, ..none },
+                Guard::Label,
+                "AppArmor may give its creator another label",
+            ),
+            // The first one of several is named.
+            (
+                Protection { dumpable: false, yama: Yama::On, ..WITH_A_CAPABILITY },
+                Guard::Capabilities,
+                "the launcher has capabilities",
+            ),
+        ] {
+            assert_eq!(protection.guard(), Some(guard), "{protection:?}");
+            assert!(guard.to_string().starts_with(text), "{guard}");
+        }
+    }
+
+    #[test]
+    fn memory_is_shared_with_a_new_user_namespace_of_an_unguarded_launcher() {
+        let asked = mapped(c"0 1000 1\n");
+        let policy = Policy::runc(&Dialect::V1_2).with_credentials(Credentials::Root);
+        let memory = |policy, runs_code, guard| memory(&asked, policy, runs_code, false, guard);
+        assert_eq!(memory(&policy, false, None), Memory::Shared);
+        let copied = memory(&policy, false, Some(Guard::Yama(Yama::On)));
+        assert_eq!(copied, Memory::Copied(WhyCopied::User(Guard::Yama(Yama::On))));
+        assert_eq!(
+            copied.to_string(),
+            "a copy, because the owner of the new user namespace could reach the launcher's memory: Yama restricts \
+             tracing (kernel.yama.ptrace_scope)"
+        );
+        // The other reasons hold too.
+        assert_eq!(memory(&policy, true, None), Memory::Copied(WhyCopied::Ids));
+        let (mut init, mut user) = (policy, policy);
+        init.launch.init = true;
+        user.launch.uid = Some(7);
+        assert_eq!(memory(&init, false, None), Memory::Copied(WhyCopied::Init));
+        assert_eq!(memory(&user, false, None), Memory::Copied(WhyCopied::Ids));
+        let copied = policy.with_copied_memory(true);
+        assert_eq!(memory(&copied, false, None), Memory::Copied(WhyCopied::Policy));
+    }
+
+    /// Without a user namespace the process has the launcher's one, so the same processes can trace both.
+    #[test]
+    fn guard_does_not_matter_without_a_new_user_namespace() {
+        let asked = Bootstrap::new(CloneFlags::NEWNET);
+        let policy = Policy::runc(&Dialect::V1_2);
+        let memory = |root_ids| memory(&asked, &policy, false, root_ids, Some(Guard::Capabilities));
+        assert_eq!(memory(true), Memory::Shared);
+        // Root's ids are other ones than those of this launcher.
+        assert_eq!(memory(false), Memory::Copied(WhyCopied::Ids));
+    }
+
     #[cfg(feature = "legacy")]
     #[test]
     fn older_dialects_need_the_stages() {
