@@ -31,6 +31,11 @@ const UID: u32 = 64_322;
 /// CAP_NET_BIND_SERVICE.
 const BIND: u64 = 1 << 10;
 
+// The libc crate does not declare it; glibc and musl have it.
+unsafe extern "C" {
+    fn capset(header: *const u32, sets: *const u32) -> libc::c_int;
+}
+
 /// Takes ids and capabilities: the real, the effective and the saved one. The memory stays dumpable.
 fn become_user(users: [u32; 3], groups: [u32; 3], permitted: u64) {
     // _LINUX_CAPABILITY_VERSION_3, this thread. The effective, permitted and inheritable set, low words.
@@ -43,7 +48,7 @@ fn become_user(users: [u32; 3], groups: [u32; 3], permitted: u64) {
         assert_eq!(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0), 0);
         assert_eq!(libc::setresgid(groups[0], groups[1], groups[2]), 0);
         assert_eq!(libc::setresuid(users[0], users[1], users[2]), 0);
-        assert_eq!(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()), 0);
+        assert_eq!(capset(header.as_ptr(), sets.as_ptr()), 0);
         assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
     }
 }

@@ -43,12 +43,18 @@ fn shared_memory(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Returns whether the launcher has written a map of several ids into the user namespace that the first line
-/// creates. The kernel permits that only to a launcher with privileges. The process gets the go byte after the
-/// maps are written.
+/// Returns whether the launcher has written a map of several ids into the user namespace that the first
+/// line creates. The kernel permits that only to a launcher with privileges. The process gets the go byte
+/// after the maps are written.
 fn maps_with_privilege(lines: &[Line], facts: &Facts) -> bool {
-    let creates_user = |line: &Line| matches!(&line.call, Call::CloneInit { namespaces, .. } if namespaces.contains(CloneFlags::NEWUSER));
-    let sends_go = |line: &Line| matches!((&line.call, &line.reply), (Call::Send { data, .. }, Reply::Count(_)) if data.0 == [GO]);
+    let creates_user = |line: &Line| match &line.call {
+        Call::CloneInit { namespaces, .. } => namespaces.contains(CloneFlags::NEWUSER),
+        _ => false,
+    };
+    let sends_go = |line: &Line| match (&line.call, &line.reply) {
+        (Call::Send { data, .. }, Reply::Count(_)) => data.0 == [GO],
+        _ => false,
+    };
     let maps = facts.asked.iter().flat_map(|asked| [&asked.uid_map, &asked.gid_map]);
     let ids = |text: &Vec<u8>| -> u64 {
         let lines = text.split(|byte| *byte == b'\n').filter_map(|line| parse_line(line).ok());
