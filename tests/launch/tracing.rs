@@ -4,6 +4,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::os::unix::net::UnixStream;
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::idmap::IdMap;
@@ -56,7 +57,7 @@ fn become_user(users: [u32; 3], groups: [u32; 3], permitted: u64) {
 /// Creates a process with the effective ids of this case and without capabilities, which tries to open the
 /// memory of its parent. Returns whether it could. Called before the ids of this process change.
 fn tracer(uid: u32) -> impl FnOnce() -> bool {
-    let (mut begin, mut begun) = std::io::pipe().unwrap();
+    let (mut begin, mut begun) = UnixStream::pair().unwrap();
     let path = format!("/proc/{}/mem", std::process::id());
     // SAFETY: this process has one thread.
     let mut sys = unsafe { LinuxSys::new() };

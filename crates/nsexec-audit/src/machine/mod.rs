@@ -309,6 +309,7 @@ fn set_of(names: &[String]) -> NsSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsexec::launch::shape::{Guard, Yama};
 
     #[test]
     fn machine_is_stored_and_loaded() {
@@ -318,6 +319,19 @@ mod tests {
         let loaded = Machine::from_json(&machine.to_json().unwrap()).unwrap();
         assert!(machine.is_here() && !loaded.is_here());
         assert_eq!(Machine { is_here: true, ..loaded }, machine);
+    }
+
+    #[test]
+    fn capabilities_and_yama_guard_the_memory_of_a_launcher() {
+        let guard = |machine: Machine| machine.assumptions().guard();
+        assert_eq!(guard(Machine::ordinary(1000)), None);
+        assert_eq!(guard(Machine::root()), Some(Guard::Capabilities));
+        let protection = Protection { yama: Yama::On, ..Protection::NONE };
+        let guarded = Machine { protection, ..Machine::ordinary(1000) };
+        assert_eq!(guard(guarded), Some(Guard::Yama(Yama::On)));
+        // Permitted, but not effective.
+        let protection = Protection { permitted: Some(1), ..Protection::NONE };
+        assert_eq!(guard(Machine { protection, ..Machine::ordinary(1000) }), Some(Guard::Capabilities));
     }
 
     #[test]
