@@ -196,8 +196,13 @@ PARENTS = {
 }
 
 
+# Scenario f: a program of an ordinary user, which creates a user namespace too. The floor has no such form.
+ORDINARY = ["--user", "1000"]
+
+
 def growth(bench):
-    """Scenario b from larger parents. The ratio is to the same program's launch from a small parent."""
+    """Scenario b from larger parents, and scenario f from one with much memory. The ratio is to the same program's
+    launch from a small parent."""
     programs, candidates = bench.programs, []
     unshare = programs.has("unshare")
     for parent, words in PARENTS.items():
@@ -209,13 +214,16 @@ def growth(bench):
         if unshare:
             how = ["spawn", unshare, *LONG["b"], "--propagation", "unchanged", "-f", programs.true]
             candidates.append(candidate("serve", f"unshare(1)/{parent}", programs.floor, *server, *how))
+    for parent in ("a small parent", "256 MiB"):
+        words = ["serve", *PARENTS[parent], *ORDINARY, "f", programs.true]
+        candidates.append(candidate("serve", f"nsexec, f/{parent}", programs.library, *words))
     times = bench.driver.times(candidates, max(10, bench.driver.rounds // 2))
     grown = {name: measure.median(values) / measure.median(times[f"{name.split('/')[0]}/a small parent"])
              for name, values in times.items()}
     lines = []
     for parent in PARENTS:
         for name in [name for name in times if name.endswith(f"/{parent}")]:
-            own, ratio = name.startswith("nsexec/"), None if parent == "a small parent" else grown[name]
+            own, ratio = name.startswith("nsexec"), None if parent == "a small parent" else grown[name]
             target = targets.GROWTH.get(parent) if own else None
             if own and parent == "1,000 mounts" and unshare:
                 target = round(grown[f"unshare(1)/{parent}"], 2)

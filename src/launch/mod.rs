@@ -149,8 +149,8 @@ pub use probe::probe;
 pub use proc_status::StatusText;
 #[doc(hidden)]
 pub use query::{
-    creator_of, is_open, is_own_namespace, kind_of, open_pidfd, own_capabilities, own_status, owner_of,
-    pid_in_proc,
+    creator_of, is_open, is_own_namespace, kind_of, open_pidfd, own_capabilities, own_protection, own_status,
+    owner_of, pid_in_proc,
 };
 #[doc(hidden)]
 pub use record::Collector;
@@ -435,10 +435,16 @@ impl Launcher {
         prepared: Prepared,
         before_start: Option<&'a mut spawn::BeforeStart<'a>>,
     ) -> Result<Child, LaunchError> {
-        let stack = |prepared: &Prepared| match prepared.memory(query::has_root_ids()) {
-            // Without memory for the stack the process gets a copy, which needs none.
-            Memory::Shared => StackMemory::new(),
-            Memory::Copied(_) => None,
+        // Runs in the launching thread, whose ids and capabilities decide.
+        let stack = |prepared: &Prepared| {
+            // Read only if it matters.
+            let creates_user = prepared.asked.contains(CloneFlags::NEWUSER);
+            let guard = if creates_user { query::own_protection().guard() } else { None };
+            match prepared.memory(query::has_root_ids(), guard) {
+                // Without memory for the stack the process gets a copy, which needs none.
+                Memory::Shared => StackMemory::new(),
+                Memory::Copied(_) => None,
+            }
         };
         // The parent-death signal would follow the other thread.
         match spawn::is_in_function() && !self.policy.launch.kill_child {

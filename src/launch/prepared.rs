@@ -12,7 +12,7 @@ use super::pipes::LogReader;
 use super::policy::Descriptors;
 use super::record::Record;
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
-use super::shape::{Memory, Shape, WhyCopied, memory, shape};
+use super::shape::{Guard, Memory, Shape, WhyCopied, memory, shape};
 use super::shared::Stack;
 use super::strings::{CommandStrings, NulTerminated, shown};
 use super::surroundings::{Move, Surroundings};
@@ -105,9 +105,9 @@ impl Prepared {
     /// Returns whether the process of a direct start shares the launcher's memory: see
     /// [`memory`].
     #[must_use]
-    pub fn memory(&self, root_ids: bool) -> Memory {
+    pub fn memory(&self, root_ids: bool, guard: Option<Guard>) -> Memory {
         match decode(&self.message, self.policy.dialect) {
-            Ok((asked, _)) => memory(&asked, &self.policy, self.around.hooks() > 0, root_ids),
+            Ok((asked, _)) => memory(&asked, &self.policy, self.around.hooks() > 0, root_ids, guard),
             // The stages report the error.
             Err(_) => Memory::Copied(WhyCopied::Stages),
         }

@@ -15,18 +15,24 @@ use core::fmt;
 
 use nix::sys::stat::fstat;
 use nix::sys::utsname::uname;
-use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid, getresgid, getresuid, setfsgid, setfsuid};
 
 use super::proc_status::{SignalState, StatusText, pid_of_fdinfo};
+use super::shape::{Protection, Yama};
 use crate::deciders::namespace::NsKind;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd, Pid, SysResult};
 
+/// Returns the ids of this thread for files (setfsuid(2)).
+fn ids_for_files() -> (Uid, Gid) {
+    // These calls change nothing, since the id is not valid, and return the present one.
+    (setfsuid(Uid::from_raw(u32::MAX)), setfsgid(Gid::from_raw(u32::MAX)))
+}
+
 /// Returns whether the effective ids of this thread, and those for files, are 0 (geteuid(2), setfsuid(2)).
 pub(super) fn has_root_ids() -> bool {
-    // These calls change nothing, since the id is not valid, and return the present one.
-    let (fsuid, fsgid) = (setfsuid(Uid::from_raw(u32::MAX)), setfsgid(Gid::from_raw(u32::MAX)));
+    let (fsuid, fsgid) = ids_for_files();
     geteuid().is_root() && fsuid.is_root() && [getegid(), fsgid].iter().all(|gid| gid.as_raw() == 0)
 }
 
@@ -39,6 +45,58 @@ pub(super) fn may_share_memory() -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return false };
     (major, minor) >= (5, 16) && !cfg!(target_env = "musl")
+}
+
+/// Reads the properties of this thread, and of the machine, that decide which processes can trace this
+/// program. A property that cannot be read counts as one that prevents it.
+#[must_use]
+pub fn own_protection() -> Protection {
+    let (fsuid, fsgid) = ids_for_files();
+    let users = getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [fsuid; 3]);
+    let groups = getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [fsgid; 3]);
+    Protection {
+        equal_ids: users && groups,
+        permitted: capability_sets().map(|sets| sets.permitted),
+        // SAFETY: a call with numbers, which changes nothing.
+        dumpable: unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } == 1,
+        yama: yama(Path::new("/proc/sys/kernel")),
+        relabels: relabels(Path::new("/proc/sys/kernel")),
+    }
+}
+
+/// Reads whether Yama restricts tracing. `sysctls` is /proc/sys/kernel.
+fn yama(sysctls: &Path) -> Yama {
+    let folder = sysctls.join("yama");
+    match read_path(&folder.join("ptrace_scope")) {
+        Ok(text) if text == b"0\n" => Yama::Off,
+        Ok(text) if matches!(text[..], [b'1'..=b'3', b'\n']) => Yama::On,
+        Ok(_) => Yama::Unknown,
+        // The kernel has no Yama if its other sysctls are there. A directory that is covered by a mount is
+        // there too.
+        Err(error) if is_missing(&error) => match (fs::symlink_metadata(&folder), has_sysctls(sysctls)) {
+            (Err(error), true) if is_missing(&error) => Yama::Off,
+            _ => Yama::Unknown,
+        },
+        Err(_) => Yama::Unknown,
+    }
+}
+
+/// Reads whether AppArmor may give the creator of a user namespace another label. `sysctls` is
+/// /proc/sys/kernel.
+fn relabels(sysctls: &Path) -> bool {
+    match read_path(&sysctls.join("apparmor_restrict_unprivileged_userns")) {
+        Ok(text) => text != b"0\n",
+        Err(error) => !is_missing(&error) || !has_sysctls(sysctls),
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// Returns whether the directory has the sysctl that every kernel has.
+fn has_sysctls(sysctls: &Path) -> bool {
+    fs::symlink_metadata(sysctls.join("osrelease")).is_ok()
 }
 
 /// Reads the signal state of this thread. `None` without a /proc.
@@ -84,10 +142,22 @@ unsafe extern "C" {
     fn capget(header: *mut u32, sets: *mut u32) -> libc::c_int;
 }
 
+/// The capabilities of a thread, as bits.
+struct CapabilitySets {
+    effective: u64,
+    permitted: u64,
+}
+
 /// Returns the effective capabilities of this thread, as in /proc/PID/status, without a /proc (capget(2)).
 /// `None`: the kernel lacks the call.
 #[must_use]
 pub fn own_capabilities() -> Option<u64> {
+    capability_sets().map(|sets| sets.effective)
+}
+
+/// Returns the capabilities of this thread (capget(2)). `None`: the kernel lacks the call, or a filter
+/// refuses it.
+fn capability_sets() -> Option<CapabilitySets> {
     /// `_LINUX_CAPABILITY_VERSION_3`, since Linux 2.6.26: two 32-bit words of each set.
     const VERSION: u32 = 0x2008_0522;
     let mut header = [VERSION, 0];
@@ -96,8 +166,12 @@ pub fn own_capabilities() -> Option<u64> {
     // SAFETY: the kernel reads the header, a version and a pid of which 0 is this thread, and writes two
     // structures of three words. Both arrays live through the call.
     let result = unsafe { capget(header.as_mut_ptr(), sets.as_mut_ptr()) };
-    let [low, _, _, high, ..] = sets;
-    (result == 0).then_some(u64::from(high) << 32 | u64::from(low))
+    let [effective, permitted, _, high_effective, high_permitted, _] = sets;
+    let whole = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    (result == 0).then_some(CapabilitySets {
+        effective: whole(effective, high_effective),
+        permitted: whole(permitted, high_permitted),
+    })
 }
 
 fn status(path: &str) -> Option<SignalState> {
@@ -107,6 +181,10 @@ fn status(path: &str) -> Option<SignalState> {
 /// Reads a file of /proc in one call, and the end of the file in another one. `fs::read` begins with 32
 /// bytes, since /proc reports a size of 0.
 fn read(path: &str) -> io::Result<Vec<u8>> {
+    read_path(Path::new(path))
+}
+
+fn read_path(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(4096);
     // The limit keeps `read_to_end` from asking for the size.
     File::open(path)?.take(u64::MAX).read_to_end(&mut text)?;
@@ -240,5 +318,68 @@ pub fn is_own_namespace(theirs: &OwnedFd, kind: NsKind) -> bool {
     match (ours.and_then(|ours| Ok(fstat(ours)?)), fstat(theirs)) {
         (Ok(ours), Ok(theirs)) => (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Makes a directory like /proc/sys/kernel with these files, and reads both sysctls.
+    fn sysctls(files: &[(&str, &str)]) -> (Yama, bool) {
+        let folder = std::env::temp_dir().join(format!("nsexec-sysctls-{:?}", std::thread::current().id()));
+        let folder = folder.with_extension(format!("{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        for (name, text) in files {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match text.strip_prefix('>') {
+                Some(target) => symlink(target, path).unwrap(),
+                None => fs::write(path, text).unwrap(),
+            }
+        }
+        let read = (yama(&folder), relabels(&folder));
+        fs::remove_dir_all(&folder).unwrap();
+        read
+    }
+
+    #[test]
+    fn yama_is_off_only_if_its_sysctl_is_0_or_does_not_exist() {
+        let (release, scope) = ("osrelease", "yama/ptrace_scope");
+        for (files, wanted) in [
+            (&[(release, "6.18\n"), (scope, "0\n")][..], Yama::Off),
+            (&[(release, "6.18\n")], Yama::Off),
+            (&[(scope, "1\n"), (release, "6.18\n")], Yama::On),
+            (&[(scope, "2\n")], Yama::On),
+            (&[(scope, "3\n")], Yama::On),
+            // Text that is not the kernel's.
+            (&[(scope, "")], Yama::Unknown),
+            (&[(scope, "4\n")], Yama::Unknown),
+            // A mount covers the directory, or all sysctls.
+            (&[(release, "6.18\n"), ("yama/other", "")], Yama::Unknown),
+            (&[], Yama::Unknown),
+            // The file cannot be opened.
+            (&[(release, "6.18\n"), (scope, ">ptrace_scope")], Yama::Unknown),
+        ] {
+            assert_eq!(sysctls(files).0, wanted, "{files:?}");
+        }
+        assert_eq!(yama(Path::new("/nowhere")), Yama::Unknown);
+    }
+
+    #[test]
+    fn apparmor_gives_no_other_label_only_if_its_sysctl_is_0_or_does_not_exist() {
+        let (release, restrict) = ("osrelease", "apparmor_restrict_unprivileged_userns");
+        for (files, wanted) in [
+            (&[(release, "6.18\n")][..], false),
+            (&[(restrict, "0\n")], false),
+            (&[(restrict, "1\n"), (release, "6.18\n")], true),
+            (&[(restrict, ""), (release, "6.18\n")], true),
+            (&[], true),
+        ] {
+            assert_eq!(sysctls(files).1, wanted, "{files:?}");
+        }
+        assert!(relabels(Path::new("/nowhere")));
     }
 }

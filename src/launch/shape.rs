@@ -121,8 +121,8 @@ pub enum WhyCopied {
     /// The kernel writes an oom score to all processes that share the memory.
     OomScore,
     /// A user namespace is created. A process of its owner may then trace the new process, and through it
-    /// reach the memory of a launcher with more privileges (user_namespaces(7), "Capabilities").
-    User,
+    /// reach the memory of a launcher that it may not trace (user_namespaces(7), "Capabilities").
+    User(Guard),
     /// A minimal init keeps the memory after the exec of the command.
     Init,
     /// The effective ids change. The kernel then makes the memory, and so the launcher, not dumpable.
@@ -141,18 +141,126 @@ impl fmt::Display for Memory {
             WhyCopied::Policy => "the policy asks for it",
             WhyCopied::Time => "a time namespace cannot be entered in shared memory",
             WhyCopied::OomScore => "an oom score is written to every process that shares the memory",
-            WhyCopied::User => "the owner of the new user namespace could reach the launcher's memory",
+            WhyCopied::User(guard) => {
+                return write!(
+                    f,
+                    "the owner of the new user namespace could reach the launcher's memory: {guard}"
+                );
+            }
             WhyCopied::Init => "the init keeps its memory after the exec of the command",
             WhyCopied::Ids => "the ids change, which would make the launcher not dumpable",
         })
     }
 }
 
+/// The properties of the launching thread, and of the machine, that decide which processes can trace the
+/// launcher (ptrace(2), "Ptrace access mode checking").
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Protection {
+    /// Whether the real, the effective and the saved user id, and that for files, are one id; likewise the
+    /// group ids.
+    pub equal_ids: bool,
+    /// The permitted capabilities, as bits. `None`: unknown.
+    pub permitted: Option<u64>,
+    /// Whether the dumpable attribute is 1 (PR_GET_DUMPABLE(2const)).
+    pub dumpable: bool,
+    /// Whether Yama restricts tracing.
+    pub yama: Yama,
+    /// Whether AppArmor may give the creator of a user namespace another label (the sysctl
+    /// kernel.apparmor_restrict_unprivileged_userns of Ubuntu's kernels is not 0, or unknown).
+    pub relabels: bool,
+}
+
+/// Whether the security module Yama restricts tracing (the sysctl kernel.yama.ptrace_scope).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Yama {
+    /// It does not: the kernel has no Yama, or the scope is 0.
+    Off,
+    /// It does.
+    On,
+    /// The sysctl cannot be read.
+    Unknown,
+}
+
+/// A property of the launcher, or of the machine, that prevents the owner of a new user namespace from
+/// tracing the launcher, and not from tracing the new process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Guard {
+    /// The launcher has capabilities, or they are unknown (capabilities(7)).
+    Capabilities,
+    /// Its ids differ from each other.
+    Ids,
+    /// It is not dumpable.
+    NotDumpable,
+    /// Yama restricts tracing, or its sysctl cannot be read.
+    Yama(Yama),
+    /// AppArmor may give the new process another label.
+    Label,
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Capabilities => "the launcher has capabilities",
+            Self::Ids => "the launcher's ids are not all the same",
+            Self::NotDumpable => "the launcher is not dumpable",
+            Self::Yama(Yama::Unknown) => {
+                "Yama may restrict tracing (kernel.yama.ptrace_scope cannot be read)"
+            }
+            Self::Yama(_) => "Yama restricts tracing (kernel.yama.ptrace_scope)",
+            Self::Label => {
+                "AppArmor may give its creator another label (kernel.apparmor_restrict_unprivileged_userns)"
+            }
+        })
+    }
+}
+
+impl Protection {
+    /// A launcher with equal ids and without capabilities, dumpable, on a machine where neither module
+    /// restricts tracing: every process of its ids can trace it.
+    pub const NONE: Self =
+        Self { equal_ids: true, permitted: Some(0), dumpable: true, yama: Yama::Off, relabels: false };
+
+    /// Returns the first property because of which the process of a new user namespace must not have the
+    /// launcher's memory. `None`: each process that will be able to trace the new process can trace the
+    /// launcher.
+    ///
+    /// A process of the launcher's user id and of another group id is not considered: it cannot trace the
+    /// launcher, and can trace the new process. Other processes cannot be enumerated. With a copied memory
+    /// such a process gets the copy, and the launcher's group ids, in the same way (SECURITY.md).
+    #[must_use]
+    pub const fn guard(&self) -> Option<Guard> {
+        Some(match self {
+            Self { permitted: None | Some(1..), .. } => Guard::Capabilities,
+            Self { equal_ids: false, .. } => Guard::Ids,
+            Self { dumpable: false, .. } => Guard::NotDumpable,
+            Self { yama: yama @ (Yama::On | Yama::Unknown), .. } => Guard::Yama(*yama),
+            Self { relabels: true, .. } => Guard::Label,
+            _ => return None,
+        })
+    }
+}
+
 /// Returns whether the process shares the memory of the launcher. `runs_code`: it runs code of the caller,
 /// which may change its ids. `root_ids`: the launcher's effective user and group id, and those for files
-/// (setfsuid(2)), are 0.
+/// (setfsuid(2)), are 0. `guard`: that of the launcher ([`Protection::guard`]), which matters only if a user
+/// namespace is created.
 #[must_use]
-pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, runs_code: bool, root_ids: bool) -> Memory {
+pub fn memory(
+    asked: &Bootstrap<'_>,
+    policy: &Policy,
+    runs_code: bool,
+    root_ids: bool,
+    guard: Option<Guard>,
+) -> Memory {
+    let creates_user = asked.clone_flags().contains(CloneFlags::NEWUSER);
+    // A launcher without capabilities can map no id but its own (user_namespaces(7)). So root of the new
+    // namespace has the launcher's ids outside, and the kernel sees no change of ids.
+    let keeps_ids = policy.credentials == Credentials::Keep || root_ids || creates_user;
     let why = if shape(asked, policy) != Shape::Direct {
         WhyCopied::Stages
     } else if policy.launch.copied_memory {
@@ -161,12 +269,11 @@ pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, runs_code: bool, root_ids:
         WhyCopied::Time
     } else if asked.oom_score_adj().is_some() {
         WhyCopied::OomScore
-    } else if asked.clone_flags().contains(CloneFlags::NEWUSER) {
-        WhyCopied::User
+    } else if let Some(guard) = guard.filter(|_| creates_user) {
+        WhyCopied::User(guard)
     } else if policy.launch.init {
         WhyCopied::Init
-    } else if runs_code || policy.launch.changes_ids() || policy.credentials != Credentials::Keep && !root_ids
-    {
+    } else if runs_code || policy.launch.changes_ids() || !keeps_ids {
         WhyCopied::Ids
     } else {
         return Memory::Shared;
@@ -279,6 +386,75 @@ mod tests {
             assert_eq!(shape(&asked, &policy), Shape::Stages(why));
             assert_eq!(Shape::Stages(why).to_string(), std::format!("three stages, because {text}"));
         }
+    }
+
+    const WITH_A_CAPABILITY: Protection = Protection { permitted: Some(1 << 10), ..Protection::NONE };
+
+    #[test]
+    fn launcher_that_the_owner_of_a_user_namespace_cannot_trace_is_guarded() {
+        let none = Protection::NONE;
+        assert_eq!(none.guard(), None);
+        for (protection, guard, text) in [
+            (WITH_A_CAPABILITY, Guard::Capabilities, "the launcher has capabilities"),
+            (Protection { permitted: None, ..none }, Guard::Capabilities, "the launcher has capabilities"),
+            (Protection { equal_ids: false, ..none }, Guard::Ids, "the launcher's ids are not all the same"),
+            (Protection { dumpable: false, ..none }, Guard::NotDumpable, "the launcher is not dumpable"),
+            (Protection { yama: Yama::On, ..none }, Guard::Yama(Yama::On), "Yama restricts tracing"),
+            (
+                Protection { yama: Yama::Unknown, ..none },
+                Guard::Yama(Yama::Unknown),
+                "Yama may restrict tracing",
+            ),
+            (
+                Protection { relabels: true, ..none },
+                Guard::Label,
+                "AppArmor may give its creator another label",
+            ),
+            // The first one of several is named.
+            (
+                Protection { dumpable: false, yama: Yama::On, ..WITH_A_CAPABILITY },
+                Guard::Capabilities,
+                "the launcher has capabilities",
+            ),
+        ] {
+            assert_eq!(protection.guard(), Some(guard), "{protection:?}");
+            assert!(guard.to_string().starts_with(text), "{guard}");
+        }
+    }
+
+    #[test]
+    fn memory_is_shared_with_a_new_user_namespace_of_an_unguarded_launcher() {
+        let asked = mapped(c"0 1000 1\n");
+        let policy = Policy::runc(&Dialect::V1_2).with_credentials(Credentials::Root);
+        let memory = |policy, runs_code, guard| memory(&asked, policy, runs_code, false, guard);
+        assert_eq!(memory(&policy, false, None), Memory::Shared);
+        let copied = memory(&policy, false, Some(Guard::Yama(Yama::On)));
+        assert_eq!(copied, Memory::Copied(WhyCopied::User(Guard::Yama(Yama::On))));
+        assert_eq!(
+            copied.to_string(),
+            "a copy, because the owner of the new user namespace could reach the launcher's memory: Yama restricts \
+             tracing (kernel.yama.ptrace_scope)"
+        );
+        // The other reasons hold too.
+        assert_eq!(memory(&policy, true, None), Memory::Copied(WhyCopied::Ids));
+        let (mut init, mut user) = (policy, policy);
+        init.launch.init = true;
+        user.launch.uid = Some(7);
+        assert_eq!(memory(&init, false, None), Memory::Copied(WhyCopied::Init));
+        assert_eq!(memory(&user, false, None), Memory::Copied(WhyCopied::Ids));
+        let copied = policy.with_copied_memory(true);
+        assert_eq!(memory(&copied, false, None), Memory::Copied(WhyCopied::Policy));
+    }
+
+    /// Without a user namespace the process has the launcher's one, so the same processes can trace both.
+    #[test]
+    fn guard_does_not_matter_without_a_new_user_namespace() {
+        let asked = Bootstrap::new(CloneFlags::NEWNET);
+        let policy = Policy::runc(&Dialect::V1_2);
+        let memory = |root_ids| memory(&asked, &policy, false, root_ids, Some(Guard::Capabilities));
+        assert_eq!(memory(true), Memory::Shared);
+        // Root's ids are other ones than those of this launcher.
+        assert_eq!(memory(false), Memory::Copied(WhyCopied::Ids));
     }
 
     #[cfg(feature = "legacy")]

@@ -22,9 +22,18 @@
 //!   and resets those that the program had when the launch was prepared before it restores the mask. A
 //!   handler that another thread installs in between is not reset, and could run in it.
 //! - **Attributes of the memory.** The two processes share the dumpable attribute, and the kernel writes an
-//!   oom score to both. So a start that changes the ids or the oom score copies the memory.
-//! - **Other processes.** The process has the launcher's user namespace, so only a process that may trace the
-//!   launcher can reach the memory through it. A start with a new user namespace copies the memory.
+//!   oom score to both. So a start that changes the ids or the oom score copies the memory. The process sets
+//!   no attribute itself: it needs no dumpable attribute of its own, since the launcher can write the maps of
+//!   a dumpable process.
+//! - **A new user namespace.** The clone gives the process all capabilities there, and changes nothing of the
+//!   memory. The launcher writes the maps through /proc, not through the memory, before it sends the go byte.
+//!   A launcher that shares its memory then has no capabilities, so it maps its own ids alone: setresuid(2)
+//!   to root of the namespace leaves the ids outside as they are, and the memory dumpable. These calls are
+//!   made by the instruction: the libc's wrappers would change the ids of the launcher's other threads.
+//! - **Other processes.** Without a new user namespace only a process that may trace the launcher can reach
+//!   the memory through the process. With one, a process of the namespace's owner can. The memory is shared
+//!   only if such a process can trace the launcher
+//!   ([`Protection::guard`](super::shape::Protection::guard)).
 
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};

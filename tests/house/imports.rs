@@ -122,7 +122,7 @@ pub(crate) const TABLE: &[Row] = &[
     // Its deciders are in `PURE_MODULES`.
     Row { modules: &["legacy::*"], may: &[VALUES, PURE, ACTING, SCRIPTS], core: true },
     // A decider: pure.
-    Row { modules: &["launch::shape"], may: &[VALUES, PURE], core: true },
+    Row { modules: &["launch::shape"], may: &[VALUES, PURE, &["serde"]], core: true },
     // Only scripts over `Sys`: they run between a fork and an exec.
     Row {
         modules: &[

@@ -11,6 +11,7 @@ mod shared;
 mod signals;
 mod sweep;
 mod together;
+mod tracing;
 
 use std::env::{args, current_exe};
 use std::process::{Command, ExitCode, Stdio};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         together::CASES,
         sweep::CASES,
         kills::CASES,
+        tracing::CASES,
     ]
     .concat();
     let words: Vec<String> = args().skip(1).collect();

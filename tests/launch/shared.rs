@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::idmap::IdMap;
-use nsexec::launch::shape::{Memory, WhyCopied};
+use nsexec::launch::shape::{Guard, Memory, WhyCopied};
 use nsexec::launch::{LaunchError, Launcher, WaitedFor};
 use nsexec::policy::{Credentials, Policy, Session, Setgroups};
 use nsexec::sys::Sys;
@@ -69,16 +69,16 @@ fn attributes_of_the_memory_stay() {
     for (bootstrap, policy, memory) in [
         (Bootstrap::new(CloneFlags::EMPTY), root, Memory::Shared),
         (Bootstrap::new(kinds), maps, Memory::Shared),
-        (mapped(own, kinds), maps, Memory::Copied(WhyCopied::User)),
-        (mapped(own, CloneFlags::EMPTY), root, Memory::Copied(WhyCopied::User)),
-        (mapped(other, kinds), maps, Memory::Copied(WhyCopied::User)),
+        (mapped(own, kinds), maps, Memory::Copied(WhyCopied::User(Guard::Capabilities))),
+        (mapped(own, CloneFlags::EMPTY), root, Memory::Copied(WhyCopied::User(Guard::Capabilities))),
+        (mapped(other, kinds), maps, Memory::Copied(WhyCopied::User(Guard::Capabilities))),
         (mapped(own, kinds).with_oom_score_adj(score), maps, Memory::Copied(WhyCopied::OomScore)),
         (Bootstrap::new(kinds).with_oom_score_adj(score), maps, Memory::Copied(WhyCopied::OomScore)),
         (mapped(own, CloneFlags::NEWTIME), maps, Memory::Copied(WhyCopied::Time)),
     ] {
         let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
         let prepared = launcher.command("true", [""; 0]).prepare().unwrap();
-        assert_eq!(prepared.memory(true), memory, "{bootstrap:?}");
+        assert_eq!(prepared.memory(true, Some(Guard::Capabilities)), memory, "{bootstrap:?}");
         let before = (dumpable(), oom_score());
         runs(&mut launcher);
         assert_eq!((dumpable(), oom_score()), before, "{bootstrap:?}");
@@ -325,9 +325,9 @@ fn stopped_process_is_ended() {
 fn copy_by_request() {
     let mut launcher = plain();
     launcher.command("true", [""; 0]);
-    assert_eq!(launcher.prepare().unwrap().memory(true), Memory::Shared);
+    assert_eq!(launcher.prepare().unwrap().memory(true, None), Memory::Shared);
     launcher.copy_memory();
-    assert_eq!(launcher.prepare().unwrap().memory(true), Memory::Copied(WhyCopied::Policy));
+    assert_eq!(launcher.prepare().unwrap().memory(true, None), Memory::Copied(WhyCopied::Policy));
     runs(&mut launcher);
 }
 
@@ -391,7 +391,7 @@ fn without_proc() {
         assert_eq!(libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH), 0);
     }
     let mut launcher = plain();
-    let memory = launcher.command("true", [""; 0]).prepare().unwrap().memory(true);
+    let memory = launcher.command("true", [""; 0]).prepare().unwrap().memory(true, None);
     assert_eq!(memory, Memory::Copied(WhyCopied::Policy));
     runs(&mut launcher);
 }

@@ -58,6 +58,7 @@ rules! {
     User shared_memory_may_be_in_other_namespaces = "ok";
     Root change_of_ids_in_a_shared_memory_closes_the_parent = "ok EACCES";
     User same_ids_in_a_shared_memory_leave_the_parent_open = "ok ok";
+    User root_of_a_user_namespace_in_a_shared_memory_leaves_the_parent_open = "ok ok ok ok";
     User exec_ends_the_sharing = "300\n 17\n";
     User process_of_a_shared_memory_has_its_own_descriptors = "EBADF";
 }
@@ -858,6 +859,24 @@ fn exec_ends_the_sharing<S: Sys>(sys: &mut S) -> RuleResult {
     sys.kill(child.pid, Signal::KILL).unwrap();
     exit_status(sys, child.pid);
     Ok(words(&said))
+}
+
+/// The calls of a direct start with both maps: the group, the user, the other namespaces.
+fn root_of_a_user_namespace_in_a_shared_memory_leaves_the_parent_open<S: Sys>(sys: &mut S) -> RuleResult {
+    fn body<S: Sys>(sys: &mut S, theirs: Fd) -> i32 {
+        report(sys, theirs, 0);
+        let (group, user) = (code(sys.setgid(0)).0, code(sys.setresuid(0)).0);
+        let others = code(sys.unshare(with_user(&KINDS).without(USER_AND_PID))).0;
+        [group, user, others].into_iter().find(|code| *code != 0).unwrap_or(0)
+    }
+    let child = sharing(sys, USER_AND_PID, body!(body))?;
+    let denied = errno_name(put(sys, &proc_path(child.pid, "setgroups"), b"deny"));
+    let map = format!("0 {USER} 1\n");
+    put(sys, &proc_path(child.pid, "uid_map"), map.as_bytes()).unwrap();
+    let mapped = errno_name(put(sys, &proc_path(child.pid, "gid_map"), map.as_bytes()));
+    let changed = end_shared(sys, &child);
+    let opened = code(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite));
+    Ok(words(&[denied, mapped, name(changed), name(opened.0)]))
 }
 
 fn process_of_a_shared_memory_has_its_own_descriptors<S: Sys>(sys: &mut S) -> RuleResult {

@@ -16,7 +16,7 @@ use nsexec::idmap::IdMap;
 use nsexec::launch::{Child, LaunchError, Launcher};
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
-use nsexec::policy::{Credentials, Policy, Session};
+use nsexec::policy::{Credentials, Policy, Session, Setgroups};
 use nsexec::sys::types::CloneFlags;
 use nsexec::timens::TimeOffsets;
 
@@ -44,7 +44,7 @@ impl Scenario {
         Ok(Self {
             name: name.chars().next().unwrap_or('a'),
             paths,
-            map: c"0 0 1\n".into(),
+            map: CString::new(format!("0 {} 1\n", parent::user()))?,
             offsets: c"boottime 86400 0\n".into(),
             program: program.clone(),
         })
@@ -58,6 +58,7 @@ impl Scenario {
             'a' | 'e' => vec![],
             'b' => b.to_vec(),
             'c' => [&b[..], &rest[..1]].concat(),
+            'f' => [&b[..], &[Flags::NEWUSER]].concat(),
             _ => [&b[..], &rest].concat(),
         };
         chosen.into_iter().fold(Flags::EMPTY, Flags::union)
@@ -71,11 +72,18 @@ impl Scenario {
         let mut bootstrap = Bootstrap::new(self.flags());
         let mut policy =
             Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep);
-        if self.name == 'd' {
+        if ['d', 'f'].contains(&self.name) {
             let map = IdMap::parse(&self.map).map_err(|error| error.to_string())?;
-            let offsets = TimeOffsets::parse(&self.offsets).map_err(|error| error.to_string())?;
-            bootstrap = bootstrap.with_uid_map(map).with_gid_map(map).with_timens_offsets(offsets);
+            bootstrap = bootstrap.with_uid_map(map).with_gid_map(map);
             policy = policy.with_credentials(Credentials::Root);
+        }
+        if self.name == 'd' {
+            let offsets = TimeOffsets::parse(&self.offsets).map_err(|error| error.to_string())?;
+            bootstrap = bootstrap.with_timens_offsets(offsets);
+        }
+        if self.name == 'f' {
+            // An ordinary user may map its group only then (user_namespaces(7)).
+            policy = policy.with_setgroups(Setgroups::Deny);
         }
         if self.name == 'e' {
             let paths =

@@ -1,5 +1,5 @@
-//! Preparations that make this process a larger parent: memory, threads, descriptors, mounts. They last as
-//! long as the process.
+//! Preparations that make this process a larger parent: memory, threads, descriptors, mounts; or that of an
+//! ordinary user. They last as long as the process.
 
 use std::fs::File;
 use std::io::{Error, Result};
@@ -22,6 +22,7 @@ pub fn prepare(mut words: &[String]) -> std::result::Result<&[String], Box<dyn s
             "--threads" => start_threads(count)?,
             "--descriptors" => open_descriptors(count)?,
             "--mounts" => make_mounts(count)?,
+            "--user" => become_user(u32::try_from(count)?)?,
             _ => return Err(format!("unknown option {option}").into()),
         }
         words = rest;
@@ -83,6 +84,26 @@ fn open_descriptors(count: usize) -> Result<()> {
     failed(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
     for _ in 0..count {
         let _ = File::open("/dev/null")?.into_raw_fd();
+    }
+    Ok(())
+}
+
+/// Returns the effective user id. The group id has the same number.
+#[must_use]
+pub fn user() -> u32 {
+    // SAFETY: a call without arguments, which cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Takes these ids, and no capability. The memory stays dumpable, as that of a program that the user has
+/// started.
+fn become_user(id: u32) -> Result<()> {
+    // SAFETY: calls with numbers; no group is read through the null pointer.
+    unsafe {
+        failed(libc::setgroups(0, ptr::null()))?;
+        failed(libc::setresgid(id, id, id))?;
+        failed(libc::setresuid(id, id, id))?;
+        failed(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0))?;
     }
     Ok(())
 }

@@ -34,6 +34,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use nsexec::launch::causes;
+use nsexec::launch::shape::Protection;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Errno, SignalSet};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub struct Machine {
     pub groups: Vec<u32>,
     /// The effective capabilities, as in /proc/PID/status. `None`: unknown.
     pub capabilities: Option<u64>,
+    /// The properties that decide which processes can trace the caller. Its effective capabilities count as
+    /// permitted too.
+    pub protection: Protection,
     /// The entry of the caller's real user id in passwd(5). The mapping tools need one.
     pub account: Option<Account>,
     /// The ranges of subordinate user ids (subuid(5)): the first id and the number of ids.
@@ -155,6 +159,7 @@ impl Machine {
             gid: 0,
             groups: Vec::new(),
             capabilities: Some(ALL_CAPS),
+            protection: Protection::NONE,
             account: Some(Account { name: "root".into(), gid: 0 }),
             subuids: Vec::new(),
             subgids: Vec::new(),
@@ -260,6 +265,7 @@ impl Machine {
             uid: self.uid,
             gid: self.gid,
             capabilities: self.capabilities.unwrap_or(if self.uid == 0 { ALL_CAPS } else { 0 }),
+            protection: self.protection,
             kernel: self.kernel,
             subuid: first_range(&self.subuids),
             subgid: first_range(&self.subgids),
@@ -303,6 +309,7 @@ fn set_of(names: &[String]) -> NsSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsexec::launch::shape::{Guard, Yama};
 
     #[test]
     fn machine_is_stored_and_loaded() {
@@ -312,6 +319,19 @@ mod tests {
         let loaded = Machine::from_json(&machine.to_json().unwrap()).unwrap();
         assert!(machine.is_here() && !loaded.is_here());
         assert_eq!(Machine { is_here: true, ..loaded }, machine);
+    }
+
+    #[test]
+    fn capabilities_and_yama_guard_the_memory_of_a_launcher() {
+        let guard = |machine: Machine| machine.assumptions().guard();
+        assert_eq!(guard(Machine::ordinary(1000)), None);
+        assert_eq!(guard(Machine::root()), Some(Guard::Capabilities));
+        let protection = Protection { yama: Yama::On, ..Protection::NONE };
+        let guarded = Machine { protection, ..Machine::ordinary(1000) };
+        assert_eq!(guard(guarded), Some(Guard::Yama(Yama::On)));
+        // Permitted, but not effective.
+        let protection = Protection { permitted: Some(1), ..Protection::NONE };
+        assert_eq!(guard(Machine { protection, ..Machine::ordinary(1000) }), Some(Guard::Capabilities));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getegid, geteuid, getgroups, getuid};
 use nsexec::error::Code;
 use nsexec::idmap::parse_line;
-use nsexec::launch::{Command, LaunchError, own_capabilities, own_status, owner_of};
+use nsexec::launch::{Command, LaunchError, own_capabilities, own_protection, own_status, owner_of};
 use nsexec::namespace::NsKind;
 
 use super::caller::{account, kinds_of_kernel, sub_ranges};
@@ -41,6 +41,7 @@ pub(super) fn machine() -> Machine {
         gid,
         groups,
         capabilities: own_capabilities(),
+        protection: own_protection(),
         subuids: ranges("/etc/subuid"),
         subgids: ranges("/etc/subgid"),
         own_user: own_namespace(),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sim::{ALL_CAPS, Allowance, HidePid, OwnUser, ProcOwner, Settings};
 use nsexec::idmap::Extent;
+use nsexec::launch::shape::{Guard, Protection};
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Errno, FsType, SignalSet};
 
@@ -179,6 +180,9 @@ pub struct Assumptions {
     pub gid: u32,
     /// Effective capabilities of the launcher, as in /proc/PID/status.
     pub capabilities: u64,
+    /// The properties that decide which processes can trace the launcher. Its effective capabilities count as
+    /// permitted too.
+    pub protection: Protection,
     /// The kernel.
     pub kernel: Kernel,
     /// Subordinate user ids that newuidmap lets the caller use, as first id and count.
@@ -251,6 +255,13 @@ impl Assumptions {
         self.uid == 0 && self.gid == 0
     }
 
+    /// Returns what prevents the process of a new user namespace from sharing the launcher's memory.
+    #[must_use]
+    pub fn guard(&self) -> Option<Guard> {
+        let permitted = self.protection.permitted.map(|permitted| permitted | self.capabilities);
+        Protection { permitted, ..self.protection }.guard()
+    }
+
     /// Returns the assumptions for root with every capability, on a kernel with every call.
     #[must_use]
     pub fn root() -> Self {
@@ -258,6 +269,7 @@ impl Assumptions {
             uid: 0,
             gid: 0,
             capabilities: ALL_CAPS,
+            protection: Protection::NONE,
             kernel: Kernel::CURRENT,
             subuid: None,
             subgid: None,
@@ -345,6 +357,10 @@ impl Assumptions {
         }
         if self.hidepid != HidePid::Off {
             lines.push(("hidepid of /proc".to_string(), self.hidepid.word().to_string()));
+        }
+        // That of effective capabilities follows from another line.
+        if let Some(guard) = self.guard().filter(|_| self.capabilities == 0) {
+            lines.push(("protection of the launcher's memory".to_string(), guard.to_string()));
         }
         for (kind, wrong_path) in self.wrong_path.iter().filter(|(kind, _)| joined.contains(**kind)) {
             lines.push((format!("{kind} namespace to join"), wrong_path.words().to_string()));

@@ -145,11 +145,11 @@ pub(super) fn set_up(
         prepared = prepared.timed_through(timer);
     }
     let interrupt = prepared.interrupt();
-    let root_ids = assumptions.has_root_ids();
+    let (root_ids, guard) = (assumptions.has_root_ids(), assumptions.guard());
     let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
         let simulated = Stack::simulated();
-        let stack = (prepared.memory(root_ids) == Memory::Shared).then_some(&simulated);
+        let stack = (prepared.memory(root_ids, guard) == Memory::Shared).then_some(&simulated);
         let mut memory = vec![0; prepared.message().len()];
         let mut log = Collector::default();
         match prepared.run(&mut AnySys(sys), &mut memory, stack, &mut log) {

@@ -178,7 +178,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     });
     Ok(Plan {
         pid_line: pid_line(&run),
-        shape: shape(start, assumptions.has_root_ids(), &run),
+        shape: shape(start, assumptions, &run),
         log: log(&run),
         run,
         assumptions: assumption_lines,
@@ -215,7 +215,7 @@ fn expected(start: &Start, report: &Report) -> Option<Expected> {
 
 /// Returns the shape of the start in words. A direct start that the kernel refuses on the simulated machine
 /// goes through the stages.
-fn shape(start: &Start, root_ids: bool, run: &Run) -> String {
+fn shape(start: &Start, assumptions: &Assumptions, run: &Run) -> String {
     let Start::Launcher(prepared) = start else {
         return "three stages, because a Go runtime starts the drop-in".to_string();
     };
@@ -233,7 +233,10 @@ fn shape(start: &Start, root_ids: bool, run: &Run) -> String {
         (Some(Shape::Direct | Shape::Child), None) if has_stages => {
             "three stages, because the request is impossible, which stage 0 reports".to_string()
         }
-        (Some(Shape::Direct), _) => format!("{}; its memory is {}", Shape::Direct, prepared.memory(root_ids)),
+        (Some(Shape::Direct), _) => {
+            let memory = prepared.memory(assumptions.has_root_ids(), assumptions.guard());
+            format!("{}; its memory is {memory}", Shape::Direct)
+        }
         (Some(shape), _) => shape.to_string(),
         (None, _) => "three stages, because the message cannot be decoded, which stage 0 reports".to_string(),
     }
@@ -435,6 +438,7 @@ mod tests {
     use super::*;
     use core::ffi::CStr;
     use nsexec::bootstrap::Dialect;
+    use nsexec::launch::shape::{Protection, Yama};
     use nsexec::launch::{Descriptors, Launcher};
     use nsexec::namespace::NsSet;
     use nsexec::namespace::paths::NsPaths;
@@ -473,9 +477,21 @@ mod tests {
         assert_eq!(root.shape, shared);
         let ordinary = Assumptions::ordinary(1000);
         let own = with_map(c"0 1000 1\n", None, runc(), &ordinary);
+        assert_eq!((own.succeeds, &own.shape[..]), (true, shared));
+        let protection = Protection { yama: Yama::On, ..ordinary.protection };
+        let guarded =
+            with_map(c"0 1000 1\n", None, runc(), &Assumptions { protection, ..Assumptions::ordinary(1000) });
         let user = "direct: one process, because nothing is joined; its memory is a copy, because the owner of the new \
-                    user namespace could reach the launcher's memory";
-        assert_eq!((own.succeeds, &own.shape[..]), (true, user));
+                    user namespace could reach the launcher's memory: Yama restricts tracing \
+                    (kernel.yama.ptrace_scope)";
+        assert_eq!((guarded.succeeds, &guarded.shape[..]), (true, user));
+        assert_ne!(guarded.hash, own.hash);
+        let root = with_map(c"0 1000 1\n", None, runc(), &Assumptions::root());
+        assert!(
+            root.shape.ends_with("the launcher's memory: the launcher has capabilities"),
+            "{}",
+            root.shape
+        );
         let asked = with_map(c"0 1000 1\n", None, runc().with_stages(true), &ordinary);
         assert_eq!(
             (asked.succeeds, &asked.shape[..]),
@@ -516,7 +532,7 @@ mod tests {
         let (ordinary, root) = (Assumptions::ordinary(1000), Assumptions::root());
         let user_net = CloneFlags::NEWUSER.union(CloneFlags::NEWNET);
         assert_eq!(calls(user_net, true, &ordinary), [25, 47, 18, 16]);
-        assert_eq!(calls(user_net, false, &ordinary), [34, 14]);
+        assert_eq!(calls(user_net, false, &ordinary), [32, 14]);
         let uts_net = CloneFlags::NEWUTS.union(CloneFlags::NEWNET);
         assert_eq!(calls(uts_net, true, &root), [25, 26, 12, 16]);
         assert_eq!(calls(uts_net, false, &root), [14, 13]);

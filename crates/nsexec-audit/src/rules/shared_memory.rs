@@ -7,14 +7,17 @@ use std::vec::Vec;
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
+use nsexec::idmap::parse_line;
+use nsexec::launch::script::GO;
 use nsexec::sys::types::CloneFlags;
 
 pub(super) const SHARED_MEMORY: Rule = Rule {
     name: "shared-memory",
     reason: "A process that shares the launcher's memory changes no attribute of that memory, since the launcher keeps \
              it: no dumpable attribute, no oom score, no thread id in the place of the libc's. It makes no call that the \
-             kernel refuses in a shared memory.",
-    reference: "src/launch/shared.rs; clone(2), CLONE_VM; Linux 6.18, kernel/time/namespace.c \
+             kernel refuses in a shared memory. It is no init, which keeps its memory. If it is in a new user namespace, \
+             the launcher has no privilege that the owner of that namespace lacks, so it maps no id but its own.",
+    reference: "src/launch/shared.rs; clone(2), CLONE_VM; user_namespaces(7), Capabilities; Linux 6.18, kernel/time/namespace.c \
                 (timens_install) and fs/proc/base.c (__set_oom_adj)",
     severity: Severity::Breach,
     check: shared_memory,
@@ -30,10 +33,35 @@ fn shared_memory(run: &Run, facts: &Facts) -> Vec<Finding> {
             if line.reply == Reply::NoReturn {
                 break;
             }
+            if index == clone && maps_with_privilege(section.lines.get(index..).unwrap_or_default(), facts) {
+                let what = "shares the memory of a privileged launcher with a new user namespace";
+                findings.push(Finding::on(section, index, what));
+            }
             findings.extend(wrong(section, line, facts).map(|what| Finding::on(section, index, what)));
         }
     }
     findings
+}
+
+/// Returns whether the launcher has written a map of several ids into the user namespace that the first
+/// line creates. The kernel permits that only to a launcher with privileges. The process gets the go byte
+/// after the maps are written.
+fn maps_with_privilege(lines: &[Line], facts: &Facts) -> bool {
+    let creates_user = |line: &Line| match &line.call {
+        Call::CloneInit { namespaces, .. } => namespaces.contains(CloneFlags::NEWUSER),
+        _ => false,
+    };
+    let sends_go = |line: &Line| match (&line.call, &line.reply) {
+        (Call::Send { data, .. }, Reply::Count(_)) => data.0 == [GO],
+        _ => false,
+    };
+    let maps = facts.asked.iter().flat_map(|asked| [&asked.uid_map, &asked.gid_map]);
+    let ids = |text: &Vec<u8>| -> u64 {
+        let lines = text.split(|byte| *byte == b'\n').filter_map(|line| parse_line(line).ok());
+        lines.map(|extent| u64::from(extent.count)).sum()
+    };
+    let writes_long_map = maps.flatten().any(|text| ids(text) > 1);
+    lines.first().is_some_and(creates_user) && writes_long_map && lines.iter().any(sends_go)
 }
 
 /// Returns a description of what is wrong with a line of the launcher or of the process.
@@ -43,6 +71,9 @@ fn wrong(section: &Section, line: &Line, facts: &Facts) -> Option<&'static str> 
     Some(match &line.call {
         Call::CloneInit { shared: true, .. } if facts.policy.launch.copied_memory => {
             "shares the memory although the policy asks for a copy"
+        }
+        Call::CloneInit { shared: true, .. } if facts.policy.launch.init => {
+            "shares the memory with an init, which keeps it"
         }
         Call::CloneInit { shared: true, tid: Some(_), .. } => {
             "writes the thread id of the new process into the memory of the launcher"

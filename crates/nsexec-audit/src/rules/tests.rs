@@ -55,12 +55,13 @@ const PLANNED: &[&str] = &[
     NAMED,
     GIVEN_UP,
     SHARED,
+    WIDE,
     JOINS,
     ENTERS,
 ];
 
 /// The planned starts of our own launcher.
-const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, SHARED, JOINS, ENTERS];
+const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, SHARED, WIDE, JOINS, ENTERS];
 
 /// A call that gives up all capabilities.
 const CAPSET: &str =
@@ -78,6 +79,8 @@ const NAMED: &str = "direct_named";
 const GIVEN_UP: &str = "given_up";
 /// A direct start whose process shares the memory of the launcher.
 const SHARED: &str = "shared";
+/// A direct start with a new user namespace and a map of many ids, by root.
+const WIDE: &str = "wide";
 /// A start through a child that joins a user and a network namespace, and creates others in them, with time
 /// offsets, an oom score and mounts.
 const JOINS: &str = "child_joins";
@@ -119,6 +122,7 @@ fn ours(name: &str) -> Prepared {
             .with_gidmap_path(c"/usr/bin/newgidmap"),
         NAMED => Bootstrap::new(user).with_uid_map(map).with_gid_map(map),
         SHARED => Bootstrap::new(plain),
+        WIDE => Bootstrap::new(plain.union(CloneFlags::NEWUSER)).with_uid_map(map).with_gid_map(map),
         JOINS => Bootstrap::new(timed.without(CloneFlags::NEWNET))
             .with_namespaces(NsPaths::parse(b"net:/n,user:/u", NsSet::ALL).unwrap())
             .with_setgroup(true)
@@ -174,7 +178,7 @@ fn policy(name: &str) -> Policy {
             .with_descriptors(Descriptors::Named)
             .with_setgroups(Setgroups::DropIfAllowed)
             .with_ends_with_launcher(true),
-        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | JOINS => *ours(name).policy(),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | WIDE | JOINS => *ours(name).policy(),
         _ => policy,
     }
 }
@@ -182,7 +186,7 @@ fn policy(name: &str) -> Policy {
 fn planned(name: &str) -> Run {
     match name {
         "enter" | ENTERS => return entering(name),
-        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | JOINS => return ours_planned(name),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | WIDE | JOINS => return ours_planned(name),
         _ => {}
     }
     let dialect = dialect(name);
@@ -600,6 +604,13 @@ const RULE_BREAKS: &[RuleBreak] = &[
     ("kills-own-processes-only", DIRECT, |f| f.with(LAUNCHER, "\"G\"", "kill(-1, SIGKILL) = 0")),
     ("kills-own-processes-only", GIVEN_UP, |f| f.with(LAUNCHER, "pidfd_open", "kill(101, SIGKILL) = 0")),
     ("shared-memory", SHARED, |f| f.edited(LAUNCHER, "child_tidptr=NULL", "child_tidptr=0x10")),
+    ("shared-memory", WIDE, |f| {
+        f.edited(LAUNCHER, "child_stack=NULL, flags=", "child_stack=0x…, flags=CLONE_VM|").edited(
+            LAUNCHER,
+            "child_tidptr=0x7f0000000010",
+            "child_tidptr=NULL",
+        )
+    }),
     ("shared-memory", NAMED, |f| {
         f.edited(LAUNCHER, "child_stack=NULL, flags=", "child_stack=0x…, flags=CLONE_VM|")
     }),

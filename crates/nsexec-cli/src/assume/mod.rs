@@ -4,6 +4,7 @@ pub(crate) mod value;
 
 use std::path::Path;
 
+use nsexec::launch::shape::Protection;
 use nsexec_audit::machine::Machine;
 use nsexec_audit::machine::joins::{self, Target};
 use nsexec_audit::plan::{Assumptions, WrongPath};
@@ -37,6 +38,8 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
     }) {
         let usual = if uid == 0 { Assumptions::root() } else { Assumptions::ordinary(uid) };
         (assumptions.capabilities, assumptions.no_new_privs) = (usual.capabilities, false);
+        let Protection { yama, relabels, .. } = assumptions.protection;
+        assumptions.protection = Protection { yama, relabels, ..usual.protection };
         // Our own lack of permission says nothing about another user's.
         assumptions
             .wrong_path
@@ -49,7 +52,11 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
         match value.clone() {
             AssumeValue::Uid(uid) => assumptions.uid = uid,
             AssumeValue::Gid(gid) => assumptions.gid = gid,
-            AssumeValue::Caps(caps) => assumptions.capabilities = caps,
+            AssumeValue::Caps(caps) => {
+                assumptions.capabilities = caps;
+                assumptions.protection.permitted = Some(caps);
+            }
+            AssumeValue::Yama(yama) => assumptions.protection.yama = yama,
             AssumeValue::Kernel(kernel) => assumptions.kernel = kernel,
             AssumeValue::SubUid(range) => assumptions.subuid = range,
             AssumeValue::SubGid(range) => assumptions.subgid = range,

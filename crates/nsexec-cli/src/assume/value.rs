@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use nsexec::idmap::{Extent, IdMap};
+use nsexec::launch::shape::Yama;
 use nsexec::namespace::NsKind;
 use nsexec_audit::plan::{Kernel, Owner, WrongPath};
 use nsexec_audit::sim::{ALL_CAPS, HidePid};
@@ -13,6 +14,7 @@ pub(crate) enum AssumeValue {
     Uid(u32),
     Gid(u32),
     Caps(u64),
+    Yama(Yama),
     Kernel(Kernel),
     SubUid(Option<(u32, u32)>),
     SubGid(Option<(u32, u32)>),
@@ -29,7 +31,7 @@ pub(crate) enum AssumeValue {
 }
 
 /// The keys and the format of their values, for error messages.
-pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, kernel=X.Y, subuid=FIRST:COUNT|none, \
+pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, yama=off|on, kernel=X.Y, subuid=FIRST:COUNT|none, \
                                subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, \
                                hidepid=off|noaccess|invisible|ptraceable, command=FILE, \
                                join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own, maker=UID, \
@@ -59,6 +61,11 @@ impl AssumeValue {
                 "all" => ALL_CAPS,
                 "none" => 0,
                 hex => u64::from_str_radix(hex.trim_start_matches("0x"), 16).map_err(|_| wrong())?,
+            }),
+            "yama" => Self::Yama(match value {
+                "off" => Yama::Off,
+                "on" => Yama::On,
+                _ => return Err(wrong()),
             }),
             "kernel" => Self::Kernel(Kernel::parse(value).ok_or_else(wrong)?),
             "subuid" => Self::SubUid(range()?),
@@ -123,6 +130,7 @@ mod tests {
         let parse = |text| AssumeValue::parse(text);
         assert_eq!(parse("uid=7"), Ok(AssumeValue::Uid(7)));
         assert_eq!(parse("caps=0x3"), Ok(AssumeValue::Caps(3)));
+        assert_eq!(parse("yama=on"), Ok(AssumeValue::Yama(Yama::On)));
         assert_eq!(parse("subuid=100000:65536"), Ok(AssumeValue::SubUid(Some((100_000, 65_536)))));
         assert_eq!(parse("subgid=none"), Ok(AssumeValue::SubGid(None)));
         assert_eq!(parse("owner=net:caller"), Ok(AssumeValue::Owner(NsKind::Net, Owner::Caller)));
@@ -147,6 +155,7 @@ mod tests {
             "uid=x",
             "uid=-1",
             "caps=many",
+            "yama=1",
             "kernel=new",
             "owner=net",
             "owner=foo:caller",

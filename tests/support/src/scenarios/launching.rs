@@ -139,7 +139,8 @@ pub(super) fn our_own(
     let (message, signals, candidates, file) =
         (scenario.message.clone(), scenario.signals, scenario.candidates, scenario.launcher_file);
     let shared = decode(&message, policy.dialect).is_ok_and(|(asked, _)| {
-        memory(&asked, &policy, policy.launch.uid.is_some(), scenario.root_ids) == Memory::Shared
+        let runs_code = policy.launch.uid.is_some();
+        memory(&asked, &policy, runs_code, scenario.root_ids, scenario.guard) == Memory::Shared
     });
     sim.launcher(move |sys| {
         let simulated = Stack::simulated();
