@@ -93,12 +93,12 @@ fn close_all<S: Sys>(sys: &mut S, ends: &Ends) {
         return;
     }
     // Before Linux 5.9, or a seccomp filter that refuses the call. close(2) of an unknown number has no
-    // effect.
-    for end in [ends.init, ends.log] {
-        let _ = sys.close(end);
-    }
+    // effect. The log pipe is the last: the launcher continues, and may read the record of this process.
     for number in (0..CLOSED_ONE_BY_ONE).map(Fd).filter(|fd| ![ends.init, ends.log].contains(fd)) {
         let _ = sys.close(number);
+    }
+    for end in [ends.init, ends.log] {
+        let _ = sys.close(end);
     }
 }
 

@@ -184,11 +184,14 @@ fn rest_before_the_end<'i, 's>(items: &'i [Item<'s>], same: usize) -> &'i [Item<
 }
 
 /// Returns whether SIGKILL explains the difference between the rest of a record and of its witness. Either
-/// the recorder had not written the last call yet, or it had announced an exec that did not happen.
+/// the recorder had not written the last call yet, or it had announced an exec or a close that did not happen.
 fn sigkill_explains(record: &[Item<'_>], witness: &[Item<'_>]) -> bool {
     match (record, witness) {
         ([], []) | ([], [Item::Line(_)]) => true,
-        ([Item::Line(announced)], []) => announced.reply == Reply::NoReturn,
+        ([Item::Line(Line { call, reply })], []) => {
+            let closes = matches!(call, Call::Close { .. } | Call::CloseRange { .. });
+            *reply == Reply::NoReturn || closes && *reply == Reply::Unit
+        }
         _ => false,
     }
 }
@@ -270,6 +273,7 @@ mod tests {
     use super::*;
     use crate::record::Call;
     use crate::transcript::{Foreign, Role};
+    use nsexec::sys::types::{Errno, Fd};
     use std::vec;
 
     fn run(names: &[&str]) -> Run {
@@ -352,6 +356,11 @@ stage-1 child: line 4 differs
         let exec = Call::Execve { path: Bytes::default(), argv: vec![], envp: vec![] };
         announced.sections[0].lines.push(Line { call: exec, reply: Reply::NoReturn });
         assert!(compare(&announced, &seen(&["a"])).is_empty());
+        for (reply, same) in [(Reply::Unit, true), (Reply::Errno(Errno::EBADF), false)] {
+            let close = Line { call: Call::Close { fd: Fd(3) }, reply };
+            *announced.sections[0].lines.last_mut().unwrap() = close;
+            assert_eq!(compare(&announced, &seen(&["a"])).is_empty(), same);
+        }
         // A process that was killed before its first line is in the witness only.
         let nothing = Run { origin: Origin::Recorded, ..Run::default() };
         assert!(compare(&nothing, &seen(&[])).is_empty());

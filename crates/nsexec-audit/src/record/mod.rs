@@ -21,6 +21,9 @@
 //! [`Reply::NoReturn`], shown as `= 0`, as in strace. If the exec fails, the same call follows with its errno
 //! and replaces the first line: [`Transcript::push`].
 //!
+//! A **close** of the log pipe lets the launcher continue, and the launcher then reads the record. So a sink
+//! that processes share also receives the line of each close before the call: [`Sink::announce`].
+//!
 //! **Playback.** [`play_back`] returns recorded replies to the code that made the calls. The playback and the
 //! simulated kernel receive calls as data: both implement [`Answer`].
 //!
@@ -75,6 +78,13 @@ pub trait Sink {
     /// Records one line. The call has returned, or it is an exec that is about to be made.
     fn line(&mut self, line: &Line);
 
+    /// Records the line of a call that closes descriptors, before the call. Returns whether the sink did so.
+    /// The line has the reply of a successful call. If the call fails, [`line`](Self::line) follows with the
+    /// same call and its errno, which replaces this line. Without an announcement `line` always follows.
+    fn announce(&mut self, _line: &Line) -> bool {
+        false
+    }
+
     /// Returns the descriptors that the sink needs. [`Recorder`] leaves them open when a process closes
     /// all descriptors that it does not use.
     fn descriptors(&self) -> Vec<Fd> {
@@ -93,6 +103,10 @@ impl<K: Sink + ?Sized> Sink for &mut K {
         (**self).line(line);
     }
 
+    fn announce(&mut self, line: &Line) -> bool {
+        (**self).announce(line)
+    }
+
     fn descriptors(&self) -> Vec<Fd> {
         (**self).descriptors()
     }
@@ -101,6 +115,10 @@ impl<K: Sink + ?Sized> Sink for &mut K {
 impl<K: Sink + ?Sized> Sink for Rc<RefCell<K>> {
     fn line(&mut self, line: &Line) {
         self.borrow_mut().line(line);
+    }
+
+    fn announce(&mut self, line: &Line) -> bool {
+        self.borrow_mut().announce(line)
     }
 
     fn descriptors(&self) -> Vec<Fd> {

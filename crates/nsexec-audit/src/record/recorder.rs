@@ -74,6 +74,17 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
         if self.sink.descriptors().contains(&fd) { Ok(()) } else { self.inner.close(fd) }
     }
 
+    /// Makes a call that closes descriptors. A sink that processes share receives the line before the call:
+    /// the close may let the launcher continue, and the launcher then reads the record.
+    fn closing(&mut self, call: Call, close: impl FnOnce(&mut Self) -> SysResult<()>) -> SysResult<()> {
+        let line = Line { call, reply: Reply::Unit };
+        let announced = self.sink.announce(&line);
+        match close(self) {
+            Ok(()) if announced => Ok(()),
+            result => self.done(line.call, result, kind::Unit::reply),
+        }
+    }
+
     /// Records an exec before the call, since this program no longer runs after a successful exec.
     fn announced(&mut self, call: Call, exec: impl FnOnce(&mut S) -> Errno) -> Errno {
         let announcement = Line { call, reply: Reply::NoReturn };
@@ -105,14 +116,12 @@ macro_rules! make {
         $this.done(call, result, |count| Reply::Data($buffer.get(..*count).unwrap_or($buffer).into()))
     }};
     (Entries: $($rest:tt)*) => { make!(Data: $($rest)*) };
-    (Unit: $this:ident, $call:expr, close_range($first:ident, $last:ident)) => {{
-        let result = $this.close_around($first, $last);
-        $this.done($call, result, kind::Unit::reply)
-    }};
-    (Unit: $this:ident, $call:expr, close($fd:ident)) => {{
-        let result = $this.close_other($fd);
-        $this.done($call, result, kind::Unit::reply)
-    }};
+    (Unit: $this:ident, $call:expr, close_range($first:ident, $last:ident)) => {
+        $this.closing($call, |this| this.close_around($first, $last))
+    };
+    (Unit: $this:ident, $call:expr, close($fd:ident)) => {
+        $this.closing($call, |this| this.close_other($fd))
+    };
     // Two processes return from a clone. Each records its own line.
     ($kind:ident: $this:ident, $call:expr, $method:ident($($argument:ident),*)) => {{
         let call = $call;

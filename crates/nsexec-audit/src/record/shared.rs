@@ -4,6 +4,9 @@
 //! Every line is one `write` to a memfd (memfd_create(2)) that is open for appending. So no other line is
 //! mixed into it, the lines of one process are in order, and lines survive when their process is killed. A
 //! line begins with its newline: if a process is killed in its write, the incomplete line damages no other.
+//! A close is recorded before the call, with `"announced":true`. If it fails, its line with the errno follows,
+//! and the reader drops the first one.
+//!
 //! The processes share only the file. A process is identified by its position in the fork tree, and each
 //! process counts its own children.
 //!
@@ -50,6 +53,14 @@ struct Entry {
     /// The position of the process that recorded the line: see [`ProcessLines::lineage`].
     of: Vec<u32>,
     line: Line,
+    /// The call had not been made yet: [`Sink::announce`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    announced: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The writing side. Every fork copies it.
@@ -131,6 +142,20 @@ impl SharedSink {
         Fd(self.file.as_raw_fd())
     }
 
+    /// Writes one line, or counts it as lost.
+    fn store(&mut self, line: &Line, announced: bool) {
+        let entry = Entry { of: self.lineage.clone(), line: line.clone(), announced };
+        let text = serde_json::to_string(&entry).map(|text| std::format!("\n{text}")).unwrap_or_default();
+        let fits = self.written.saturating_add(text.len()) <= self.limit;
+        let took = if fits { self.append(text.as_bytes()) } else { 0 };
+        self.written += took;
+        // If more than the newline was written, the reader counts the incomplete line.
+        if took <= 1 {
+            // This would fail only at 2^64.
+            let _ = self.lost.write(1);
+        }
+    }
+
     /// Makes one write, and returns the number of bytes written.
     fn append(&mut self, bytes: &[u8]) -> usize {
         loop {
@@ -158,16 +183,33 @@ impl Sink for SharedSink {
             Reply::Parent(_) | Reply::ParentOfInit { .. } => self.children += 1,
             _ => {}
         }
-        let entry = Entry { of: self.lineage.clone(), line: line.clone() };
-        let text = serde_json::to_string(&entry).map(|text| std::format!("\n{text}")).unwrap_or_default();
-        let fits = self.written.saturating_add(text.len()) <= self.limit;
-        let took = if fits { self.append(text.as_bytes()) } else { 0 };
-        self.written += took;
-        // If more than the newline was written, the reader counts the incomplete line.
-        if took <= 1 {
-            // This would fail only at 2^64.
-            let _ = self.lost.write(1);
+        self.store(line, false);
+    }
+
+    fn announce(&mut self, line: &Line) -> bool {
+        self.store(line, true);
+        true
+    }
+}
+
+/// The lines of one process while they are read.
+#[derive(Default)]
+struct Reading {
+    lines: Vec<Line>,
+    /// Whether the last line was an announcement.
+    announced: bool,
+}
+
+impl Reading {
+    /// Adds a line. The result of an announced call replaces the announcement. Every close is announced, so
+    /// a line with the same call that is not an announcement is the result.
+    fn push(&mut self, line: Line, announced: bool) {
+        let is_result = self.announced && !announced;
+        if is_result && self.lines.last().is_some_and(|last| last.call == line.call) {
+            self.lines.pop();
         }
+        self.lines.push(line);
+        self.announced = announced;
     }
 }
 
@@ -187,15 +229,19 @@ impl SharedReader {
         // Reading a non-blocking eventfd with the value 0 fails. A successful read resets the counter.
         self.counted.set(self.counted.get() + self.lost.read().unwrap_or(0));
         let mut lost = self.counted.get();
-        let mut processes = BTreeMap::<Vec<u32>, Vec<Line>>::new();
+        let mut processes = BTreeMap::<Vec<u32>, Reading>::new();
         for text in bytes.split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
             match serde_json::from_slice::<Entry>(text) {
-                Ok(Entry { of, line }) => processes.entry(of).or_default().push(line),
+                Ok(Entry { of, line, announced }) => {
+                    processes.entry(of).or_default().push(line, announced);
+                }
                 Err(_) => lost += 1,
             }
         }
-        let processes =
-            processes.into_iter().map(|(lineage, lines)| ProcessLines { lineage, lines }).collect();
+        let processes = processes
+            .into_iter()
+            .map(|(lineage, reading)| ProcessLines { lineage, lines: reading.lines })
+            .collect();
         Ok(SharedLines { processes, lost })
     }
 }
@@ -214,8 +260,9 @@ pub fn largest_file() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Call;
-    use nsexec::sys::types::Pid;
+    use crate::record::{Answer, Answered, AnySys, Call, Recorder};
+    use nsexec::sys::Sys;
+    use nsexec::sys::types::{Errno, Pid};
 
     fn line(reply: Reply) -> Line {
         Line { call: Call::CloneSibling { tid: None }, reply }
@@ -242,6 +289,53 @@ mod tests {
         let lines: Vec<(&[u32], usize)> =
             record.processes.iter().map(|process| (&process.lineage[..], process.lines.len())).collect();
         assert_eq!(lines, [(&[][..], 1), (&[0], 2), (&[1], 1), (&[1, 0], 1)]);
+        assert_eq!(record.lost, 0);
+    }
+
+    /// A backend that returns these replies.
+    struct Replies(std::vec::IntoIter<Reply>);
+
+    impl Answer for Replies {
+        fn answer(&mut self, _: Call) -> Reply {
+            self.0.next().unwrap()
+        }
+    }
+
+    #[test]
+    fn close_is_recorded_before_the_call() {
+        /// Reads the record in each call, as a launcher does that a close lets continue.
+        struct Reads(SharedReader, Vec<usize>);
+
+        impl Answer for Reads {
+            fn answer(&mut self, _: Call) -> Reply {
+                self.1.push(self.0.read().unwrap().processes.iter().map(|process| process.lines.len()).sum());
+                Reply::Unit
+            }
+        }
+
+        let (sink, reader) = SharedSink::new().unwrap();
+        let mut backend = Answered(Reads(reader, Vec::new()));
+        let mut sys = Recorder::new(AnySys(&mut backend), sink);
+        sys.close(Fd(500)).unwrap();
+        sys.close_range(500, 600).unwrap();
+        sys.dup3(Fd(500), Fd(501)).unwrap();
+        assert_eq!(backend.0.1, [1, 2, 2]);
+        assert_eq!(backend.0.0.read().unwrap().processes[0].lines.len(), 3);
+    }
+
+    #[test]
+    fn result_of_a_failed_close_replaces_its_announcement() {
+        let (sink, reader) = SharedSink::new().unwrap();
+        let bad = Reply::Errno(Errno::EBADF);
+        let replies = [Reply::Unit, bad.clone(), bad.clone(), Reply::Unit, Reply::Errno(Errno::ENOSYS)];
+        let mut sys = Recorder::new(Answered(Replies(replies.to_vec().into_iter())), sink);
+        for reply in [Ok(()), Err(Errno::EBADF), Err(Errno::EBADF), Ok(())] {
+            assert_eq!(sys.close(Fd(500)), reply);
+        }
+        assert_eq!(sys.close_range(500, 600), Err(Errno::ENOSYS));
+        let record = reader.read().unwrap();
+        let found: Vec<&Reply> = record.processes[0].lines.iter().map(|line| &line.reply).collect();
+        assert_eq!(found, replies.iter().collect::<Vec<_>>());
         assert_eq!(record.lost, 0);
     }
 

@@ -274,7 +274,7 @@ impl RunReader<'_> {
 }
 
 /// Returns whether a line is left out: [`LEFT_OUT`], the recorder's writes, and the call in which the process
-/// was killed. The recorder writes a call only after its return.
+/// was killed. The recorder writes most calls only after their return.
 fn is_left_out(line: &str, recorder: Option<&str>) -> bool {
     recorder.is_some_and(|recorder| line.starts_with(recorder))
         || LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning)) && !maps_a_file_or_code(line)
