@@ -96,14 +96,6 @@ fn each_setting_has_the_planned_state() {
     }
 }
 
-/// The recorder allocates memory in the new processes, which is not safe with several threads.
-#[test]
-fn record_of_a_program_with_threads_is_refused() {
-    let refused = start(&[]).record().map(|_| ()).unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported);
-    assert!(refused.to_string().contains("one thread"), "{refused}");
-}
-
 #[test]
 fn joined_namespaces_are_recognised() {
     let mut holder = Command::new("sleep");
