@@ -38,6 +38,8 @@
 mod answer;
 mod any;
 mod borrowed;
+#[cfg(test)]
+mod borrowed_tests;
 mod call;
 mod environment;
 mod kind;
