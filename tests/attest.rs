@@ -8,7 +8,6 @@ use nsexec::sys::types::{Capability, Resource};
 use nsexec_audit::attest::{AttestCommand, AttestError, Attestation, Capabilities, Deviation};
 use nsexec_audit::machine::Machine;
 use nsexec_audit::plan::Plan;
-use nsexec_audit::recording::RecordCommand;
 
 const SEVEN: [NsKind; 7] = [User, Mnt, Net, Pid, Ipc, Uts, Cgroup];
 

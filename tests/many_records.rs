@@ -67,7 +67,8 @@ fn main() -> ExitCode {
 fn driver() {
     ALLOCATOR.allow_this_process_only();
     let count = std::env::var("NSEXEC_LAUNCHES").map_or(LAUNCHES, |count| count.parse().unwrap());
-    // In a thread: with its first one, the libc sets its disposition of a signal, which is a fact of the plan.
+    // In a thread: with its first one, the libc sets its disposition of a signal, which is a fact of the
+    // plan.
     let machine = thread::spawn(Machine::here).join().unwrap();
     let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
     let launching = || {

@@ -30,9 +30,9 @@
 //! **Forks.** A fork copies a recorder in memory, so that each process continues with its own copy. For a
 //! sink that all processes share there is another implementation of [`Sink`]: [`shared::SharedSink`].
 //!
-//! **Threads.** At a fork another thread of the program may hold the allocator's lock, and the child's copy of
-//! the lock is never released. So the recorder and the shared sink neither allocate nor lock. The other sinks
-//! here allocate, and need a program with one thread.
+//! **Threads.** At a fork another thread of the program may hold the allocator's lock, and the child's copy
+//! of the lock is never released. So the recorder and the shared sink neither allocate nor lock. The other
+//! sinks here allocate, and need a program with one thread.
 
 #[allow(clippy::panic, reason = "a reply of the wrong kind is a mistake of the backend that returned it")]
 mod answer;

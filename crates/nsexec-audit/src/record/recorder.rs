@@ -1,5 +1,5 @@
-//! The recorder itself: calls the backend, then records the call and the reply. It allocates no memory and takes
-//! no lock.
+//! The recorder itself: calls the backend, then records the call and the reply. It allocates no memory and
+//! takes no lock.
 
 use core::ffi::CStr;
 
