@@ -3,9 +3,10 @@
 //!
 //! Every line is one `write` to a memfd (memfd_create(2)) that is open for appending. So no other line is
 //! mixed into it, the lines of one process are in order, and lines survive when their process is killed. A
-//! line begins with its newline: if a process is killed in its write, the incomplete line damages no other. A
-//! close is recorded before the call, with `"announced":true`. If it fails, its line with the errno follows,
-//! and the reader drops the first one.
+//! line begins with its newline: if a process is killed in its write, the incomplete line damages no other.
+//!
+//! A close is recorded before the call, with `"announced":true`. If it fails, its line with the errno
+//! follows, and the reader drops the first one.
 //!
 //! The processes share only the file. A process is identified by its position in the fork tree, and each
 //! process counts its own children.
@@ -15,11 +16,12 @@
 //! Both are close-on-exec. The sink's own system calls are these writes. A comparison with a witness leaves
 //! them out, except the counting ([`witness`](crate::witness)).
 //!
+//! The recorder leaves both descriptors open where a process closes all that it does not use. It then makes
+//! two or three calls for one of the record, which the comparison merges.
+//!
 //! A line is serialised into memory that was reserved before the first fork, and each process has its own
 //! copy of it. So writing a line neither allocates memory nor takes a lock, and the program may have threads.
-//! Only the part of this memory that the longest line used takes up pages. The recorder leaves both
-//! descriptors open where a process closes all that it does not use. It then makes two or three calls for one
-//! of the record, which the comparison merges.
+//! Only the part of this memory that the longest line used takes up pages.
 
 use core::cell::Cell;
 
