@@ -132,8 +132,8 @@ impl Serialize for Strings<'_> {
     }
 }
 
-/// The descriptors of a poll with the requested events. The reported events are left out: a backend has
-/// written them when the line is recorded.
+/// The descriptors of a poll with the requested events. The reported events are left out: they belong to the
+/// reply.
 #[derive(Clone, Copy, Debug)]
 pub struct Requested<'a>(pub &'a [PollFd]);
 

@@ -10,8 +10,8 @@ use super::{Reply, Sink};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{
     BpfInstruction, Capability, CapabilitySets, CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Hook, Limit,
-    MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid, PollFd, Seals, SharedStart, SigAction,
-    Signal, SignalSet, SysResult, TidAddress, WaitFor,
+    MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid, PollEvents, PollFd, Seals, SharedStart,
+    SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor,
 };
 
 /// A backend that records a line for each call of another backend.
@@ -102,6 +102,10 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
     }
 }
 
+/// The number of polled descriptors that are recorded as they were before the call. Launches poll fewer. A
+/// longer list is recorded as it is after the call: the kernel changes only the reported events.
+const POLLED_MAX: usize = 16;
+
 /// Makes a call and records it, in the way that its kind of reply needs.
 macro_rules! make {
     (Exec: $this:ident, $call:expr, $method:ident($($argument:ident),*)) => {
@@ -113,8 +117,12 @@ macro_rules! make {
         pid
     }};
     (Polled: $this:ident, $call:expr, $method:ident($fds:ident, $timeout:ident)) => {{
+        let mut copy = [PollFd::new(Fd(-1), PollEvents::NONE); POLLED_MAX];
+        copy.iter_mut().zip(&*$fds).for_each(|(copy, fd)| *copy = *fd);
         let result = $this.inner.$method($fds, $timeout);
         let fds = &*$fds;
+        // The call has the list before the backend wrote to it.
+        let $fds = copy.get(..fds.len()).unwrap_or(fds);
         $this.done($call, result, |count| ReplyRef::List(ListRef::Polled { count: *count, fds }))
     }};
     (Data: $this:ident, $call:expr, $method:ident($file:ident, $buffer:ident)) => {{
