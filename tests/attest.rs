@@ -8,7 +8,6 @@ use nsexec::sys::types::{Capability, Resource};
 use nsexec_audit::attest::{AttestCommand, AttestError, Attestation, Capabilities, Deviation};
 use nsexec_audit::machine::Machine;
 use nsexec_audit::plan::Plan;
-use nsexec_audit::recording::RecordCommand;
 
 const SEVEN: [NsKind; 7] = [User, Mnt, Net, Pid, Ipc, Uts, Cgroup];
 
@@ -94,14 +93,6 @@ fn each_setting_has_the_planned_state() {
         let mut command = start(&[Uts]);
         agree("kept capabilities", command.uid(1234).gid(1234).capabilities([Capability::NET_BIND_SERVICE]));
     }
-}
-
-/// The recorder allocates memory in the new processes, which is not safe with several threads.
-#[test]
-fn record_of_a_program_with_threads_is_refused() {
-    let refused = start(&[]).record().map(|_| ()).unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported);
-    assert!(refused.to_string().contains("one thread"), "{refused}");
 }
 
 #[test]

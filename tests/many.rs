@@ -5,16 +5,15 @@
 //! The program's allocator aborts in every process but the first: another thread may have held its lock at
 //! the time of the fork.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nsexec::launch::Command;
 use nsexec::namespace::NsKind::{Mnt, Pid, User, Uts};
-use support::{Suite, Test, Threads};
+use support::{AbortsInChildren, Suite, Test, Threads};
 
 const LAUNCHES: usize = 4000;
 const THREADS: usize = 8;
@@ -27,40 +26,8 @@ const NAMESPACES: &str = "1000";
 /// would be more.
 const GROWTH: usize = 8 << 20;
 
-struct AbortsInChildren;
-
-/// The process that may allocate.
-static ALLOWED: AtomicI32 = AtomicI32::new(0);
-
-impl AbortsInChildren {
-    fn check() {
-        // SAFETY: getpid only returns a number.
-        let pid = unsafe { libc::getpid() };
-        let allowed = ALLOWED.load(Ordering::Relaxed);
-        if allowed != 0 && pid != allowed {
-            // SAFETY: abort takes no argument, and may be called anywhere.
-            unsafe { libc::abort() }
-        }
-    }
-}
-
-// SAFETY: every call goes to the allocator of the system, unless the process ends.
-unsafe impl GlobalAlloc for AbortsInChildren {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::check();
-        // SAFETY: the caller keeps the rules of the trait.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        Self::check();
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: AbortsInChildren = AbortsInChildren;
+static ALLOCATOR: AbortsInChildren = AbortsInChildren::new();
 
 fn main() -> ExitCode {
     if std::env::var_os(DRIVER).is_some() {
@@ -81,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn driver() {
-    ALLOWED.store(std::process::id().try_into().unwrap(), Ordering::Relaxed);
+    ALLOCATOR.allow_this_process_only();
     for kind in ["uts", "user"] {
         fs::write(format!("/proc/sys/user/max_{kind}_namespaces"), NAMESPACES).unwrap();
     }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::*;
-use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink, Transcript};
+use nsexec_audit::record::{Call, Line, LineRef, Recorder, Reply, ReplyRef, Sink, Transcript};
 use serde::{Deserialize, Serialize};
 use support::{Suite, Test, Threads, Verdict};
 
@@ -188,11 +188,11 @@ impl Shared {
 }
 
 impl Sink for Shared {
-    fn line(&mut self, line: &Line) {
-        if line.reply == Reply::Child {
+    fn line(&mut self, line: &LineRef<'_>) {
+        if let ReplyRef::Value(Reply::Child) = line.reply {
             self.section.set(self.next_section.fetch_add(1, Ordering::SeqCst) + 1);
         }
-        let entry = Entry { section: self.section.get(), line: line.clone() };
+        let entry = Entry { section: self.section.get(), line: line.to_line() };
         let text = serde_json::to_string(&entry).unwrap() + "\n";
         let start = self.next_byte.fetch_add(text.len(), Ordering::SeqCst);
         assert!(start + text.len() <= SIZE);

@@ -545,8 +545,7 @@ fn joins() -> Verdict {
     }
 }
 
-/// The second program of the test `recordings`, which needs one thread: records launches, and compares them
-/// with their plans.
+/// The second program of the test `recordings`: records launches, and compares them with their plans.
 fn record() -> ExitCode {
     let machine = Machine::here();
     let with = |kinds: &[NsKind]| {

@@ -196,11 +196,6 @@ pub(crate) const PLACES: &[Place] = &[
         why: "reads the state of a process in /proc",
     },
     Place {
-        path: "crates/nsexec-audit/src/recording.rs",
-        uses: &["std::fs"],
-        why: "counts the threads of this process before a recorded launch",
-    },
-    Place {
         path: "crates/nsexec-audit/src/machine/caller.rs",
         uses: &["nix", "std::fs"],
         why: "reads the facts about the caller: ids, account, subordinate ids, mapping tools",

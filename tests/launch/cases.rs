@@ -19,7 +19,7 @@ use nsexec::policy::{Credentials, Policy, Session, Setgroups};
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::{CloneFlags, Errno, ExitSignal, Fd, Fork, Propagation};
-use nsexec_audit::record::{Line, Recorder, Sink};
+use nsexec_audit::record::{LineRef, Recorder, Sink};
 
 use crate::{Case, helper, no_child_left};
 use support::LIMIT;
@@ -583,8 +583,8 @@ fn a_large_message() {
 struct Panics(&'static str);
 
 impl Sink for Panics {
-    fn line(&mut self, line: &Line) {
-        assert!(!line.to_string().contains(self.0), "as the test wants it");
+    fn line(&mut self, line: &LineRef<'_>) {
+        assert!(!line.to_line().to_string().contains(self.0), "as the test wants it");
     }
 }
 

@@ -17,7 +17,7 @@ use nsexec::launch::{LaunchError, Launcher};
 use nsexec::policy::{Policy, Session};
 use nsexec::sys::types::CloneFlags;
 use nsexec::timens::TimeOffsets;
-use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
+use nsexec_audit::record::{CallRef, LineRef, ListRef, Recorder, Reply, ReplyRef, Sink};
 
 use crate::Case;
 use crate::cases::Shape;
@@ -94,8 +94,8 @@ impl Killer {
 }
 
 impl Sink for Killer {
-    fn line(&mut self, line: &Line) {
-        if line.reply == Reply::Child {
+    fn line(&mut self, line: &LineRef<'_>) {
+        if let ReplyRef::Value(Reply::Child) = line.reply {
             (self.depth, self.lines) = (self.depth + 1, 0);
             return;
         }
@@ -103,7 +103,8 @@ impl Sink for Killer {
             return;
         }
         match (&line.call, &line.reply) {
-            (Call::CloneSibling { .. }, Reply::Parent(pid)) | (_, Reply::ParentOfInit { pid, .. }) => {
+            (CallRef::CloneSibling { .. }, ReplyRef::Value(Reply::Parent(pid)))
+            | (_, ReplyRef::Value(Reply::ParentOfInit { pid, .. })) => {
                 self.target = Some(pid.0);
                 self.lines = 0;
             }
@@ -177,12 +178,15 @@ fn calls_to_kill_after(shape: Shape, bootstrap: &Bootstrap<'_>, policy: Policy) 
     struct Counter(Killer, *mut u64);
 
     impl Sink for Counter {
-        fn line(&mut self, line: &Line) {
+        fn line(&mut self, line: &LineRef<'_>) {
             self.0.line(line);
             let announced = match self.0.shape {
-                Shape::Stages => matches!(&line.reply, Reply::Data(data) if data.0 == [0x42, 0, 0, 0]),
+                Shape::Stages => {
+                    let pid = [0x42, 0, 0, 0];
+                    matches!(line.reply, ReplyRef::List(ListRef::Data(data)) if data.0 == pid)
+                }
                 Shape::Direct | Shape::Child => {
-                    matches!(&line.call, Call::Send { data, .. } if data.0 == [GO])
+                    matches!(line.call, CallRef::Send { data, .. } if data.0 == [GO])
                 }
             };
             if self.0.writes_maps() && announced {

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use nix::sys::signal::{Signal, kill};
 use nsexec::launch::{LaunchError, exit_code};
-use nsexec_audit::record::{Line, Recorder, Reply, Sink};
+use nsexec_audit::record::{LineRef, Recorder, Reply, ReplyRef, Sink};
 
 use crate::cases::{Shape, everything, leaves_nothing};
 use crate::{Case, helper, no_child_left};
@@ -39,8 +39,8 @@ impl Death {
 }
 
 impl Sink for Death {
-    fn line(&mut self, line: &Line) {
-        if line.reply == Reply::Child {
+    fn line(&mut self, line: &LineRef<'_>) {
+        if let ReplyRef::Value(Reply::Child) = line.reply {
             (self.depth, self.lines) = (self.depth + 1, 0);
         } else {
             self.lines += 1;

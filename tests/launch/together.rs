@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use nsexec::launch::{LaunchError, WaitedFor};
-use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
+use nsexec_audit::record::{CallRef, LineRef, Recorder, Reply, ReplyRef, Sink};
 
 use crate::cases::{Shape, plain};
 use crate::{Case, helper, no_child_left};
@@ -67,7 +67,6 @@ fn wait_for_other(there: impl Fn(&Progress) -> bool) {
 /// Controls one launch, in the launcher's thread. The launch waits for the other one at each common point,
 /// and stops for ever after call number `hold_at`.
 struct Coordinated {
-    second: bool,
     in_stage: bool,
     forked: bool,
     /// The number of calls after the fork.
@@ -76,25 +75,20 @@ struct Coordinated {
 }
 
 impl Sink for Coordinated {
-    fn line(&mut self, line: &Line) {
+    fn line(&mut self, line: &LineRef<'_>) {
         if self.in_stage {
             return;
         }
         match (&line.call, &line.reply) {
-            (_, Reply::Child) => {
+            (_, ReplyRef::Value(Reply::Child)) => {
                 self.in_stage = true;
                 return;
             }
-            (Call::Pipe2, _) => {
+            (CallRef::Pipe2, _) => {
                 note(|progress| progress.with_pipes += 1);
                 wait_for_other(|progress| progress.with_pipes == 2);
-                if self.second {
-                    // A recorder in a stage allocates memory. So no thread may be in the allocator while
-                    // another one forks.
-                    wait_for_other(|progress| progress.forked == 1);
-                }
             }
-            (_, Reply::Parent(_) | Reply::ParentOfInit { .. }) => {
+            (_, ReplyRef::Value(Reply::Parent(_) | Reply::ParentOfInit { .. })) => {
                 self.forked = true;
                 note(|progress| progress.forked += 1);
                 wait_for_other(|progress| progress.forked == 2);
@@ -117,9 +111,9 @@ pub(crate) fn together_helper(words: &[String]) {
     let hold_at: usize = words[0].parse().unwrap();
     let shape = Shape::from_word(&words[1]);
     let closing = words[2] == CLOSING;
-    for second in [false, true] {
+    for _ in 0..2 {
         thread::spawn(move || {
-            let coordinated = Coordinated { second, in_stage: false, forked: false, calls: 0, hold_at };
+            let coordinated = Coordinated { in_stage: false, forked: false, calls: 0, hold_at };
             let mut launcher = if closing { shape.closing() } else { shape.plain() };
             launcher.command("true", [""; 0]);
             let child = launcher.spawn_through(|sys| Recorder::new(sys, coordinated));
@@ -144,8 +138,8 @@ pub(crate) fn together_helper(words: &[String]) {
 struct Held;
 
 impl Sink for Held {
-    fn line(&mut self, line: &Line) {
-        if line.call == Call::Pipe2 {
+    fn line(&mut self, line: &LineRef<'_>) {
+        if let CallRef::Pipe2 = line.call {
             note(|progress| progress.held += 1);
             loop {
                 thread::park();
@@ -187,8 +181,8 @@ fn closing_launches_overlap() {
 struct Stopping;
 
 impl Sink for Stopping {
-    fn line(&mut self, line: &Line) {
-        if let Some(pid) = line.reply.child() {
+    fn line(&mut self, line: &LineRef<'_>) {
+        if let Some(pid) = line.reply.to_reply().child() {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.0), nix::sys::signal::SIGSTOP).unwrap();
         }
     }

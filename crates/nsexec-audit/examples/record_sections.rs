@@ -30,7 +30,7 @@ use nsexec::sys::types::{
 };
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::Role;
-use nsexec_audit::record::{Line, Recorder, Reply, Sink, Transcript};
+use nsexec_audit::record::{Line, LineRef, Recorder, Reply, ReplyRef, Sink, Transcript};
 use nsexec_audit::render::walk::created_role;
 
 /// A file to which all processes append their lines, and the role of this process.
@@ -40,9 +40,9 @@ struct Shared {
 }
 
 impl Sink for Shared {
-    fn line(&mut self, line: &Line) {
-        if line.reply == Reply::Child {
-            let parent = Line { call: line.call.clone(), reply: Reply::Parent(Pid(1)) };
+    fn line(&mut self, line: &LineRef<'_>) {
+        if let ReplyRef::Value(Reply::Child) = line.reply {
+            let parent = Line { call: line.call.to_call(), reply: Reply::Parent(Pid(1)) };
             self.role = created_role(Some(self.role), &parent).expect("a known clone point");
         }
         let entry = serde_json::to_string(&(self.role.to_string(), line)).unwrap() + "\n";

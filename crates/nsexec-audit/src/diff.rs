@@ -184,7 +184,8 @@ fn rest_before_the_end<'i, 's>(items: &'i [Item<'s>], same: usize) -> &'i [Item<
 }
 
 /// Returns whether SIGKILL explains the difference between the rest of a record and of its witness. Either
-/// the recorder had not written the last call yet, or it had announced an exec or a close that did not happen.
+/// the recorder had not written the last call yet, or it had announced an exec or a close that did not
+/// happen.
 fn sigkill_explains(record: &[Item<'_>], witness: &[Item<'_>]) -> bool {
     match (record, witness) {
         ([], []) | ([], [Item::Line(_)]) => true,

@@ -21,8 +21,6 @@
 //! # }
 //! ```
 
-use std::format;
-use std::fs;
 use std::io;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -51,16 +49,15 @@ pub struct Recording {
 pub trait RecordCommand {
     /// Starts the command as [`Command::spawn`] does, and records every system call up to the exec.
     ///
-    /// This process must have one thread: the recorder allocates memory in the processes of the launch, and
-    /// another thread may hold the allocator's lock at the fork. Each process gets a copy of this memory:
-    /// [`Command::copy_memory`] is set, also for later plans of this command. [`Command::kill_with_parent`]
-    /// depends on the calling thread.
+    /// This process may have other threads, and they may launch and record at the same time: the recorder
+    /// neither allocates nor locks in the processes of the launch. Code of [`Command::pre_exec`] must keep to
+    /// the same rule. Each process of the launch gets a copy of this memory: [`Command::copy_memory`] is set,
+    /// also for later plans of this command. [`Command::kill_with_parent`] depends on the calling thread.
     ///
     /// # Errors
     /// [`LaunchError`] in the first part of the result: the launch failed, and the record shows the step.
     ///
     /// [`io::Error`]: nothing was started, or the record cannot be read. Nothing is started:
-    /// - if this process has several threads ([`io::ErrorKind::Unsupported`]);
     /// - if the settings of the command are wrong ([`io::ErrorKind::InvalidInput`], with the [`LaunchError`]
     ///   inside);
     /// - without memory or a descriptor for the record.
@@ -69,7 +66,6 @@ pub trait RecordCommand {
 
 impl RecordCommand for Command {
     fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)> {
-        refuse_threads()?;
         let (sink, reader) = SharedSink::new()?;
         let spawned = self.copy_memory().spawn_through(|sys| Recorder::new(sys, sink));
         let (launched, launch) =
@@ -77,18 +73,6 @@ impl RecordCommand for Command {
         let mut run = sections::of_record(&reader.read()?, Role::Launcher);
         run.notes.extend([rules::message_note(launch.message())]);
         Ok((launched, Recording { run, launch }))
-    }
-}
-
-/// Fails if this process has several threads. Without a /proc the number is unknown.
-fn refuse_threads() -> io::Result<()> {
-    let count = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    match count {
-        0 | 1 => Ok(()),
-        _ => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("a recorded launch needs a process with one thread, and this one has {count}"),
-        )),
     }
 }
 

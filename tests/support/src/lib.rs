@@ -2,17 +2,20 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | `allocator` | an allocator that aborts in the processes of a launch |
 //! | `suite` | the main function of the suites that are not run by libtest |
 //! | `process` | the limit of every wait, and default signals for the processes of a test |
 //! | `ordinary` | the ordinary user that the suites `kernel` and `witness` start programs as |
 //! | `scenarios` | the launches on the simulated kernel. Needs the feature `scenarios` |
 
+mod allocator;
 mod ordinary;
 mod process;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
 mod suite;
 
+pub use allocator::AbortsInChildren;
 pub use ordinary::Ordinary;
 pub use process::{LIMIT, TEST_LIMIT, begin, default_signals, fresh, given_seed};
 pub use suite::{SKIPPED, Suite, Test, Threads, Verdict, ends_within, skip_line};

@@ -65,8 +65,8 @@ pub const RENAMED: &[(&str, &str)] = &[
     ),
     (
         "the last calls before a SIGKILL",
-        "of two runs of a process that SIGKILL ended, only the calls that both have: the recorder writes a call after \
-         its return",
+        "of two runs of a process that SIGKILL ended, only the calls that both have: the recorder writes an exec and a \
+         close before the call, and any other call after its return",
     ),
 ];
 

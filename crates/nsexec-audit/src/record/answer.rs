@@ -3,6 +3,7 @@
 
 use core::ffi::CStr;
 
+use super::borrowed::{CallRef, Requested, Strings, Text};
 use super::kind::{self, Convert, Kind};
 use super::table::{argument, calls};
 use super::{Bytes, Call, Reply};
@@ -80,8 +81,8 @@ macro_rules! answer_calls {
             fn $method(
                 &mut self $(, $($field: argument!(in method: $word)),*)?
             ) -> <kind::$kind as Kind>::Output {
-                let call = Call::$variant { $($($field: argument!(convert $word: $field)),*)? };
-                result!($kind: self.answer(call), ($($($field),*)?))
+                let call = CallRef::$variant { $($($field: argument!(borrow $word: $field)),*)? };
+                result!($kind: self.answer(call.to_call()), ($($($field),*)?))
             }
         )* }
     };

@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::borrowed::Text;
 use super::kind::{self, Kind, Size};
 use super::table::{argument, calls};
 use nsexec::sys::types::{
@@ -28,12 +29,7 @@ impl From<&[u8]> for Bytes {
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match core::str::from_utf8(&self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => {
-                BytesForm::Hex { hex: self.0.iter().flat_map(hex_digits).collect() }.serialize(serializer)
-            }
-        }
+        Text(&self.0).serialize(serializer)
     }
 }
 
@@ -48,7 +44,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum BytesForm {
     Text(String),
@@ -74,7 +70,7 @@ macro_rules! define_call {
             = $name:ident($($shown:tt)*);
     )*) => {
         /// One call: a variant for each method of [`Sys`](nsexec::sys::Sys), which documents them.
-        #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
         #[serde(rename_all = "snake_case")]
         #[allow(missing_docs, reason = "the fields are the arguments of the method of that name")]
         pub enum Call { $(
@@ -189,6 +185,12 @@ macro_rules! chosen {
 }
 
 calls!(define_call);
+
+impl Serialize for Call {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.borrowed().serialize(serializer)
+    }
+}
 
 fn set() -> bool {
     true

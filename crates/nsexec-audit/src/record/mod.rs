@@ -29,11 +29,17 @@
 //!
 //! **Forks.** A fork copies a recorder in memory, so that each process continues with its own copy. For a
 //! sink that all processes share there is another implementation of [`Sink`]: [`shared::SharedSink`].
-//! Recording allocates, even in the child of a clone, so use it only in a program with one thread.
+//!
+//! **Threads.** At a fork another thread of the program may hold the allocator's lock, and the child's copy
+//! of the lock is never released. So the recorder and the shared sink neither allocate nor lock. The other
+//! sinks here allocate, and need a program with one thread.
 
 #[allow(clippy::panic, reason = "a reply of the wrong kind is a mistake of the backend that returned it")]
 mod answer;
 mod any;
+mod borrowed;
+#[cfg(test)]
+mod borrowed_tests;
 mod call;
 mod environment;
 mod kind;
@@ -57,6 +63,7 @@ use nsexec::sys::types::Fd;
 
 pub use answer::{Answer, Answered};
 pub use any::AnySys;
+pub use borrowed::{CallRef, LineRef, ListRef, ReplyRef, Requested, Strings, Text};
 pub use call::{Bytes, Call, Reply};
 pub(crate) use call::{hex_digits, unhex};
 pub use environment::without_value;
@@ -73,62 +80,66 @@ pub struct Line {
     pub reply: Reply,
 }
 
-/// A receiver of recorded lines.
+/// The maximum number of descriptors that a [`Sink`] needs.
+pub const DESCRIPTORS_MAX: usize = 4;
+
+/// A receiver of recorded lines. The line borrows from the arguments of the call, and a sink that keeps it
+/// copies it: [`LineRef::to_line`]. In a program with several threads a sink must neither allocate nor lock.
 pub trait Sink {
     /// Records one line. The call has returned, or it is an exec that is about to be made.
-    fn line(&mut self, line: &Line);
+    fn line(&mut self, line: &LineRef<'_>);
 
     /// Records the line of a call that closes descriptors, before the call. Returns whether the sink did so.
     /// The line has the reply of a successful call. If the call fails, [`line`](Self::line) follows with the
     /// same call and its errno, which replaces this line. Without an announcement `line` always follows.
-    fn announce(&mut self, _line: &Line) -> bool {
+    fn announce(&mut self, _line: &LineRef<'_>) -> bool {
         false
     }
 
     /// Returns the descriptors that the sink needs. [`Recorder`] leaves them open when a process closes
     /// all descriptors that it does not use.
-    fn descriptors(&self) -> Vec<Fd> {
-        Vec::new()
+    fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
+        [None; DESCRIPTORS_MAX]
     }
 }
 
 impl Sink for Vec<Line> {
-    fn line(&mut self, line: &Line) {
-        self.push(line.clone());
+    fn line(&mut self, line: &LineRef<'_>) {
+        self.push(line.to_line());
     }
 }
 
 impl<K: Sink + ?Sized> Sink for &mut K {
-    fn line(&mut self, line: &Line) {
+    fn line(&mut self, line: &LineRef<'_>) {
         (**self).line(line);
     }
 
-    fn announce(&mut self, line: &Line) -> bool {
+    fn announce(&mut self, line: &LineRef<'_>) -> bool {
         (**self).announce(line)
     }
 
-    fn descriptors(&self) -> Vec<Fd> {
+    fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
         (**self).descriptors()
     }
 }
 
 impl<K: Sink + ?Sized> Sink for Rc<RefCell<K>> {
-    fn line(&mut self, line: &Line) {
+    fn line(&mut self, line: &LineRef<'_>) {
         self.borrow_mut().line(line);
     }
 
-    fn announce(&mut self, line: &Line) -> bool {
+    fn announce(&mut self, line: &LineRef<'_>) -> bool {
         self.borrow_mut().announce(line)
     }
 
-    fn descriptors(&self) -> Vec<Fd> {
+    fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
         self.borrow().descriptors()
     }
 }
 
 impl Sink for Transcript {
-    fn line(&mut self, line: &Line) {
-        self.push(line.clone());
+    fn line(&mut self, line: &LineRef<'_>) {
+        self.push(line.to_line());
     }
 }
 

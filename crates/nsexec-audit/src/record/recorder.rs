@@ -1,17 +1,17 @@
-//! The recorder itself: calls the backend, then records the call and the reply.
+//! The recorder itself: calls the backend, then records the call and the reply. It allocates no memory and
+//! takes no lock.
 
 use core::ffi::CStr;
 
-use std::vec::Vec;
-
+use super::borrowed::{CallRef, LineRef, ListRef, ReplyRef, Requested, Strings, Text};
 use super::kind::{self, Convert, Kind};
 use super::table::{argument, calls};
-use super::{Bytes, Call, Line, Reply, Sink};
+use super::{Reply, Sink};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{
     BpfInstruction, Capability, CapabilitySets, CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Hook, Limit,
-    MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid, PollFd, Seals, SharedStart, SigAction,
-    Signal, SignalSet, SysResult, TidAddress, WaitFor,
+    MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid, PollEvents, PollFd, Seals, SharedStart,
+    SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor,
 };
 
 /// A backend that records a line for each call of another backend.
@@ -44,19 +44,24 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
     }
 
     /// Records a call that has returned, and returns its result.
-    fn done<T>(&mut self, call: Call, result: SysResult<T>, reply: impl FnOnce(&T) -> Reply) -> SysResult<T> {
-        let reply = result.as_ref().map_or_else(|errno| Reply::Errno(*errno), reply);
-        self.sink.line(&Line { call, reply });
+    fn done<'r, T>(
+        &mut self,
+        call: CallRef<'r>,
+        result: SysResult<T>,
+        reply: impl FnOnce(&T) -> ReplyRef<'r>,
+    ) -> SysResult<T> {
+        let reply = result.as_ref().map_or_else(|errno| ReplyRef::Value(Reply::Errno(*errno)), reply);
+        self.sink.line(&LineRef { call, reply });
         result
     }
 
     /// Closes a range of descriptors, except those of the sink.
     fn close_around(&mut self, first: u32, last: u32) -> SysResult<()> {
-        let numbers = self.sink.descriptors().into_iter().filter_map(|fd| u32::try_from(fd.0).ok());
-        let mut own: Vec<u32> = numbers.filter(|number| (first..=last).contains(number)).collect();
+        let mut own = self.sink.descriptors();
         own.sort_unstable();
+        let numbers = own.into_iter().flatten().filter_map(|fd| u32::try_from(fd.0).ok());
         let mut next = Some(first);
-        for number in own {
+        for number in numbers.filter(|number| (first..=last).contains(number)) {
             if let (Some(first), Some(last)) = (next.filter(|next| *next < number), number.checked_sub(1)) {
                 self.inner.close_range(first, last)?;
             }
@@ -71,7 +76,21 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
 
     /// Closes a descriptor, unless it belongs to the sink.
     fn close_other(&mut self, fd: Fd) -> SysResult<()> {
-        if self.sink.descriptors().contains(&fd) { Ok(()) } else { self.inner.close(fd) }
+        if self.sink.descriptors().contains(&Some(fd)) { Ok(()) } else { self.inner.close(fd) }
+    }
+
+    /// Makes a call that closes descriptors. A sink that processes share receives the line before the call:
+    /// the close may let the launcher continue, and the launcher then reads the record.
+    fn closing(
+        &mut self,
+        call: CallRef<'_>,
+        close: impl FnOnce(&mut Self) -> SysResult<()>,
+    ) -> SysResult<()> {
+        let announced = self.sink.announce(&LineRef { call, reply: ReplyRef::Value(Reply::Unit) });
+        match close(self) {
+            Ok(()) if announced => Ok(()),
+            result => self.done(call, result, |()| ReplyRef::Value(Reply::Unit)),
+        }
     }
 
     /// Makes a call that closes descriptors. A sink that processes share receives the line before the call:
@@ -86,14 +105,17 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
     }
 
     /// Records an exec before the call, since this program no longer runs after a successful exec.
-    fn announced(&mut self, call: Call, exec: impl FnOnce(&mut S) -> Errno) -> Errno {
-        let announcement = Line { call, reply: Reply::NoReturn };
-        self.sink.line(&announcement);
+    fn announced(&mut self, call: CallRef<'_>, exec: impl FnOnce(&mut S) -> Errno) -> Errno {
+        self.sink.line(&LineRef { call, reply: ReplyRef::Value(Reply::NoReturn) });
         let errno = exec(&mut self.inner);
-        self.sink.line(&Line { reply: Reply::Errno(errno), ..announcement });
+        self.sink.line(&LineRef { call, reply: ReplyRef::Value(Reply::Errno(errno)) });
         errno
     }
 }
+
+/// The number of polled descriptors that are recorded as they were before the call. Launches poll fewer. A
+/// longer list is recorded as it is after the call: the kernel changes only the reported events.
+const POLLED_MAX: usize = 16;
 
 /// Makes a call and records it, in the way that its kind of reply needs.
 macro_rules! make {
@@ -102,18 +124,25 @@ macro_rules! make {
     };
     (Pid: $this:ident, $call:expr, $method:ident()) => {{
         let pid = $this.inner.$method();
-        $this.sink.line(&Line { call: $call, reply: Reply::Pid(pid) });
+        $this.sink.line(&LineRef { call: $call, reply: ReplyRef::Value(Reply::Pid(pid)) });
         pid
     }};
     (Polled: $this:ident, $call:expr, $method:ident($fds:ident, $timeout:ident)) => {{
-        let call = $call;
+        let mut copy = [PollFd::new(Fd(-1), PollEvents::NONE); POLLED_MAX];
+        copy.iter_mut().zip(&*$fds).for_each(|(copy, fd)| *copy = *fd);
         let result = $this.inner.$method($fds, $timeout);
-        $this.done(call, result, |count| Reply::Polled { count: *count, fds: (&*$fds).into() })
+        let fds = &*$fds;
+        // The call has the list before the backend wrote to it.
+        let $fds = copy.get(..fds.len()).unwrap_or(fds);
+        $this.done($call, result, |count| ReplyRef::List(ListRef::Polled { count: *count, fds }))
     }};
     (Data: $this:ident, $call:expr, $method:ident($file:ident, $buffer:ident)) => {{
         let call = $call;
         let result = $this.inner.$method($file, $buffer);
-        $this.done(call, result, |count| Reply::Data($buffer.get(..*count).unwrap_or($buffer).into()))
+        let all = &*$buffer;
+        $this.done(call, result, |count| {
+            ReplyRef::List(ListRef::Data(Text(all.get(..*count).unwrap_or(all))))
+        })
     }};
     (Entries: $($rest:tt)*) => { make!(Data: $($rest)*) };
     (Unit: $this:ident, $call:expr, close_range($first:ident, $last:ident)) => {
@@ -126,7 +155,7 @@ macro_rules! make {
     ($kind:ident: $this:ident, $call:expr, $method:ident($($argument:ident),*)) => {{
         let call = $call;
         let result = $this.inner.$method($($argument),*);
-        $this.done(call, result, kind::$kind::reply)
+        $this.done(call, result, |value| ReplyRef::Value(kind::$kind::reply(value)))
     }};
 }
 
@@ -141,8 +170,11 @@ macro_rules! record_calls {
             fn $method(
                 &mut self $(, $($field: argument!(in method: $word)),*)?
             ) -> <kind::$kind as Kind>::Output {
-                let call = Call::$variant { $($($field: argument!(convert $word: $field)),*)? };
-                make!($kind: self, call, $method($($($field),*)?))
+                make!(
+                    $kind: self,
+                    CallRef::$variant { $($($field: argument!(borrow $word: $field)),*)? },
+                    $method($($($field),*)?)
+                )
             }
         )* }
     };

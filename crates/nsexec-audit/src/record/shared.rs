@@ -4,18 +4,24 @@
 //! Every line is one `write` to a memfd (memfd_create(2)) that is open for appending. So no other line is
 //! mixed into it, the lines of one process are in order, and lines survive when their process is killed. A
 //! line begins with its newline: if a process is killed in its write, the incomplete line damages no other.
-//! A close is recorded before the call, with `"announced":true`. If it fails, its line with the errno follows,
-//! and the reader drops the first one.
+//!
+//! A close is recorded before the call, with `"announced":true`. If it fails, its line with the errno
+//! follows, and the reader drops the first one.
 //!
 //! The processes share only the file. A process is identified by its position in the fork tree, and each
 //! process counts its own children.
 //!
 //! The sink never blocks, since the size of a memfd is limited only by memory. It never returns an error. A
 //! line that cannot be written is lost and counted in an eventfd (eventfd(2)), which needs no further memory.
-//! Both are close-on-exec. The sink's own system calls are these writes, and the allocator's calls for
-//! memory. A comparison with a witness leaves them out, except the counting ([`witness`](crate::witness)).
+//! Both are close-on-exec. The sink's own system calls are these writes. A comparison with a witness leaves
+//! them out, except the counting ([`witness`](crate::witness)).
+//!
 //! The recorder leaves both descriptors open where a process closes all that it does not use. It then makes
 //! two or three calls for one of the record, which the comparison merges.
+//!
+//! A line is serialised into memory that was reserved before the first fork, and each process has its own
+//! copy of it. So writing a line neither allocates memory nor takes a lock, and the program may have threads.
+//! Only the part of this memory that the longest line used takes up pages.
 
 use core::cell::Cell;
 
@@ -34,7 +40,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use super::{Line, Reply, Sink};
+use super::{DESCRIPTORS_MAX, Line, LineRef, Reply, ReplyRef, Sink};
 use nsexec::sys::types::Fd;
 
 /// The maximum number of bytes that one process may write. A process has about a hundred lines. The largest
@@ -45,22 +51,95 @@ pub const PROCESS_MAX: usize = 8 << 20;
 /// The maximum number of processes of a run: launcher, three stages, two mapping tools, and two more.
 const PROCESSES: usize = 8;
 
+/// The maximum number of generations of processes after the first one. With more, the lines of the last ones
+/// are lost.
+const GENERATIONS: usize = PROCESSES - 1;
+
 const NAME: &CStr = c"nsexec-record";
 
-/// One line as stored in the file.
-#[derive(Serialize, Deserialize)]
-struct Entry {
+/// One line as it is written to the file.
+#[derive(Serialize)]
+struct EntryRef<'a> {
     /// The position of the process that recorded the line: see [`ProcessLines::lineage`].
-    of: Vec<u32>,
-    line: Line,
+    of: &'a [u32],
+    line: &'a LineRef<'a>,
     /// The call had not been made yet: [`Sink::announce`].
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
     announced: bool,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
-const fn is_false(value: &bool) -> bool {
-    !*value
+/// The same line as it is read from the file.
+#[derive(Deserialize)]
+struct Entry {
+    of: Vec<u32>,
+    line: Line,
+    #[serde(default)]
+    announced: bool,
+}
+
+/// The text of one line, in reserved memory. Text beyond it is left out.
+#[derive(Debug)]
+struct Text {
+    bytes: Vec<u8>,
+    is_cut: bool,
+}
+
+impl Text {
+    /// Reserves memory.
+    ///
+    /// # Errors
+    /// There is not enough memory.
+    fn with_room(length: usize) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Self { bytes, is_cut: false })
+    }
+
+    /// Replaces the text by that of an entry, after a newline. Returns it if it fits.
+    fn of(&mut self, entry: &EntryRef<'_>) -> Option<&[u8]> {
+        self.bytes.clear();
+        self.is_cut = false;
+        // Neither fails: every value has a JSON form, and this writer accepts all bytes.
+        let written = self.write_all(b"\n").is_ok() && serde_json::to_writer(&mut *self, entry).is_ok();
+        (written && !self.is_cut).then_some(&self.bytes)
+    }
+}
+
+impl Write for Text {
+    /// Never returns an error: serde_json would allocate memory for it.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.bytes.capacity().saturating_sub(self.bytes.len());
+        self.is_cut |= bytes.len() > room;
+        if !self.is_cut {
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The position of a process in the fork tree: see [`ProcessLines::lineage`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Lineage {
+    numbers: [u32; GENERATIONS],
+    depth: usize,
+}
+
+impl Lineage {
+    fn get(&self) -> &[u32] {
+        self.numbers.get(..self.depth).unwrap_or_default()
+    }
+
+    /// Adds a generation. Returns whether there is room for it.
+    fn push(&mut self, number: u32) -> bool {
+        let Some(place) = self.numbers.get_mut(self.depth) else { return false };
+        *place = number;
+        self.depth += 1;
+        true
+    }
 }
 
 /// The writing side. Every fork copies it.
@@ -68,13 +147,14 @@ const fn is_false(value: &bool) -> bool {
 pub struct SharedSink {
     file: Rc<File>,
     lost: Rc<EventFd>,
-    lineage: Vec<u32>,
+    lineage: Lineage,
     /// The number of children that this process has created.
     children: u32,
     /// The number of bytes that this process has written.
     written: usize,
     /// The maximum of `written`.
     limit: usize,
+    text: Text,
 }
 
 /// The reading side, for the process that created the sink.
@@ -110,7 +190,8 @@ impl SharedSink {
     /// Creates the file. Must be called before the first fork.
     ///
     /// # Errors
-    /// Those of memfd_create(2), fcntl(2) and eventfd(2): no memory, no descriptor.
+    /// Those of memfd_create(2), fcntl(2) and eventfd(2): no memory, no descriptor. No memory for a line of
+    /// the largest size.
     pub fn new() -> io::Result<(Self, SharedReader)> {
         let file = File::from(memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?);
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
@@ -121,7 +202,8 @@ impl SharedSink {
         let reader = SharedReader { file: Rc::clone(&file), lost: Rc::clone(&lost), counted: Cell::new(0) };
         // If not even one line fits, all lines are lost.
         let limit = (largest_file() / PROCESSES).min(PROCESS_MAX);
-        Ok((Self { file, lost, lineage: Vec::new(), children: 0, written: 0, limit }, reader))
+        let text = Text::with_room(limit)?;
+        Ok((Self { file, lost, lineage: Lineage::default(), children: 0, written: 0, limit, text }, reader))
     }
 
     /// Returns whether the limit on file size (RLIMIT_FSIZE) leaves less room than [`PROCESS_MAX`].
@@ -143,11 +225,10 @@ impl SharedSink {
     }
 
     /// Writes one line, or counts it as lost.
-    fn store(&mut self, line: &Line, announced: bool) {
-        let entry = Entry { of: self.lineage.clone(), line: line.clone(), announced };
-        let text = serde_json::to_string(&entry).map(|text| std::format!("\n{text}")).unwrap_or_default();
-        let fits = self.written.saturating_add(text.len()) <= self.limit;
-        let took = if fits { self.append(text.as_bytes()) } else { 0 };
+    fn store(&mut self, line: &LineRef<'_>, announced: bool) {
+        let room = self.limit.saturating_sub(self.written);
+        let text = self.text.of(&EntryRef { of: self.lineage.get(), line, announced });
+        let took = text.filter(|text| text.len() <= room).map_or(0, |text| append(&self.file, text));
         self.written += took;
         // If more than the newline was written, the reader counts the incomplete line.
         if took <= 1 {
@@ -155,38 +236,40 @@ impl SharedSink {
             let _ = self.lost.write(1);
         }
     }
+}
 
-    /// Makes one write, and returns the number of bytes written.
-    fn append(&mut self, bytes: &[u8]) -> usize {
-        loop {
-            match (&*self.file).write(bytes) {
-                Ok(count) => return count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return 0,
-            }
+/// Makes one write, and returns the number of bytes written.
+fn append(mut file: &File, bytes: &[u8]) -> usize {
+    loop {
+        match file.write(bytes) {
+            Ok(count) => return count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return 0,
         }
     }
 }
 
 impl Sink for SharedSink {
-    fn descriptors(&self) -> Vec<Fd> {
-        std::vec![Fd(self.file.as_raw_fd()), Fd(self.lost.as_fd().as_raw_fd())]
+    fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
+        [Some(self.fd()), Some(Fd(self.lost.as_fd().as_raw_fd())), None, None]
     }
 
-    fn line(&mut self, line: &Line) {
+    fn line(&mut self, line: &LineRef<'_>) {
         match line.reply {
-            Reply::Child => {
+            ReplyRef::Value(Reply::Child) => {
                 // This memory is a copy of our parent's, made before the parent counted us.
-                self.lineage.push(self.children);
+                if !self.lineage.push(self.children) {
+                    self.limit = 0;
+                }
                 (self.children, self.written) = (0, 0);
             }
-            Reply::Parent(_) | Reply::ParentOfInit { .. } => self.children += 1,
+            ReplyRef::Value(Reply::Parent(_) | Reply::ParentOfInit { .. }) => self.children += 1,
             _ => {}
         }
         self.store(line, false);
     }
 
-    fn announce(&mut self, line: &Line) -> bool {
+    fn announce(&mut self, line: &LineRef<'_>) -> bool {
         self.store(line, true);
         true
     }
@@ -260,18 +343,18 @@ pub fn largest_file() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Answer, Answered, AnySys, Call, Recorder};
+    use crate::record::{Answer, Answered, AnySys, Call, CallRef, Recorder};
     use nsexec::sys::Sys;
     use nsexec::sys::types::{Errno, Pid};
 
-    fn line(reply: Reply) -> Line {
-        Line { call: Call::CloneSibling { tid: None }, reply }
+    fn line(reply: Reply) -> LineRef<'static> {
+        LineRef { call: CallRef::CloneSibling { tid: None }, reply: ReplyRef::Value(reply) }
     }
 
     /// Copies the sink as a fork does. The file is shared.
     fn fork(sink: &SharedSink) -> SharedSink {
         let (file, lost) = (Rc::clone(&sink.file), Rc::clone(&sink.lost));
-        SharedSink { file, lost, lineage: sink.lineage.clone(), ..*sink }
+        SharedSink { file, lost, text: Text::with_room(sink.limit).unwrap(), ..*sink }
     }
 
     #[test]
@@ -284,7 +367,7 @@ mod tests {
         second.line(&line(Reply::Child));
         let mut grandchild = fork(&second);
         grandchild.line(&line(Reply::Child));
-        child.line(&Line { call: Call::Setsid, reply: Reply::Unit });
+        child.line(&LineRef { call: CallRef::Setsid, reply: ReplyRef::Value(Reply::Unit) });
         let record = reader.read().unwrap();
         let lines: Vec<(&[u32], usize)> =
             record.processes.iter().map(|process| (&process.lineage[..], process.lines.len())).collect();
@@ -328,7 +411,7 @@ mod tests {
         let (sink, reader) = SharedSink::new().unwrap();
         let bad = Reply::Errno(Errno::EBADF);
         let replies = [Reply::Unit, bad.clone(), bad.clone(), Reply::Unit, Reply::Errno(Errno::ENOSYS)];
-        let mut sys = Recorder::new(Answered(Replies(replies.to_vec().into_iter())), sink);
+        let mut sys = Recorder::new(Answered(Replies(Vec::from(replies.clone()).into_iter())), sink);
         for reply in [Ok(()), Err(Errno::EBADF), Err(Errno::EBADF), Ok(())] {
             assert_eq!(sys.close(Fd(500)), reply);
         }
@@ -367,10 +450,37 @@ mod tests {
     fn incomplete_line_of_a_killed_writer_damages_no_other() {
         let (mut sink, reader) = SharedSink::new().unwrap();
         sink.line(&line(Reply::Parent(Pid(1))));
-        sink.append(b"\n{\"of\":[0],\"line\":{\"call\":{\"wri");
+        append(&sink.file, b"\n{\"of\":[0],\"line\":{\"call\":{\"wri");
         sink.line(&line(Reply::Parent(Pid(1))));
         let record = reader.read().unwrap();
         assert_eq!((record.processes[0].lines.len(), record.processes.len(), record.lost), (2, 1, 1));
+    }
+
+    #[test]
+    fn lines_of_too_deep_processes_are_lost() {
+        let (sink, reader) = SharedSink::new().unwrap();
+        let mut process = sink;
+        for _ in 0..=GENERATIONS {
+            process = fork(&process);
+            process.line(&line(Reply::Child));
+        }
+        let record = reader.read().unwrap();
+        assert_eq!((record.processes.len(), record.lost), (GENERATIONS, 1));
+    }
+
+    #[test]
+    fn memory_of_the_text_does_not_grow() {
+        let (sink, reader) = SharedSink::new().unwrap();
+        let data = std::vec![0; PROCESS_MAX / 4];
+        let memory = (sink.text.bytes.as_ptr(), sink.text.bytes.capacity());
+        let mut sys = Recorder::new(Answered(Replies(std::vec![Reply::Count(1); 2].into_iter())), sink);
+        // Each byte has six characters in JSON.
+        sys.write(Fd(1), &data[..1 << 20]).unwrap();
+        sys.write(Fd(1), &data).unwrap();
+        let text = &sys.sink().text.bytes;
+        assert_eq!((text.as_ptr(), text.capacity()), memory);
+        let record = reader.read().unwrap();
+        assert_eq!((record.processes[0].lines.len(), record.lost), (1, 1));
     }
 
     #[test]

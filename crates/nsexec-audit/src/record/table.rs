@@ -20,59 +20,83 @@
 //!   - `reply` is the place of a value that the kernel writes into the caller's memory. Its form follows from
 //!     the kind of the reply.
 //!
-//! `calls!(NAME)` passes all rows to the macro NAME. These macros are in `call`, `recorder`, `answer` and
-//! `strace`. Each form and each kind has its writer and its parser next to each other.
+//! `calls!(NAME)` passes all rows to the macro NAME. These macros are in `call`, `borrowed`, `recorder`,
+//! `answer` and `strace`. Each form and each kind has its writer and its parser next to each other.
 
-/// An argument, by its keyword in the table: its type in the method, its type in `Call`, and the conversion.
+/// An argument, by its keyword in the table: its type in the method, in `CallRef` and in `Call`. `borrow`
+/// converts the argument of the method for `CallRef`, `own` that of `CallRef` for `Call`, and `lend` that of
+/// `Call` for `CallRef`.
 macro_rules! argument {
     // A path or a name.
     (in method: Path) => { &CStr };
+    (in borrowed: Path) => { Text<'a> };
     (in call: Path) => { Bytes };
-    (convert Path: $value:ident) => { Bytes::from($value.to_bytes()) };
+    (borrow Path: $value:ident) => { Text($value.to_bytes()) };
+    (own Path: $value:ident) => { $value.0.into() };
+    (lend Path: $value:ident) => { Text(&$value.0) };
     // Bytes that the call sends.
     (in method: Data) => { &[u8] };
+    (in borrowed: Data) => { Text<'a> };
     (in call: Data) => { Bytes };
-    (convert Data: $value:ident) => { Bytes::from($value) };
+    (borrow Data: $value:ident) => { Text($value) };
+    (own Data: $value:ident) => { $value.0.into() };
+    (lend Data: $value:ident) => { Text(&$value.0) };
     // A buffer that the call fills. `Call` has its size, and the reply has the bytes.
     (in method: Room) => { &mut [u8] };
+    (in borrowed: Room) => { usize };
     (in call: Room) => { usize };
-    (convert Room: $value:ident) => { $value.len() };
+    (borrow Room: $value:ident) => { $value.len() };
     // The descriptors of a poll. `Call` has the requested events, and the reply has the result.
     (in method: PollFds) => { &mut [PollFd] };
+    (in borrowed: PollFds) => { Requested<'a> };
     (in call: PollFds) => { Vec<PollFd> };
-    (convert PollFds: $value:ident) => { $value.iter().map(|fd| PollFd::new(fd.fd, fd.events)).collect() };
+    (borrow PollFds: $value:ident) => { Requested($value) };
+    (own PollFds: $value:ident) => { $value.iter().collect() };
+    (lend PollFds: $value:ident) => { Requested($value) };
     // The arguments or the environment of an exec.
     (in method: Strings) => { &ExecArgs<'_> };
+    (in borrowed: Strings) => { Strings<'a> };
     (in call: Strings) => { Vec<Bytes> };
-    (convert Strings: $value:ident) => { $value.strings().map(Bytes::from).collect() };
+    (borrow Strings: $value:ident) => { Strings::Exec(*$value) };
+    (own Strings: $value:ident) => { $value.to_vec() };
+    (lend Strings: $value:ident) => { Strings::Owned($value) };
     // The place of the cached thread id, for a clone.
     (in method: Tid) => { Option<TidAddress> };
+    (in borrowed: Tid) => { Option<TidAddress> };
     (in call: Tid) => { Option<TidAddress> };
-    (convert Tid: $value:ident) => { $value };
     // The start of a process that shares the memory. `Call` has only whether it does.
     (in method: Shared) => { Option<SharedStart> };
+    (in borrowed: Shared) => { bool };
     (in call: Shared) => { bool };
-    (convert Shared: $value:ident) => { $value.is_some() };
+    (borrow Shared: $value:ident) => { $value.is_some() };
     // Ids.
     (in method: Ids) => { &[u32] };
+    (in borrowed: Ids) => { &'a [u32] };
     (in call: Ids) => { Vec<u32> };
-    (convert Ids: $value:ident) => { $value.into() };
+    (own Ids: $value:ident) => { $value.into() };
+    (lend Ids: $value:ident) => { $value };
     // The instructions of a filter.
     (in method: Program) => { &[BpfInstruction] };
+    (in borrowed: Program) => { &'a [BpfInstruction] };
     (in call: Program) => { Vec<BpfInstruction> };
-    (convert Program: $value:ident) => { $value.into() };
+    (own Program: $value:ident) => { $value.into() };
+    (lend Program: $value:ident) => { $value };
     // Code of the caller. `Call` has only its number.
     (in method: Hook) => { Hook<'_> };
+    (in borrowed: Hook) => { u32 };
     (in call: Hook) => { u32 };
-    (convert Hook: $value:ident) => { $value.number };
+    (borrow Hook: $value:ident) => { $value.number };
     // The first descriptor of a range. The call is not about the file behind it.
     (in method: FirstFd) => { Fd };
+    (in borrowed: FirstFd) => { Fd };
     (in call: FirstFd) => { Fd };
-    (convert FirstFd: $value:ident) => { $value };
     // Any other name is a type, and the value is copied.
     (in method: $type:ident) => { $type };
+    (in borrowed: $type:ident) => { $type };
     (in call: $type:ident) => { $type };
-    (convert $type:ident: $value:ident) => { $value };
+    (borrow $type:ident: $value:ident) => { $value };
+    (own $type:ident: $value:ident) => { $value };
+    (lend $type:ident: $value:ident) => { *$value };
 }
 
 /// Passes the rows to the macro with the given name, after other arguments for it.

@@ -37,12 +37,12 @@ fn descriptors_of_the_sink_stay_open() {
     struct Needs(Vec<Line>);
 
     impl Sink for Needs {
-        fn line(&mut self, line: &Line) {
-            self.0.push(line.clone());
+        fn line(&mut self, line: &LineRef<'_>) {
+            self.0.push(line.to_line());
         }
 
-        fn descriptors(&self) -> Vec<Fd> {
-            vec![Fd(9), Fd(8), Fd(12), Fd(3)]
+        fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
+            [9, 8, 12, 3].map(|number| Some(Fd(number)))
         }
     }
 

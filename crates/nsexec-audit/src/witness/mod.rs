@@ -46,12 +46,12 @@ pub const FLAGS: &[&str] = &["-f", "-q", "-v", "-a", "1", "-s", "1048576"];
 /// Three more kinds of lines are left out: the recorder's own writes, the call in which a process was killed,
 /// and the first half of a call that the kernel resumed after a signal.
 pub const LEFT_OUT: &[(&str, &str)] = &[
-    ("brk(", "the allocator of the recorder"),
-    ("mmap(", "the allocator of the recorder"),
-    ("munmap(", "the allocator of the recorder"),
-    ("mremap(", "the allocator of the recorder"),
-    ("madvise(", "the allocator of the recorder"),
-    ("mprotect(", "the allocator of the recorder"),
+    ("brk(", "the allocator of the launcher, which keeps log records"),
+    ("mmap(", "the allocator of the launcher, which keeps log records"),
+    ("munmap(", "the allocator of the launcher, which keeps log records"),
+    ("mremap(", "the allocator of the launcher, which keeps log records"),
+    ("madvise(", "the allocator of the launcher, which keeps log records"),
+    ("mprotect(", "the allocator of the launcher, which keeps log records"),
     ("--- ", "a signal that arrived; what it did is in the reply of a call"),
     ("exit_group(", "the end of a stage is not a call of the protocol; the line of its status says it"),
     ("exit(", "the same, of a libc that ends a thread so"),
