@@ -437,7 +437,7 @@ mod tests {
         );
         let consequence = record(0, SYNC, Code::Sync, None);
         let want = "stage-1: failed to unshare remaining namespaces: No space left on device (CLONE_NEWNET) \
-                    (a limit in /proc/sys/user/max_*_namespaces is reached)";
+                    (a limit in /proc/sys/user/max_*_namespaces is reached: as root: raise it with sysctl)";
         for records in [vec![cause.clone(), consequence.clone()], vec![consequence, cause]] {
             assert_eq!(
                 shown(records, vec![ended(0, WaitStatus::Exited(1), false)], FailureKind::NoPidLine),
