@@ -141,6 +141,18 @@ impl LaunchError {
         Explained { error: self, known: Some(known), remedies }.to_string()
     }
 
+    /// Returns the failure in one line, without its likely cause.
+    #[must_use]
+    pub fn without_cause(&self) -> String {
+        struct Bare<'e>(&'e LaunchError);
+        impl fmt::Display for Bare<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.write_without_cause(f)
+            }
+        }
+        Bare(self).to_string()
+    }
+
     /// Builds the error of a failed launch, from what the launcher saw and the fatal records of the stages.
     #[doc(hidden)]
     #[must_use]

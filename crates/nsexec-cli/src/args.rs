@@ -32,6 +32,7 @@ Examples:
   nsexec run --all --map-users auto -- sh      with the subordinate ids of /etc/subuid
   nsexec run --join net=/run/netns/blue -- ss  in an existing network namespace
   nsexec enter -t 4711 -a -- sh                a shell in the namespaces of process 4711
+  nsexec doctor                                what works here, what does not, and why
   nsexec encode -r -p | nsexec decode          print the bootstrap message as text
 
 Exit status: that of the command, 128+n if signal n ended it or interrupted the launch, 127 if
@@ -104,6 +105,21 @@ Examples:
 
 Exit status: 0 if the plan ends with the command and breaks no rule, else 1.";
 
+const DOCTOR_EXAMPLES: &str = "\
+Without flags of run: tries each kind of namespace, maps of ids, and mounts. For each thing that does not
+work, prints the evidence, the cause, and what to do about it on this distribution. With flags of run: makes
+all steps of that launch except the start of the command. Leaves nothing behind. In a container the report
+holds for the container only.
+
+Examples:
+  nsexec doctor
+  nsexec doctor --all --map-users auto
+  nsexec doctor -r --mount-proc -p -- sh
+  nsexec doctor --json | jq -r '.answers[] | select(.verdict.is == \"no\") | .question'
+
+Exit status: 0 if everything works, or the launch that the flags ask for; 1 if something does not
+work, or cannot be tried; 2 for wrong usage.";
+
 const TRACE_EXAMPLES: &str = "\
 Examples:
   nsexec trace -r -n -- ip address
@@ -149,6 +165,9 @@ pub(crate) enum Command {
     /// Show what run would do, call by call, without doing it and without privileges
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(Lazy<PlanArgs>),
+    /// Report what works here for this user, what does not, why, and what to do
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Lazy<DoctorArgs>),
     /// Run a command, record every call, and compare with the plan
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(Lazy<TraceArgs>),
@@ -496,6 +515,23 @@ pub(crate) struct PlanArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// `nsexec doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The namespaces and the id maps.
+    #[command(flatten)]
+    pub(crate) namespaces: NamespaceFlags,
+    /// The command's descriptors, session and environment.
+    #[command(flatten)]
+    pub(crate) hand_over: HandOverFlags,
+    /// A command to search for, after `--`; it is not executed
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
 /// `nsexec trace`.
 #[derive(Args, Debug)]
 pub(crate) struct TraceArgs {
@@ -561,7 +597,7 @@ mod tests {
         let mut cli = Cli::command().term_width(100);
         cli.build();
         let mut out = cli.render_help().to_string();
-        for name in ["run", "enter", "plan", "trace", "decode", "encode", "init"] {
+        for name in ["run", "enter", "doctor", "plan", "trace", "decode", "encode", "init"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help();
             out += &format!("\n---- {name}\n{help}");
         }

@@ -236,7 +236,8 @@ impl Distribution {
 
 /// Returns the first id of a free range of 65536 ids (subuid(5)). The range lies above all ranges in the text
 /// of /etc/subuid or /etc/subgid, and does not contain the id `own`. Returns `None` if no such range is free.
-pub(in crate::launch) fn free_range(text: &str, own: u32) -> Option<u32> {
+#[must_use]
+pub fn free_range(text: &str, own: u32) -> Option<u32> {
     let end = |line: &str| {
         let mut words = line.split(':').skip(1).map(|word| word.trim().parse::<u64>().ok());
         words.next()??.checked_add(words.next()??)

@@ -20,6 +20,8 @@ use core::fmt;
 use std::vec::Vec;
 
 pub use cause::{Cause, Explanation};
+#[doc(hidden)]
+pub use facts::free_range;
 pub use facts::{Account, Distribution, Facts, IdFacts, ProcFacts, Tool};
 pub(super) use read::mount_point;
 pub use vantage::Vantage;

@@ -29,6 +29,15 @@ impl Facts {
     }
 }
 
+impl Distribution {
+    /// Reads the distribution of this machine.
+    #[must_use]
+    pub fn read() -> Self {
+        let text = ["/etc/os-release", "/usr/lib/os-release"].map(fs::read_to_string);
+        Self::of(text.into_iter().find_map(Result::ok).as_deref().unwrap_or_default())
+    }
+}
+
 fn facts() -> Facts {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let limit = |kind: NsKind| {
@@ -43,12 +52,9 @@ fn facts() -> Facts {
         Ok(None) => Account::Missing,
         Err(_) => Account::Unknown,
     };
-    let os_release = ["/etc/os-release", "/usr/lib/os-release"].map(fs::read_to_string);
     Facts {
         vantage: vantage(&mountinfo, user.ok().flatten().map(|user| user.name)),
-        distribution: Distribution::of(
-            os_release.into_iter().find_map(Result::ok).as_deref().unwrap_or_default(),
-        ),
+        distribution: Distribution::read(),
         capabilities: own_capabilities(),
         kinds,
         limits: NsKind::ALL.into_iter().filter_map(limit).collect(),

@@ -10,7 +10,8 @@ use crate::launch::causes::{Cause, Vantage};
 
 /// The answers of [`probe`](super::probe()), and the place that they hold for.
 ///
-/// `Display` writes one line for each question, and the cause and the remedy below a "no".
+/// `Display` writes one line for each question, and the cause and the remedy below a "no". `{:#}` also writes
+/// the evidence.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -139,7 +140,12 @@ impl fmt::Display for Report {
                 Verdict::CannotTell { why } => writeln!(f, "cannot tell: {why}")?,
                 same @ Verdict::No { .. } if last == Some(same) => writeln!(f, "no: the same cause")?,
                 Verdict::No { why, remedy, .. } => {
-                    writeln!(f, "no: {why}\n{:WIDTH$}to do: {remedy}", "")?;
+                    writeln!(f, "no: {why}")?;
+                    let evidence = if f.alternate() { answer.evidence.as_slice() } else { &[] };
+                    for fact in evidence {
+                        writeln!(f, "{:WIDTH$}evidence: {fact}", "")?;
+                    }
+                    writeln!(f, "{:WIDTH$}to do: {remedy}", "")?;
                 }
             }
             last = Some(&answer.verdict);
