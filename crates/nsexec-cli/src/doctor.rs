@@ -167,8 +167,8 @@ fn explained(error: &LaunchError, job: &Job<'_>) -> Launch {
     failed(job.request.with_display_paths(&error.without_cause()), error.step().and_then(cause))
 }
 
-/// Plans the launch of the command. The real try has shown that the steps before its exec succeed, so only the
-/// command can fail.
+/// Plans the launch of the command. The real try has shown that the steps before its exec succeed, so only
+/// the command can fail.
 fn planned(request: &Request, args: &DoctorArgs) -> Result<Launch, Failure> {
     let plan = plan::of_launch(&args.namespaces, &args.hand_over, &args.command, &[])?;
     match plan.verdict() {

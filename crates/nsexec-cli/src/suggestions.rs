@@ -1,7 +1,7 @@
 //! Suggestions for flags that nsexec does not have: those of unshare(1), nsenter(1) and bwrap(1).
 //!
-//! The table is consulted only for a flag that clap does not know. A flag that nsexec gets needs no change here;
-//! its row has no effect then.
+//! The table is consulted only for a flag that clap does not know. A flag that nsexec gets needs no change
+//! here; its row has no effect then.
 
 use clap::CommandFactory;
 use clap::builder::StyledStr;
@@ -115,8 +115,8 @@ const TABLE: &[(&[&str], At, &str)] = &[
 
 /// Replaces clap's suggestion for an unknown flag. `command`: the name of the subcommand.
 ///
-/// clap suggests a flag that looks similar, and to pass the flag to the command. Both mislead a person that knows
-/// the flag from another program. A similar flag is kept only if it looks like a typing error.
+/// clap suggests a flag that looks similar, and to pass the flag to the command. Both mislead a person that
+/// knows the flag from another program. A similar flag is kept only if it looks like a typing error.
 pub(crate) fn improve(error: &mut clap::Error, command: &str) {
     if error.kind() != ErrorKind::UnknownArgument {
         return;

@@ -104,7 +104,7 @@ impl Filling<'_> {
     }
 
     /// Returns the values of one side of the maps.
-    fn ids(&self, side: Side) -> [(&'static str, String); 13] {
+    fn ids(&self, side: Side) -> [(&'static str, String); 14] {
         let facts = &self.known.facts;
         let (ids, (file, tool_name, map)) = (facts.side(side), side.names());
         let path = ids.tool.as_ref().map(|tool| tool.path.clone()).filter(|path| !path.is_empty());
@@ -127,6 +127,7 @@ impl Filling<'_> {
             ("{capability}", capability.to_string()),
             ("{install}", facts.distribution.install_tools().to_string()),
             ("{owner}", facts.owner()),
+            ("{who}", facts.vantage.user.clone().unwrap_or_else(|| format!("user id {}", facts.vantage.uid))),
             ("{gid}", facts.real_gid.to_string()),
             ("{account_gid}", account_gid),
             ("{give_range}", self.give_range(side)),

@@ -69,7 +69,7 @@ pub(super) const SECCOMP_PROVEN: Text = text(
     "a seccomp filter is in force, as in a container, and refuses the call",
     SECCOMP_REMEDY,
 )
-.proven_by(&["unshare(2) with invalid flags does not fail with EINVAL"]);
+.proven_by(&["unshare(2) also fails for flags that create no namespace, and not with EINVAL"]);
 
 pub(super) const SECCOMP: Text = text(
     Cause::Seccomp,
@@ -288,8 +288,8 @@ pub(super) const NO_ACCOUNT: Text = text(
 )
 .proven_by(&["getpwuid(3) finds no entry for {owner}"]);
 pub(super) const NO_RANGE: Text =
-    text(Cause::NoSubordinateIds, "{file} has no range for {owner}", "{give_range}")
-        .proven_by(&["{file} has no range for {owner}"]);
+    text(Cause::NoSubordinateIds, "{file} has no range for {who}", "{give_range}")
+        .proven_by(&["{file} has no range for {who}"]);
 pub(super) const ONE_ID: Text = text(
     Cause::OneId,
     "this user namespace has no {noun} id besides the caller's own",

@@ -109,7 +109,7 @@ fn filter_is_proven_by_the_error_of_invalid_flags() {
     assert!(matches!(report.verdict(CREATE_USER), Some(Verdict::No { cause: Cause::Seccomp, .. })));
     let evidence = &report.answers.iter().find(|answer| answer.question == CREATE_USER).unwrap().evidence;
     assert!(
-        evidence.iter().any(|fact| fact.contains("invalid flags does not fail with EINVAL")),
+        evidence.iter().any(|fact| fact.contains("flags that create no namespace, and not with EINVAL")),
         "{evidence:?}"
     );
     let killed = Outcome::Failed { step: None, killed_by_filter: true, text: String::new() };
