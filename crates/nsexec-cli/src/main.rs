@@ -13,6 +13,7 @@ mod encode;
 mod enter;
 mod failure;
 mod hand_over;
+mod help;
 mod hints;
 mod init;
 mod machine;

@@ -98,8 +98,7 @@ const MAPPING: &[Row] = rows! {
     [UidMap GidMap SetgroupsFile OpenProc MappingToolMissing OomScoreAdj TimeOffsets Join OpenNamespace MountOn MountProc]:
         [EROFS] => READ_ONLY_PROC;
     [UidMap GidMap SetgroupsFile OpenProc]: [EACCES] if |known| known.facts.proc.read_only => READ_ONLY_PROC;
-    [ForeignProc]: [] if OTHERWISE => NO_PROC;
-    [ForeignProc]: [] => FOREIGN_PROC;
+    [ForeignProc]: [] => NO_PROC;
     [UidMap GidMap SetgroupsFile OpenProc]: [ENOENT EACCES ESRCH] if Circumstances::proc_is_foreign => NO_PROC;
     [SetgroupsFile MappingToolMissing UidMap GidMap OpenProc]: [EPERM EACCES]
         if Circumstances::apparmor => APPARMOR;

@@ -199,13 +199,7 @@ pub(super) const READ_ONLY_PROC: Text = text(
 pub(super) const NO_PROC: Text = text(
     Cause::NoProc,
     "/proc is missing, or shows another pid namespace, and the launcher writes the maps of ids into /proc/PID/uid_map and gid_map",
-    "mount the /proc of this pid namespace: mount -t proc proc /proc",
-)
-.proven_by(&["/proc/self does not lead to this process"]);
-pub(super) const FOREIGN_PROC: Text = text(
-    Cause::NoProc,
-    "mount the /proc of this pid namespace first",
-    "--mount-proc of an outer nsexec run, or mount -t proc proc /proc",
+    "mount the /proc of this pid namespace first: --mount-proc of an outer nsexec run, or mount -t proc proc /proc",
 )
 .proven_by(&["/proc/self does not lead to this process"]);
 pub(super) const HIDDEN_PROC: Text = text(
