@@ -141,6 +141,18 @@ impl LaunchError {
         Explained { error: self, known: Some(known), remedies }.to_string()
     }
 
+    /// Returns the failure in one line, without its likely cause.
+    #[must_use]
+    pub fn without_cause(&self) -> String {
+        struct Bare<'e>(&'e LaunchError);
+        impl fmt::Display for Bare<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.write_without_cause(f)
+            }
+        }
+        Bare(self).to_string()
+    }
+
     /// Builds the error of a failed launch, from what the launcher saw and the fatal records of the stages.
     #[doc(hidden)]
     #[must_use]
@@ -437,7 +449,7 @@ mod tests {
         );
         let consequence = record(0, SYNC, Code::Sync, None);
         let want = "stage-1: failed to unshare remaining namespaces: No space left on device (CLONE_NEWNET) \
-                    (a limit in /proc/sys/user/max_*_namespaces is reached)";
+                    (a limit in /proc/sys/user/max_*_namespaces is reached: as root: raise it with sysctl)";
         for records in [vec![cause.clone(), consequence.clone()], vec![consequence, cause]] {
             assert_eq!(
                 shown(records, vec![ended(0, WaitStatus::Exited(1), false)], FailureKind::NoPidLine),

@@ -94,6 +94,7 @@ mod prepared;
 pub mod probe;
 mod proc_status;
 mod query;
+mod ranges;
 mod reaction;
 mod record;
 // Also runs in the stages, so the lints of the core apply.

@@ -232,14 +232,25 @@ pub(super) fn unshare_invalid_flags() -> SysResult<()> {
     unsafe { LinuxSys::new() }.unshare(CloneFlags(1))
 }
 
-/// Returns whether the file has capabilities (the attribute `security.capability`, capabilities(7)).
-pub(super) fn has_file_capabilities(path: &Path) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    // SAFETY: both strings end with a NUL and live through the call. A size of 0 asks for the length only, so
-    // the kernel writes nothing.
-    let length =
-        unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), core::ptr::null_mut(), 0) };
-    length > 0
+/// Returns the permitted capabilities of a file as a bit set (the attribute `security.capability`,
+/// capabilities(7)). `None`: it has none.
+pub(super) fn file_capabilities(path: &Path) -> Option<u64> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // `struct vfs_ns_cap_data`: five or six little-endian words of 32 bits. The second and the fourth word
+    // are the permitted set.
+    let mut words = [0_u32; 6];
+    // SAFETY: both strings end with a NUL, and the kernel writes at most the size of `words`, which lives
+    // through the call.
+    let length = unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            c"security.capability".as_ptr(),
+            words.as_mut_ptr().cast(),
+            core::mem::size_of_val(&words),
+        )
+    };
+    let [_, low, _, high, ..] = words.map(u32::from_le);
+    (length > 0).then_some(u64::from(high) << 32 | u64::from(low))
 }
 
 /// Returns whether the descriptor is open in this process.

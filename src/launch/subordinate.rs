@@ -16,10 +16,12 @@ use std::vec::Vec;
 
 use nix::unistd::{User, getegid, geteuid, getuid};
 
+use super::causes::Facts;
 use super::query::lacks_capability;
+pub(super) use super::ranges::Side;
+pub use super::ranges::{Range, in_order};
 use super::setting::SettingError;
 use crate::deciders::idmap::{EXTENTS_MAX, Extent, IdMap, MAP_TEXT_MAX};
-use crate::sys::types::Capability;
 
 /// The ids that a new user namespace maps.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,13 +37,6 @@ pub enum Mapping {
     /// These ranges. A caller that is not root needs newuidmap(1) and newgidmap(1), unless one range maps its
     /// own id alone.
     Ranges(Vec<Extent>),
-}
-
-/// User or group ids.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Side {
-    Users,
-    Groups,
 }
 
 /// A map that is ready for the bootstrap message.
@@ -65,31 +60,6 @@ impl Map {
         self.extents
             .iter()
             .any(|extent| id.checked_sub(extent.inside).is_some_and(|above| above < extent.count))
-    }
-}
-
-impl Side {
-    pub(super) const fn noun(self) -> &'static str {
-        match self {
-            Self::Users => "user",
-            Self::Groups => "group",
-        }
-    }
-
-    /// Returns the number of the capability that writes any map of this side (user_namespaces(7)).
-    pub(super) const fn capability(self) -> Capability {
-        match self {
-            Self::Users => Capability::SETUID,
-            Self::Groups => Capability::SETGID,
-        }
-    }
-
-    /// Returns the file of subordinate ids, the mapping tool, and the file of the own map.
-    pub(super) const fn names(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Users => ("/etc/subuid", "newuidmap", "/proc/self/uid_map"),
-            Self::Groups => ("/etc/subgid", "newgidmap", "/proc/self/gid_map"),
-        }
     }
 }
 
@@ -172,6 +142,16 @@ impl Caller {
         }
     }
 
+    /// Returns the facts that explain why the caller cannot map its ids.
+    fn facts(&self) -> Facts {
+        if self.stated.is_none() {
+            return Facts::read();
+        }
+        let mut facts = Facts::default();
+        (facts.vantage.uid, facts.vantage.gid) = (self.uid, self.gid);
+        facts
+    }
+
     /// Returns the path of a mapping tool. On another machine it is the usual one.
     fn tool(&self, side: Side) -> Result<CString, SettingError> {
         match (&self.stated, side) {
@@ -196,7 +176,8 @@ pub(super) fn map(mapping: &Mapping, side: Side, caller: &Caller) -> Result<Map,
             let ranges = caller.ranges(side)?;
             let lines: Vec<_> = core::iter::once(first).chain(in_order(&ranges, own)).collect();
             if lines.len() == 1 {
-                return Err(no_range(side));
+                let why = caller.facts().no_range(side == Side::Groups).to_string();
+                return Err(SettingError::Map { why });
             }
             split(&lines, &caller.parents(side), side)?
         }
@@ -233,15 +214,6 @@ fn text_of(extents: &[Extent], side: Side) -> Result<CString, SettingError> {
     }
 }
 
-/// A range of subordinate ids.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Range {
-    /// The first id.
-    pub first: u32,
-    /// The number of ids.
-    pub count: u32,
-}
-
 /// Returns the caller's subordinate ids: as getsubids(1) reports them, which asks the name services as
 /// newuidmap does, otherwise from the file. Like the mapping tools, it is searched in the absolute
 /// directories of PATH alone.
@@ -260,7 +232,7 @@ pub(super) fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError>
     }
     let text = match fs::read(file) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_range(side)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {
             let why = format!("failed to read {file}, which lists the subordinate ids: {error}");
             return Err(SettingError::Map { why });
@@ -309,37 +281,6 @@ fn ranges_of_file(text: &str, name: Option<&str>, uid: u32) -> Result<Vec<Range>
         }
     }
     Ok(ranges)
-}
-
-/// Returns lines that map the ranges one after the other, from inside id 1 on. Ids beyond the last one are
-/// cut off.
-///
-/// The kernel maps each id only once. So an id that is listed twice is mapped once, and the caller's own id,
-/// which is mapped already, is left out. Each remaining part is within one range, as the tool requires.
-#[must_use]
-pub fn in_order(ranges: &[Range], own: u32) -> Vec<Extent> {
-    let mut taken: Vec<(u64, u64)> = [(u64::from(own), u64::from(own) + 1)].into();
-    let mut inside: u32 = 1;
-    let mut lines = Vec::new();
-    for range in ranges {
-        let end = (u64::from(range.first) + u64::from(range.count)).min(u64::from(u32::MAX));
-        let whole = (u64::from(range.first), end);
-        let parts = taken.iter().fold(Vec::from([whole]), |parts, cut| {
-            // The parts before and after the cut.
-            let around = |(from, to): (u64, u64)| [(from, to.min(cut.0)), (from.max(cut.1), to)];
-            parts.into_iter().flat_map(around).filter(|(from, to)| from < to).collect()
-        });
-        taken.push(whole);
-        for (from, to) in parts {
-            let (Ok(outside), Ok(count)) = (u32::try_from(from), u32::try_from(to - from)) else { continue };
-            let count = count.min(u32::MAX - inside);
-            if count > 0 {
-                lines.push(Extent { inside, outside, count });
-                inside += count;
-            }
-        }
-    }
-    lines
 }
 
 /// Returns the lines of an id map of /proc.
@@ -394,26 +335,11 @@ fn split(ranges: &[Extent], parents: &[Extent], side: Side) -> Result<Vec<Extent
     Ok(lines)
 }
 
-fn no_range(side: Side) -> SettingError {
-    let (file, ..) = side.names();
-    let uid = getuid();
-    let name = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
-    let flag = if side == Side::Users { "--add-subuids" } else { "--add-subgids" };
-    let why = format!(
-        "{file} has no range for {name}: add one that no other user has, for example with `usermod {flag} \
-         100000-165535 {name}`"
-    );
-    SettingError::Map { why }
-}
-
 /// Returns the path of a mapping tool.
 fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
-    let missing = || SettingError::Map {
-        why: format!(
-            "the map of {} ids has other ids than the caller's own, so {tool} must write it, which is not in PATH \
-             (packages: uidmap, shadow-utils)",
-            side.noun()
-        ),
+    let missing = || {
+        let why = Facts::read().no_tool(side == Side::Groups);
+        SettingError::Map { why: format!("the map of {} ids: {why}", side.noun()) }
     };
     let found = find_program(tool).ok_or_else(missing)?;
     CString::new(found.as_os_str().as_bytes()).map_err(|_| missing())
@@ -470,19 +396,6 @@ mod tests {
             assert_eq!(ranges_of_file(&text, Some("ann"), 1000).unwrap_err().0, 2, "{text}");
             assert_eq!(ranges_of_file(&text, Some("carl"), 7), Ok(Vec::new()), "{text}");
         }
-    }
-
-    #[test]
-    fn ids_listed_twice_are_mapped_once_and_the_own_id_not_again() {
-        let auto = |own: u32, ranges: &[(u32, u32)]| {
-            let ranges: Vec<_> = ranges.iter().map(|(first, count)| range(*first, *count)).collect();
-            let lines: Vec<String> = in_order(&ranges, own).iter().map(Extent::to_string).collect();
-            lines.join("; ")
-        };
-        assert_eq!(auto(1000, &[(5000, 10), (5000, 10)]), "1 5000 10");
-        assert_eq!(auto(1000, &[(5005, 10), (5000, 20)]), "1 5005 10; 11 5000 5; 16 5015 5");
-        assert_eq!(auto(1000, &[(998, 3)]), "1 998 2");
-        assert_eq!(auto(1000, &[(0, 2000)]), "1 0 1000; 1001 1001 999");
     }
 
     #[test]

@@ -155,9 +155,9 @@ pub(crate) const PLACES: &[Place] = &[
         why: "queries about processes, descriptors and namespaces",
     },
     Place {
-        path: "src/launch/probe/read.rs",
+        path: "src/launch/causes/read.rs",
         uses: &["nix", "std::fs", "std::process"],
-        why: "reads the facts about this user and this machine for a report",
+        why: "reads the facts about this user and this machine, for the cause of a failure and for a report",
     },
     Place {
         path: "src/launch/sealed.rs",

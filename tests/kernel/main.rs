@@ -6,6 +6,7 @@
 //! has the functions that the tests use.
 
 mod clocks;
+mod doctor;
 mod endings;
 mod enter;
 mod first;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         mounts::TESTS,
         endings::TESTS,
         refusals::TESTS,
+        doctor::TESTS,
         sealed::TESTS,
         shared::TESTS,
         terminal::TESTS,

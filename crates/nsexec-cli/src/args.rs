@@ -11,6 +11,7 @@ use nsexec::bootstrap::Dialect;
 use nsexec::namespace::{NsKind, NsSet};
 
 use super::assume::value::AssumeValue;
+use super::help::{DECODE_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES, TRACE_EXAMPLES};
 use super::values::{FdValue, JoinValue, MapValue, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
@@ -32,6 +33,7 @@ Examples:
   nsexec run --all --map-users auto -- sh      with the subordinate ids of /etc/subuid
   nsexec run --join net=/run/netns/blue -- ss  in an existing network namespace
   nsexec enter -t 4711 -a -- sh                a shell in the namespaces of process 4711
+  nsexec doctor                                what works here, what does not, and why
   nsexec encode -r -p | nsexec decode          print the bootstrap message as text
 
 Exit status: that of the command, 128+n if signal n ended it or interrupted the launch, 127 if
@@ -69,21 +71,6 @@ Examples:
   nsexec enter -t $(pidof -s nginx) -n -- ss -tln
   script -qc 'nsexec enter -t 4711 -a -- sh' /dev/null   with a pty between both";
 
-const DECODE_EXAMPLES: &str = "\
-For a malformed message, prints one line with the error and its offset, and exits with status 1.
-
-Examples:
-  nsexec encode -r -p | nsexec decode
-  nsexec decode --json message.bin | jq -r .ok.uid_map.text";
-
-const ENCODE_EXAMPLES: &str = "\
-The flags are those of run. A message has no attribute for --mount-proc, --kill-child,
---copy-memory, --setgroups and the command: they are refused.
-
-Examples:
-  nsexec encode -r -p > message.bin
-  nsexec encode --all --map-users auto | nsexec decode --json";
-
 const PLAN_EXAMPLES: &str = "\
 The calls are those of the program itself, made on a simulated kernel. Facts about the machine
 are assumed and shown; --assume changes them:
@@ -103,24 +90,6 @@ Examples:
   nsexec plan --bootstrap message.bin
 
 Exit status: 0 if the plan ends with the command and breaks no rule, else 1.";
-
-const TRACE_EXAMPLES: &str = "\
-Examples:
-  nsexec trace -r -n -- ip address
-  nsexec trace --witness --all -- true
-  nsexec trace --json run.jsonl -r -p -- true; nsexec trace --replay run.jsonl
-
-Exit status: that of the command if everything went as planned, else 3.";
-
-const INIT_EXAMPLES: &str = "\
-_LIBCONTAINER_INITPIPE names the descriptor of the init pipe: stage 0 reads one bootstrap
-message from it, and writes the line with both pids to it. _LIBCONTAINER_LOGPIPE, if set,
-names the descriptor for log records. This process becomes stage 0. Stage 2 executes CMD, or
-exits with status 0 if there is no CMD. CMD inherits the init pipe, which may contain more
-data, but not the log pipe.
-
-Dialects seed and v1_2 make no sealed copy of the program: with a mount namespace to join, the
-parent must start nsexec from one (CVE-2019-5736).";
 
 /// Runs a command in namespaces: creates or joins them, and maps ids
 #[derive(Parser, Debug)]
@@ -149,6 +118,9 @@ pub(crate) enum Command {
     /// Show what run would do, call by call, without doing it and without privileges
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(Lazy<PlanArgs>),
+    /// Report what works here for this user, what does not, why, and what to do
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Lazy<DoctorArgs>),
     /// Run a command, record every call, and compare with the plan
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(Lazy<TraceArgs>),
@@ -496,6 +468,23 @@ pub(crate) struct PlanArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// `nsexec doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The namespaces and the id maps.
+    #[command(flatten)]
+    pub(crate) namespaces: NamespaceFlags,
+    /// The command's descriptors, session and environment.
+    #[command(flatten)]
+    pub(crate) hand_over: HandOverFlags,
+    /// A command to search for, after `--`; it is not executed
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
 /// `nsexec trace`.
 #[derive(Args, Debug)]
 pub(crate) struct TraceArgs {
@@ -561,7 +550,7 @@ mod tests {
         let mut cli = Cli::command().term_width(100);
         cli.build();
         let mut out = cli.render_help().to_string();
-        for name in ["run", "enter", "plan", "trace", "decode", "encode", "init"] {
+        for name in ["run", "enter", "doctor", "plan", "trace", "decode", "encode", "init"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help();
             out += &format!("\n---- {name}\n{help}");
         }

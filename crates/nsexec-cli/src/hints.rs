@@ -15,7 +15,7 @@ pub(crate) const FLAGS: Remedies = Remedies {
 mod tests {
     use super::*;
     use nsexec::error::Code;
-    use nsexec::launch::causes::{Asked, Circumstances, Machine, likely};
+    use nsexec::launch::causes::{Asked, Circumstances, Facts, Uncovered, likely};
     use nsexec::namespace::{NsKind, NsSet};
     use nsexec::sys::types::Errno;
 
@@ -30,11 +30,12 @@ mod tests {
         value
     }
 
-    fn likely_cause(code: Code, errno: Option<Errno>, asked: Asked, machine: &Machine) -> Option<String> {
-        likely(code, errno, Some(&Circumstances::new(asked, machine.clone())), &FLAGS)
+    fn likely_cause(code: Code, errno: Option<Errno>, asked: Asked, machine: &Facts) -> Option<String> {
+        let known = Circumstances::new(asked, machine.clone());
+        likely(code, errno, Some(&known), &FLAGS).map(|cause| cause.to_string())
     }
 
-    fn cause(code: Code, errno: Errno, asked: Asked, machine: &Machine) -> String {
+    fn cause(code: Code, errno: Errno, asked: Asked, machine: &Facts) -> String {
         likely_cause(code, Some(errno), asked, machine).unwrap_or_default()
     }
 
@@ -46,28 +47,28 @@ mod tests {
 
     #[test]
     fn ordinary_user_gets_the_hint_to_add_r() {
-        let text = cause(Code::UnshareRemaining, Errno::EPERM, created(&[NsKind::Net]), &Machine::default());
+        let text = cause(Code::UnshareRemaining, Errno::EPERM, created(&[NsKind::Net]), &Facts::default());
         assert_eq!(text, "you are not root: add -r, which makes you root of a new user namespace");
     }
 
     #[test]
     fn proven_cause_comes_before_a_common_one() {
         let asked = created(&[NsKind::User]);
-        let usual = cause(Code::UnshareUser, Errno::EPERM, asked, &Machine::default());
+        let usual = cause(Code::UnshareUser, Errno::EPERM, asked, &Facts::default());
         assert!(usual.starts_with("this process is in a chroot"), "{usual}");
-        let sysctl = with(Machine::default(), |new| {
-            new.unprivileged_userns_clone = Some(0);
-            new.seccomp = true;
+        let sysctl = with(Facts::default(), |new| {
+            new.userns_clone = Some(0);
+            new.vantage.seccomp = true;
         });
         assert!(
             cause(Code::UnshareUser, Errno::EPERM, asked, &sysctl)
                 .starts_with("kernel.unprivileged_userns_clone is 0")
         );
-        let seccomp = with(Machine::default(), |new| {
-            new.seccomp = true;
+        let seccomp = with(Facts::default(), |new| {
+            new.vantage.seccomp = true;
         });
         assert!(cause(Code::UnshareUser, Errno::EPERM, asked, &seccomp).starts_with("a seccomp filter"));
-        let apparmor = with(Machine::default(), |new| {
+        let apparmor = with(Facts::default(), |new| {
             new.apparmor_restricts = Some(1);
         });
         assert!(cause(Code::UidMap, Errno::EACCES, asked, &apparmor).contains("AppArmor"));
@@ -76,27 +77,27 @@ mod tests {
     #[test]
     fn limits_and_missing_kinds_are_named() {
         let asked = created(&[NsKind::Net, NsKind::Uts, NsKind::Time]);
-        let machine = with(Machine::default(), |new| {
-            new.forbidden = NsSet::EMPTY.with(NsKind::Net).with(NsKind::Ipc);
+        let machine = with(Facts::default(), |new| {
+            new.limits = [("net".to_owned(), 0), ("ipc".to_owned(), 0)].into();
             new.kinds = NsSet::ALL;
         });
         assert_eq!(
             cause(Code::UnshareRemaining, Errno::ENOSPC, asked, &machine),
-            "user.max_net_namespaces is 0: raise it with sysctl"
+            "user.max_net_namespaces is 0: as root: sysctl user.max_net_namespaces=16384"
         );
-        let machine = with(Machine::default(), |new| {
+        let machine = with(Facts::default(), |new| {
             new.kinds = NsSet::ALL.without(NsKind::Time);
         });
         assert_eq!(
             cause(Code::UnshareRemaining, Errno::EINVAL, asked, &machine),
-            "this kernel has no namespaces of kind time: leave them out"
+            "this kernel has no time namespaces: leave them out, or use a kernel that is built with them"
         );
     }
 
     #[test]
     fn refused_proc_mount_hint_depends_on_the_flags() {
         let all = created(&NsKind::ALL);
-        let refused = |asked| cause(Code::MountProc, Errno::EPERM, asked, &Machine::default());
+        let refused = |asked| cause(Code::MountProc, Errno::EPERM, asked, &Facts::default());
         assert!(refused(all).contains("use --all"));
         assert!(
             refused(with(all, |new| {
@@ -110,18 +111,16 @@ mod tests {
     #[test]
     fn mapping_tool_failure_has_a_cause_without_errno() {
         let asked = created(&[NsKind::User]);
-        let cause = |machine: &Machine| likely_cause(Code::MappingToolStatus, None, asked, machine).unwrap();
-        assert!(cause(&Machine::default()).contains("/etc/subuid"));
-        let uncovered = Some("/etc/subuid gives you no 5000".to_owned());
-        assert_eq!(
-            cause(&with(Machine::default(), |new| {
-                new.uncovered = uncovered;
-            })),
-            "/etc/subuid gives you no 5000"
-        );
+        let cause = |machine: &Facts| likely_cause(Code::MappingToolStatus, None, asked, machine).unwrap();
+        assert!(cause(&Facts::default()).contains("/etc/subuid"));
+        let uncovered = with(asked, |asked| {
+            asked.uncovered = Some(Uncovered { groups: false, first: 5000, last: 5000 });
+        });
+        let text = likely_cause(Code::MappingToolStatus, None, uncovered, &Facts::default()).unwrap();
+        assert!(text.starts_with("/etc/subuid does not give you the user id 5000: "), "{text}");
         assert!(
-            cause(&with(Machine::default(), |new| {
-                new.no_new_privs = true;
+            cause(&with(Facts::default(), |new| {
+                new.vantage.no_new_privs = true;
             }))
             .starts_with("no_new_privs")
         );
@@ -133,7 +132,7 @@ mod tests {
             new.rootless = false;
         });
         let cause = |capabilities| {
-            let machine = with(Machine::default(), |new| {
+            let machine = with(Facts::default(), |new| {
                 new.capabilities = capabilities;
             });
             cause(Code::MappingToolMissing, Errno::EPERM, root, &machine)
@@ -145,7 +144,7 @@ mod tests {
 
     #[test]
     fn no_hint_to_create_a_joined_namespace() {
-        let text = |asked| cause(Code::TimeOffsets, Errno::EACCES, asked, &Machine::default());
+        let text = |asked| cause(Code::TimeOffsets, Errno::EACCES, asked, &Facts::default());
         let joined = with(created(&[NsKind::Time]), |new| {
             new.joined = [NsKind::User].into_iter().collect();
         });
@@ -155,8 +154,8 @@ mod tests {
 
     #[test]
     fn unknown_failures_have_no_cause() {
-        assert_eq!(likely_cause(Code::Sync, Some(Errno::EPERM), user(), &Machine::default()), None);
-        assert_eq!(likely_cause(Code::UnshareUser, Some(Errno::EIO), user(), &Machine::default()), None);
-        assert_eq!(likely_cause(Code::UnshareUser, None, user(), &Machine::default()), None);
+        assert_eq!(likely_cause(Code::Sync, Some(Errno::EPERM), user(), &Facts::default()), None);
+        assert_eq!(likely_cause(Code::UnshareUser, Some(Errno::EIO), user(), &Facts::default()), None);
+        assert_eq!(likely_cause(Code::UnshareUser, None, user(), &Facts::default()), None);
     }
 }

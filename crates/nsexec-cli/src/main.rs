@@ -8,10 +8,12 @@
 mod args;
 mod assume;
 mod decode;
+mod doctor;
 mod encode;
 mod enter;
 mod failure;
 mod hand_over;
+mod help;
 mod hints;
 mod init;
 mod machine;
@@ -22,6 +24,7 @@ mod request;
 mod run;
 mod sealed;
 mod start;
+mod suggestions;
 mod target;
 #[cfg(test)]
 mod testing;
@@ -44,11 +47,14 @@ use failure::{FAILED, Failure, USAGE};
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
 pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     open_missing_standard_descriptors();
+    let arguments: Vec<OsString> = arguments.collect();
+    let command = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         // Help or the version was requested, so a failure to print it is an error.
         Err(text) if !text.use_stderr() => return print_help(&text),
-        Err(error) => {
+        Err(mut error) => {
+            suggestions::improve(&mut error, &command);
             output::print_usage(&error);
             return USAGE;
         }
@@ -58,6 +64,7 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
         Command::Enter(args) => ("enter", enter::enter(args)),
         Command::Decode(args) => ("decode", decode::decode(args).map(|()| 0)),
         Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
+        Command::Doctor(args) => ("doctor", doctor::doctor(args)),
         Command::Plan(args) => ("plan", plan::plan_command(args)),
         Command::Trace(args) => (
             "trace",

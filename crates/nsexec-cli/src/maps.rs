@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fmt::Write;
 
 use nsexec::idmap::{EXTENTS_MAX, Extent, IdMap, IdMapReason, MAP_TEXT_MAX, Side};
+use nsexec::launch::causes::Facts;
 use nsexec::launch::in_order;
 
 use super::failure::Failure;
@@ -21,10 +22,8 @@ pub(crate) struct Ids<'f> {
     pub(crate) own: u32,
     /// The ranges of the caller's subordinate ids.
     pub(crate) ranges: &'f [SubRange],
-    /// The file with these ranges.
-    pub(crate) file: &'static str,
-    /// The mapping tool, which writes a map that the caller may not write.
-    pub(crate) tool: &'static str,
+    /// The facts that explain why the map cannot be written.
+    pub(crate) facts: &'f Facts,
     /// The tool is in PATH.
     pub(crate) tool_found: bool,
 }
@@ -59,26 +58,25 @@ struct Line {
 /// # Errors
 /// [`Failure::Usage`]: the lines overlap, are too many, or do not map id 0. [`Failure::Other`]: the caller
 /// has no subordinate ids, or the mapping tool is missing.
-pub(crate) fn decide(
-    ids: Ids<'_>,
-    values: &[MapValue],
-    root: bool,
-    rootless: bool,
-    who: &str,
-) -> Result<Map, Failure> {
-    let lines = lines(ids, values, root, who)?;
+pub(crate) fn decide(ids: Ids<'_>, values: &[MapValue], root: bool, rootless: bool) -> Result<Map, Failure> {
+    let lines = lines(ids, values, root)?;
     let mut text = String::new();
     for Line { extent, .. } in &lines {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{extent}");
     }
     if lines.len() > EXTENTS_MAX || text.len() > MAP_TEXT_MAX {
-        return Err(Failure::Usage(format!(
+        let why = format!(
             "{}: {} lines of {} bytes in all, the kernel accepts at most {EXTENTS_MAX} lines and {MAP_TEXT_MAX} bytes",
             ids.flag,
             lines.len(),
             text.len()
-        )));
+        );
+        // The flag is right: the user has too many ranges.
+        return Err(match values.contains(&MapValue::Auto) {
+            true => Failure::ours(format!("{why}: map some of your ranges by {} I:O:N", ids.flag)),
+            false => Failure::Usage(why),
+        });
     }
     let text = CString::new(text).map_err(|error| Failure::Usage(error.to_string()))?;
     let map = IdMap::parse(&text).map_err(|error| match error.reason {
@@ -97,16 +95,13 @@ pub(crate) fn decide(
     let extents: Vec<Extent> = lines.into_iter().map(|line| line.extent).collect();
     let own = matches!(extents.as_slice(), [Extent { outside, count: 1, .. }] if *outside == ids.own);
     if rootless && !own && !ids.tool_found {
-        return Err(Failure::ours(format!(
-            "{}: a map with other ids than the caller's own needs {}, which is not in PATH (packages: uidmap, shadow-utils)",
-            ids.flag, ids.tool
-        )));
+        return Err(Failure::ours(format!("{}: {}", ids.flag, ids.facts.no_tool(ids.noun == "group"))));
     }
     Ok(Map { lines: extents, text })
 }
 
 /// Returns the requested lines. Without any value the map has one line: the caller's own id as id 0.
-fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec<Line>, Failure> {
+fn lines(ids: Ids<'_>, values: &[MapValue], root: bool) -> Result<Vec<Line>, Failure> {
     let own = |source: &str| Line {
         extent: Extent { inside: 0, outside: ids.own, count: 1 },
         source: source.to_owned(),
@@ -143,13 +138,8 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
                         .map(|extent| Line { extent, source: source.clone() }),
                 );
                 if lines.len() == before {
-                    return Err(Failure::ours(format!(
-                        "{} auto: {} has no range for {who}; add one, for example with \
-                         `usermod --add-sub{}s 100000-165535 USER`",
-                        ids.flag,
-                        ids.file,
-                        if ids.noun == "user" { "uid" } else { "gid" }
-                    )));
+                    let why = ids.facts.no_range(ids.noun == "group");
+                    return Err(Failure::ours(format!("{} auto: {why}", ids.flag)));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! `nsexec plan`: prints what a launch will do, without doing it and without privileges.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use nsexec_audit::rules::{self, Severity};
 
 use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
+use super::assume::value::AssumeValue;
 use super::decode;
 use super::failure::{FAILED, Failure};
 use super::hand_over;
@@ -32,30 +34,39 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
     }
     let plan = match &args.bootstrap {
         Some(file) => of_message(args, file)?,
-        None => of_flags(args)?,
+        None => of_launch(&args.namespaces, &args.hand_over, &args.command, &args.assume)?,
     };
     print(&shown(&plan, args)?)?;
     let breach = plan.findings.iter().any(|finding| finding.severity == Severity::Breach);
     Ok(if plan.succeeds && !breach { 0 } else { FAILED })
 }
 
-fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
+/// Plans a launch with the flags of `run`.
+///
+/// # Errors
+/// Wrong usage, or something that this machine lacks.
+pub(crate) fn of_launch(
+    flags: &NamespaceFlags,
+    hand_over_flags: &HandOverFlags,
+    command: &[OsString],
+    assumed: &[AssumeValue],
+) -> Result<Plan, Failure> {
     // As in `run`, so that the plan has the same signal masks. This process exits so soon that no signal is
     // missed.
     let signals = run::take_signals()?;
-    let machine = request::facts_of(&args.namespaces);
-    let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
-    assume::apply(&mut assumptions, &args.assume);
+    let machine = request::facts_of(flags);
+    let mut assumptions = assume::of_machine(&machine, &flags.join);
+    assume::apply(&mut assumptions, assumed);
     let facts = assume::facts_under(&assumptions, machine);
-    let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
-    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
+    request.hand_over = hand_over::decide(&mut request.policy, hand_over_flags, others, others);
     let bootstrap = request.bootstrap()?;
     let mut launcher =
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
     // Without a command, plan a command that does nothing.
-    let nothing = [std::ffi::OsString::from("/bin/true")];
-    let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
+    let nothing = [OsString::from("/bin/true")];
+    let command = if command.is_empty() { &nothing[..] } else { command };
     if let Some((program, arguments)) = command.split_first() {
         request.hand_over.apply(&mut launcher);
         launcher.command(program, arguments).supervised(&signals);

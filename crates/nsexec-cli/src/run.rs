@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::error::Code;
-use nsexec::launch::causes::{Asked, Circumstances, likely};
+use nsexec::launch::causes::{Asked, Circumstances, Facts, likely};
 use nsexec::launch::signals::{Signals, supervise};
 use nsexec::launch::{LaunchError, Launcher};
 use nsexec::log::Level;
@@ -14,7 +14,7 @@ use super::args::RunArgs;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::hints::FLAGS;
-use super::machine::machine_after_failure;
+use super::machine::uncovered;
 use super::output;
 use super::request::{self, Request};
 use super::sealed;
@@ -117,7 +117,8 @@ pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
     }
 }
 
-/// Reads the facts that the cause of a failure depends on.
+/// Reads the facts that the cause of a failure depends on. Called only after a failure, to keep a successful
+/// launch short.
 pub(crate) fn circumstances(job: &Job<'_>) -> Circumstances {
     let mut asked = Asked::default();
     asked.created = job.request.created;
@@ -125,7 +126,9 @@ pub(crate) fn circumstances(job: &Job<'_>) -> Circumstances {
     asked.rootless = job.request.rootless;
     asked.mount_proc_flag = job.mount_proc_flag;
     asked.command_path = job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/'));
-    Circumstances::new(asked, machine_after_failure(job.request))
+    let facts = Facts::read();
+    asked.uncovered = uncovered(job.request, &facts);
+    Circumstances::new(asked, facts)
 }
 
 /// As [`explain`], for a request that may come from another machine.

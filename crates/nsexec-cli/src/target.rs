@@ -8,11 +8,14 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
-use nsexec::launch::causes::open_files_limit;
+use nix::unistd::geteuid;
+use nsexec::error::Code;
+use nsexec::launch::causes::{Circumstances, likely, open_files_limit};
 use nsexec::launch::{StatusText, is_own_namespace, open_pidfd, own_status, pid_in_proc};
 use nsexec::namespace::NsKind;
 
 use super::failure::Failure;
+use super::hints::FLAGS;
 
 /// A process, identified by its open directory in /proc.
 ///
@@ -96,16 +99,9 @@ impl Process {
             Err(Errno::ENOENT) if !Path::new(&format!("/proc/self/ns/{name}")).is_symlink() => Ok(None),
             // A zombie has no namespaces.
             Err(Errno::ENOENT | Errno::ESRCH) => Err(gone(self.pid)),
-            Err(errno) => Err(Failure::ours(format!(
-                "failed to open {}: {}{}",
-                self.path(kind),
-                words_and_limit(errno),
-                match errno {
-                    Errno::EACCES | Errno::EPERM =>
-                        " (it is another user's process, or it has privileges that we lack: be root)",
-                    _ => "",
-                }
-            ))),
+            Err(errno) => {
+                Err(Failure::ours(format!("failed to open {}: {}", self.path(kind), words_and_cause(errno))))
+            }
         }
     }
 
@@ -207,6 +203,17 @@ fn unless_limited(pid: i32, doing: &str, error: &io::Error, otherwise: impl FnOn
 fn words_and_limit(errno: Errno) -> String {
     let errno = nsexec::sys::types::Errno(errno as i32);
     open_files_limit(errno).map_or_else(|| errno.to_string(), |limit| format!("{errno} ({limit})"))
+}
+
+/// Returns the errno of an open of a namespace in words, with its likely cause.
+fn words_and_cause(errno: Errno) -> String {
+    let errno = nsexec::sys::types::Errno(errno as i32);
+    let mut known = Circumstances::default();
+    known.asked.rootless = !geteuid().is_root();
+    match likely(Code::OpenNamespace, Some(errno), Some(&known), &FLAGS) {
+        Some(cause) => format!("{errno} ({cause})"),
+        None => errno.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -133,7 +133,7 @@ mod tests {
         let mut there = Circumstances::default();
         there.asked.created = [NsKind::Net].into_iter().collect();
         there.asked.rootless = true;
-        there.machine.seccomp = true;
+        there.facts.vantage.seccomp = true;
         let Err(Failure::Other { text, status: 1 }) = replayed("plain", &run.to_json_lines().unwrap()) else {
             panic!("it fails")
         };

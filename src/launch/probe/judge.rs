@@ -4,10 +4,12 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::causes::{Found, cause_of_tool, kernel, of_failure};
-use super::facts::{COUNT, Facts};
-use super::report::{Answer, Cause, Question, Report, Verdict};
+use super::report::{Answer, Question, Report, Verdict};
 use super::tries::{Outcome, Tries, Try};
+use crate::deciders::namespace::{NsKind, NsSet};
+use crate::launch::causes::{
+    Asked, Cause, Circumstances, Explanation, Facts, Remedies, killed_by_filter, likely,
+};
 use crate::launch::subordinate::Side;
 use crate::sys::types::{Capability, Errno};
 use crate::words::error::Code;
@@ -31,7 +33,7 @@ fn answer(facts: &Facts, tries: &Tries, question: Question) -> Answer {
 
 /// Returns whether the question is about something else than a user namespace and its maps.
 fn needs_user(question: Question) -> bool {
-    use crate::deciders::namespace::NsKind::User;
+    use NsKind::User;
     match question {
         Question::Create(kind) | Question::Join(kind) => kind != User,
         Question::MapOneId | Question::MapUserIds | Question::MapGroupIds => false,
@@ -57,14 +59,17 @@ fn refused(
     let deciding = if facts.has_capability(Capability::SYS_ADMIN) { own.first() } else { own.last() };
     let deciding = deciding.map(|one| &one.result);
     let found = match (deciding, side) {
-        (Some(Outcome::Failed { step, killed_by_filter, text }), side) => {
+        (Some(Outcome::Failed { step, killed_by_filter: killed, text }), side) => {
             if let Some(why) = passing(*step, text) {
                 return Verdict::CannotTell { why };
             }
-            let without_step = step.is_none() && !killed_by_filter;
+            let without_step = step.is_none() && !killed;
             match side.filter(|_| without_step || step.is_some_and(|(code, _)| is_of_tool(code))) {
                 Some(side) => range_cause(facts, side, text),
-                None => of_failure(facts, tries.invalid_flags, question, *step, *killed_by_filter, text),
+                None => {
+                    let known = circumstances(facts, tries, question, own);
+                    of_failure(&known, *step, *killed, text)
+                }
             }
         }
         (Some(Outcome::NotTried(_)), Some(side)) if facts.powerless(side).is_some() => {
@@ -72,7 +77,9 @@ fn refused(
         }
         (None, Some(side)) if facts.side(side).others().is_none() => range_cause(facts, side, ""),
         (Some(Outcome::NotTried(why)), _) => match question {
-            Question::Join(kind) if !facts.kinds.is_empty() && !facts.kinds.contains(kind) => kernel(kind),
+            Question::Join(kind) if !facts.kinds.is_empty() && !facts.kinds.contains(kind) => {
+                of_failure(&circumstances(facts, tries, question, own), LACKS_KIND, false, why)
+            }
             _ => return Verdict::CannotTell { why: (*why).to_string() },
         },
         (Some(Outcome::Works) | None, _) => {
@@ -80,6 +87,10 @@ fn refused(
         }
     };
     evidence.extend(found.evidence);
+    if found.cause == Cause::NoProc && matches!(question, Question::Create(_) | Question::Join(_)) {
+        let why = format!("the launcher cannot try it: {} (to do: {})", found.why, found.remedy);
+        return Verdict::CannotTell { why };
+    }
     Verdict::No { cause: found.cause, why: found.why, remedy: found.remedy }
 }
 
@@ -105,52 +116,59 @@ fn is_of_tool(code: Code) -> bool {
     )
 }
 
-/// Returns the cause why a range of ids cannot be mapped, although a user namespace can be created. Two
-/// causes at the same time are named together.
-fn range_cause(facts: &Facts, side: Side, text: &str) -> Found {
-    let (noun, (file, tool, map)) = (side.noun(), side.names());
-    let ids = facts.side(side);
-    if ids.others().is_none() {
-        return Found::new(
-            Cause::OneId,
-            format!("this user namespace has no {noun} id besides the caller's own"),
-            format!("map a range of {noun} ids in the outer user namespace"),
-        )
-        .with(format!("{map} has {} line(s)", ids.map.as_ref().map_or(0, Vec::len)));
+/// The failure of a launch on a kernel that lacks the kind.
+const LACKS_KIND: Option<(Code, Option<Errno>)> = Some((Code::UnshareRemaining, Some(Errno::EINVAL)));
+
+/// Returns the circumstances of the deciding try of a question.
+fn circumstances(facts: &Facts, tries: &Tries, question: Question, own: &[&Try]) -> Circumstances {
+    let privileged = facts.has_capability(Capability::SYS_ADMIN);
+    let with_user = match privileged {
+        true => own.first().is_some_and(|one| one.with_user),
+        false => own.last().is_some_and(|one| one.with_user),
+    };
+    let kinds: &[NsKind] = match question {
+        Question::Create(kind) | Question::Join(kind) => &[kind],
+        Question::Mount => &[NsKind::Mnt],
+        Question::MountProc => &[NsKind::Mnt, NsKind::Pid],
+        Question::MapOneId | Question::MapUserIds | Question::MapGroupIds => &[],
+    };
+    let user = NsSet::EMPTY.with(NsKind::User);
+    let mut asked = Asked::default();
+    asked.created = kinds.iter().copied().chain(user.iter().filter(|_| with_user)).collect();
+    asked.rootless = facts.vantage.uid != 0;
+    asked.mounts_proc = question == Question::MountProc;
+    asked.mount_proc_flag = asked.mounts_proc;
+    let mut facts = facts.clone();
+    facts.invalid_flags = tries.invalid_flags.map(|errno| errno.0);
+    Circumstances::new(asked, facts)
+}
+
+/// Returns the cause of a failed step.
+fn of_failure(
+    known: &Circumstances,
+    step: Option<(Code, Option<Errno>)>,
+    killed: bool,
+    text: &str,
+) -> Explanation {
+    if killed {
+        return killed_by_filter(known);
     }
-    match (cause_of_tool(facts, side), no_range(facts, side)) {
-        (Some(first), Some(second)) => first.and(second),
-        (Some(found), None) | (None, Some(found)) => found,
-        (None, None) => Found::new(
+    let found = step.and_then(|(code, errno)| likely(code, errno, Some(known), &Remedies::LIBRARY));
+    found.unwrap_or_else(|| {
+        Explanation::new(Cause::Other, format!("the try failed: {text}"), "see the failed call")
+    })
+}
+
+/// Returns the cause why a range of ids cannot be mapped, although a user namespace can be created.
+fn range_cause(facts: &Facts, side: Side, text: &str) -> Explanation {
+    let (noun, (file, tool, _)) = (side.noun(), side.names());
+    facts.cause_of_ranges(side).unwrap_or_else(|| {
+        Explanation::new(
             Cause::Other,
             format!("the {noun} ids cannot be mapped: {text}"),
             format!("check {file}, and the tool {tool} of shadow-utils"),
-        ),
-    }
-}
-
-/// Returns the cause that the user has no subordinate ids. The remedy proposes a free range.
-fn no_range(facts: &Facts, side: Side) -> Option<Found> {
-    let (ids, (file, ..)) = (facts.side(side), side.names());
-    let flag = match side {
-        Side::Users => "--add-subuids",
-        Side::Groups => "--add-subgids",
-    };
-    if facts.vantage.uid == 0 || !ids.ranges.as_ref().is_some_and(Vec::is_empty) {
-        return None;
-    }
-    let name = facts.vantage.user.as_deref();
-    let owner = name.map_or_else(|| facts.vantage.uid.to_string(), String::from);
-    let remedy = match (ids.free, name) {
-        (Some(first), Some(name)) => {
-            format!("as root: usermod {flag} {first}-{} {name}", first.saturating_add(COUNT - 1))
-        }
-        // usermod(8) needs an account.
-        (Some(first), None) => format!("as root, add the line `{owner}:{first}:{COUNT}` to {file}"),
-        (None, _) => format!("as root, add a line `{owner}:FIRST:COUNT` to {file}"),
-    };
-    let why = format!("{file} has no range for {owner}");
-    Some(Found::new(Cause::NoSubordinateIds, why.clone(), remedy).with(why))
+        )
+    })
 }
 
 /// Describes the result of a try in one sentence.

@@ -1,15 +1,14 @@
 //! Each cause from facts made by hand.
 
+use std::collections::BTreeMap;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::facts::{Facts, Ids, Tool};
 use super::judge::judge;
-use super::report::{Cause, Question, Report, Verdict};
+use super::report::{Question, Report, Verdict};
 use super::tries::{Outcome, Tries, Try};
-use crate::deciders::idmap::Extent;
 use crate::deciders::namespace::{NsKind, NsSet};
-use crate::launch::subordinate::Range;
+use crate::launch::causes::{Account, Cause, Facts, IdFacts, Tool};
 use crate::launch::subordinate::Side;
 use crate::sys::types::Errno;
 use crate::words::error::Code;
@@ -19,18 +18,19 @@ const CREATE_NET: Question = Question::Create(NsKind::Net);
 
 /// An ordinary user on a usual machine, with subordinate ids.
 fn user() -> Facts {
-    let whole = Extent { inside: 0, outside: 0, count: u32::MAX };
-    let side = |tool: &str| Ids {
+    let side = |tool: &str| IdFacts {
         own: 1000,
-        map: Some(Vec::from([whole])),
-        ranges: Some(Vec::from([Range { first: 100_000, count: 65_536 }])),
+        map: Some(Vec::from([(0, 0, u32::MAX)])),
+        ranges: Some(Vec::from([(100_000, 65_536)])),
         free: Some(165_536),
         tool: Some(Tool { path: tool.to_string(), set_user_id: true, ..Tool::default() }),
     };
     let mut facts = Facts {
         capabilities: Some(0),
         kinds: NsSet::ALL,
-        limits: NsKind::ALL.into_iter().map(|kind| (kind, 1000)).collect(),
+        limits: NsKind::ALL.into_iter().map(|kind| (kind.name().to_string(), 1000)).collect(),
+        account: Account::Group(1000),
+        real_gid: 1000,
         users: side("/usr/bin/newuidmap"),
         groups: side("/usr/bin/newgidmap"),
         ..Facts::default()
@@ -39,7 +39,7 @@ fn user() -> Facts {
     facts.vantage.user = Some("ann".to_string());
     facts.vantage.first_user_namespace = Some(true);
     facts.vantage.first_pid_namespace = Some(true);
-    facts.proc.is_own = true;
+    facts.proc.is_own = Some(true);
     facts
 }
 
@@ -47,6 +47,11 @@ fn with(change: impl FnOnce(&mut Facts)) -> Facts {
     let mut facts = user();
     change(&mut facts);
     facts
+}
+
+/// Returns limits of 0 for these kinds.
+fn limits(kinds: &[NsKind]) -> BTreeMap<String, u64> {
+    kinds.iter().map(|kind| (kind.name().to_string(), 0)).collect()
 }
 
 fn failed(code: Code, errno: Errno) -> Outcome {
@@ -104,7 +109,7 @@ fn filter_is_proven_by_the_error_of_invalid_flags() {
     assert!(matches!(report.verdict(CREATE_USER), Some(Verdict::No { cause: Cause::Seccomp, .. })));
     let evidence = &report.answers.iter().find(|answer| answer.question == CREATE_USER).unwrap().evidence;
     assert!(
-        evidence.iter().any(|fact| fact.contains("invalid flags does not fail with EINVAL")),
+        evidence.iter().any(|fact| fact.contains("flags that create no namespace, and not with EINVAL")),
         "{evidence:?}"
     );
     let killed = Outcome::Failed { step: None, killed_by_filter: true, text: String::new() };
@@ -113,7 +118,7 @@ fn filter_is_proven_by_the_error_of_invalid_flags() {
 
 #[test]
 fn limits_and_nesting_are_distinguished() {
-    let none = with(|facts| facts.limits = Vec::from([(NsKind::User, 0), (NsKind::Net, 0)]));
+    let none = with(|facts| facts.limits = limits(&[NsKind::User, NsKind::Net]));
     let (found, why, remedy) = no(&none, CREATE_NET, failed(Code::UnshareRemaining, Errno::ENOSPC));
     assert_eq!((found, why.as_str()), (Cause::Limit, "user.max_net_namespaces is 0"));
     assert!(remedy.contains("sysctl user.max_net_namespaces="), "{remedy}");
@@ -141,7 +146,7 @@ fn map_of_one_id_fails_for_apparmor_or_proc() {
     let apparmor = with(|facts| facts.apparmor_restricts = Some(1));
     assert_eq!(failing(&apparmor, Errno::EPERM), Cause::AppArmor);
     assert_eq!(failing(&user(), Errno::EROFS), Cause::ReadOnlyProc);
-    let absent = with(|facts| facts.proc.is_own = false);
+    let absent = with(|facts| facts.proc.is_own = Some(false));
     assert_eq!(failing(&absent, Errno::ENOENT), Cause::NoProc);
 }
 
@@ -158,7 +163,7 @@ fn powerless_mapping_tool_has_its_cause() {
         (tool.set_user_id, tool.file_capabilities) = (false, true);
     });
     assert_eq!(capable.powerless(Side::Users), None);
-    let missing = with(|facts| facts.groups.tool = None);
+    let missing = with(|facts| facts.groups.tool = Some(Tool::default()));
     let result = Outcome::Failed { step: None, killed_by_filter: false, text: "no tool".into() };
     assert_eq!(no(&missing, Question::MapGroupIds, result).0, Cause::NoTool);
 }
@@ -183,8 +188,7 @@ fn free_range_is_proposed_with_the_name_of_the_user() {
     let (found, why, _) = no(&both, Question::MapUserIds, result());
     assert_eq!(found, Cause::NoNewPrivs);
     assert!(why.contains("no_new_privs") && why.contains("/etc/subuid has no range"), "{why}");
-    let one =
-        with(|facts| facts.users.map = Some(Vec::from([Extent { inside: 1000, outside: 7, count: 1 }])));
+    let one = with(|facts| facts.users.map = Some(Vec::from([(1000, 7, 1)])));
     assert_eq!(no(&one, Question::MapUserIds, result()).0, Cause::OneId);
 }
 
@@ -194,7 +198,7 @@ fn refused_proc_mount_is_a_masked_or_read_only_one() {
     let masked = with(|facts| facts.proc.covered = Vec::from(["/proc/kcore".to_string()]));
     assert_eq!(refused(&masked), Cause::MaskedProc);
     assert_eq!(refused(&with(|facts| facts.proc.read_only = true)), Cause::ReadOnlyProc);
-    assert_eq!(refused(&with(|facts| facts.proc.is_own = false)), Cause::NoProc);
+    assert_eq!(refused(&with(|facts| facts.proc.is_own = Some(false))), Cause::NoProc);
 }
 
 #[test]
@@ -214,8 +218,9 @@ fn failure_that_passes_is_no_answer() {
 #[test]
 fn text_has_one_line_for_each_question_and_the_remedy_below_a_no() {
     let facts = with(|facts| {
-        facts.limits = Vec::from([(NsKind::Net, 0)]);
+        facts.limits = limits(&[NsKind::Net]);
         facts.vantage.container = Vec::from(["/.dockerenv exists".to_string()]);
+        facts.vantage.agreeing = Vec::from(["the root directory is an overlay".to_string()]);
     });
     let result = failed(Code::UnshareRemaining, Errno::ENOSPC);
     let text = report(&facts, CREATE_NET, result, None).to_string();
@@ -232,7 +237,7 @@ fn text_has_one_line_for_each_question_and_the_remedy_below_a_no() {
 #[cfg(feature = "serde")]
 #[test]
 fn report_is_serialised_with_stable_names() {
-    let facts = with(|facts| facts.limits = Vec::from([(NsKind::Net, 0)]));
+    let facts = with(|facts| facts.limits = limits(&[NsKind::Net]));
     let report = report(&facts, CREATE_NET, failed(Code::UnshareRemaining, Errno::ENOSPC), None);
     let answer = report.answers.iter().find(|answer| answer.question == CREATE_NET).unwrap();
     let text = serde_json::to_string(answer).unwrap();
@@ -255,4 +260,39 @@ fn apparmor_does_not_restrict_root() {
         facts.vantage.seccomp = true;
     });
     assert_eq!(of(&root), Cause::Seccomp);
+}
+
+/// The launcher needs /proc to write the maps. Whether the kernel would create a namespace is not visible
+/// then.
+#[test]
+fn without_proc_the_report_tells_what_it_cannot_see() {
+    let absent = with(|facts| {
+        facts.proc.is_own = Some(false);
+        facts.vantage.first_user_namespace = None;
+        facts.vantage.first_pid_namespace = None;
+    });
+    for question in [CREATE_USER, CREATE_NET, Question::Join(NsKind::Net)] {
+        let report = report(&absent, question, failed(Code::UidMap, Errno::ENOENT), None);
+        let Some(Verdict::CannotTell { why }) = report.verdict(question) else { panic!("{report}") };
+        assert!(why.contains("/proc/PID/uid_map") && why.contains("mount -t proc proc /proc"), "{why}");
+    }
+    let one = report(&absent, Question::MapOneId, failed(Code::UidMap, Errno::ENOENT), None);
+    assert!(matches!(one.verdict(Question::MapOneId), Some(Verdict::No { cause: Cause::NoProc, .. })));
+    let text = one.to_string();
+    assert!(
+        text.contains("this process cannot see whether it is in a user namespace, or is in a pid"),
+        "{text}"
+    );
+}
+
+/// The mapping tools refuse a group other than that of the account.
+#[test]
+fn other_group_than_that_of_the_account_is_a_cause() {
+    let other = with(|facts| facts.real_gid = 5);
+    let result = Outcome::Failed {
+        step: Some((Code::MappingToolStatus, None)),
+        killed_by_filter: false,
+        text: "it".into(),
+    };
+    assert_eq!(no(&other, Question::MapUserIds, result).0, Cause::GroupOfAccount);
 }

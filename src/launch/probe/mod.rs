@@ -27,22 +27,20 @@
 //! error. A kind of namespace that the kernel lacks is not joined. Every other cause comes from a launch that
 //! failed.
 
-mod causes;
-mod facts;
 mod judge;
 #[cfg(test)]
 mod judge_tests;
-mod read;
 mod report;
 mod tries;
 
-pub use report::{Answer, Cause, Question, Report, Vantage, Verdict};
+pub use super::causes::{Cause, Vantage};
+pub use report::{Answer, Question, Report, Verdict};
 
 /// Tries each question on this machine, as this user.
 ///
 /// Takes less than a second, most often. Each try has a time limit of 10 seconds.
 #[must_use]
 pub fn probe() -> Report {
-    let facts = read::facts();
+    let facts = super::causes::Facts::read();
     judge::judge(&facts, &tries::run(&facts))
 }

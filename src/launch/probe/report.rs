@@ -6,10 +6,12 @@ use std::vec::Vec;
 use core::fmt;
 
 use crate::deciders::namespace::NsKind;
+use crate::launch::causes::{Cause, Vantage};
 
 /// The answers of [`probe`](super::probe()), and the place that they hold for.
 ///
-/// `Display` writes one line for each question, and the cause and the remedy below a "no".
+/// `Display` writes one line for each question, and the cause and the remedy below a "no". `{:#}` also writes
+/// the evidence.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -18,48 +20,6 @@ pub struct Report {
     pub vantage: Vantage,
     /// One answer for each question, in the order of [`Question::all`].
     pub answers: Vec<Answer>,
-}
-
-/// The place from which the tries were made: the caller, and everything that confines it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct Vantage {
-    /// The release of the kernel (uname(2)).
-    pub kernel: String,
-    /// The effective user id.
-    pub uid: u32,
-    /// The effective group id.
-    pub gid: u32,
-    /// The name of the user, if it has an account.
-    pub user: Option<String>,
-    /// Whether this process is in the machine's first user namespace. `None`: /proc does not show it.
-    pub first_user_namespace: Option<bool>,
-    /// Whether this process is in the machine's first pid namespace.
-    pub first_pid_namespace: Option<bool>,
-    /// The traces of a container runtime, each with its file or variable. Empty without a trace.
-    pub container: Vec<String>,
-    /// Whether this process has changed its root directory. `None`: it is not visible. A root directory that
-    /// is a mount point looks like any other.
-    pub chroot: Option<bool>,
-    /// Whether a seccomp filter is in force.
-    pub seccomp: bool,
-    /// Whether no_new_privs is set, so that no program gains privileges by its exec.
-    pub no_new_privs: bool,
-    /// The active security modules (/sys/kernel/security/lsm). Empty: the list cannot be read.
-    pub security_modules: Vec<String>,
-    /// The label that confines this process in a security module (proc_pid_attr(5)).
-    pub profile: Option<String>,
-}
-
-impl Vantage {
-    /// Returns whether the answers hold for a container only, and not for its host.
-    #[must_use]
-    pub fn is_inside(&self) -> bool {
-        !self.container.is_empty()
-            || self.first_user_namespace == Some(false)
-            || self.first_pid_namespace == Some(false)
-    }
 }
 
 /// A question of a report.
@@ -153,55 +113,6 @@ pub enum Verdict {
     },
 }
 
-/// The cause of a "no".
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
-#[non_exhaustive]
-pub enum Cause {
-    /// AppArmor restricts user namespaces (`kernel.apparmor_restrict_unprivileged_userns`).
-    AppArmor,
-    /// `kernel.unprivileged_userns_clone` is 0, on Debian's kernels.
-    UsernsSysctl,
-    /// SELinux is enforcing.
-    SeLinux,
-    /// A security module with another name refuses the call.
-    SecurityModule,
-    /// A seccomp filter refuses the call.
-    Seccomp,
-    /// The process is in a chroot.
-    Chroot,
-    /// The caller's own user or group id is not mapped in its user namespace.
-    UnmappedCaller,
-    /// A limit `user.max_*_namespaces` is 0 or reached.
-    Limit,
-    /// Too many user namespaces are nested, or a limit of an outer one is reached.
-    Nesting,
-    /// The kernel lacks the kind of namespace.
-    Kernel,
-    /// The caller lacks a capability.
-    Privilege,
-    /// no_new_privs makes the mapping tool powerless.
-    NoNewPrivs,
-    /// The mapping tool does not exist.
-    NoTool,
-    /// The mapping tool has no privileges: a nosuid mount.
-    NosuidMount,
-    /// The mapping tool has no privileges: it has neither the set-user-id bit nor file capabilities.
-    PowerlessTool,
-    /// The user has no subordinate ids.
-    NoSubordinateIds,
-    /// The caller's user namespace maps no other id.
-    OneId,
-    /// Parts of /proc are covered.
-    MaskedProc,
-    /// /proc is mounted read-only.
-    ReadOnlyProc,
-    /// /proc is missing, or shows another pid namespace.
-    NoProc,
-    /// Another cause: the text has the error of the launch.
-    Other,
-}
-
 impl Report {
     /// Returns the verdict on a question.
     #[must_use]
@@ -213,37 +124,6 @@ impl Report {
     #[must_use]
     pub fn is_yes(&self, question: Question) -> bool {
         matches!(self.verdict(question), Some(Verdict::Yes { .. }))
-    }
-}
-
-impl fmt::Display for Vantage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.user {
-            Some(name) => write!(f, "user {name} ({})", self.uid)?,
-            None => write!(f, "user id {}", self.uid)?,
-        }
-        write!(f, ", Linux {}", self.kernel)?;
-        let facts = [
-            (self.chroot == Some(true), "in a chroot"),
-            (self.seccomp, "under a seccomp filter"),
-            (self.no_new_privs, "with no_new_privs"),
-            (self.first_user_namespace == Some(false), "in a user namespace"),
-            (self.first_pid_namespace == Some(false), "in a pid namespace"),
-        ];
-        for (_, words) in facts.iter().filter(|(holds, _)| *holds) {
-            write!(f, ", {words}")?;
-        }
-        if let Some(profile) = &self.profile {
-            write!(f, ", confined as {profile}")?;
-        }
-        if self.is_inside() {
-            f.write_str("\nThis process is inside a container or a namespace")?;
-            if !self.container.is_empty() {
-                write!(f, " ({})", self.container.join(", "))?;
-            }
-            f.write_str(": the answers hold for this place only, not for its host.")?;
-        }
-        Ok(())
     }
 }
 
@@ -260,7 +140,12 @@ impl fmt::Display for Report {
                 Verdict::CannotTell { why } => writeln!(f, "cannot tell: {why}")?,
                 same @ Verdict::No { .. } if last == Some(same) => writeln!(f, "no: the same cause")?,
                 Verdict::No { why, remedy, .. } => {
-                    writeln!(f, "no: {why}\n{:WIDTH$}to do: {remedy}", "")?;
+                    writeln!(f, "no: {why}")?;
+                    let evidence = if f.alternate() { answer.evidence.as_slice() } else { &[] };
+                    for fact in evidence {
+                        writeln!(f, "{:WIDTH$}evidence: {fact}", "")?;
+                    }
+                    writeln!(f, "{:WIDTH$}to do: {remedy}", "")?;
                 }
             }
             last = Some(&answer.verdict);

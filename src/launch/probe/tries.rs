@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::vec::Vec;
 
-use super::facts::Facts;
 use super::report::Question;
 use crate::deciders::idmap::Extent;
 use crate::deciders::namespace::NsKind;
+use crate::launch::causes::{Facts, mount_point};
 use crate::launch::query::unshare_invalid_flags;
 use crate::launch::subordinate::{Mapping, Side};
 use crate::launch::surroundings::CodeOfCaller;
@@ -125,7 +125,7 @@ fn attempt(facts: &Facts, question: Question, with_user: bool) -> Option<Outcome
             command.groups = Some(ranges(facts, Side::Groups)?);
             &mut command
         }
-        Question::Mount | Question::MountProc => match (question, facts.mount_point) {
+        Question::Mount | Question::MountProc => match (question, mount_point()) {
             (_, None) => return Some(Outcome::NotTried("no directory of /tmp, /mnt, /proc and /dev exists")),
             (Question::Mount, Some(point)) => command.unshare([Mnt]).tmpfs(point),
             // The directory /proc may be empty: the try does not need a mounted procfs there.
@@ -215,7 +215,8 @@ fn invalid_flags() -> Option<Errno> {
     let mut command = new();
     command.around.hooks.push(CodeOfCaller(Arc::new(unshare_invalid_flags)));
     match launch(&mut command) {
-        Outcome::Failed { step: Some((Code::CodeOfCaller, errno)), .. } => errno,
+        // A launch without namespaces calls unshare(2) without flags, which the kernel never refuses.
+        Outcome::Failed { step: Some((Code::CodeOfCaller | Code::UnshareRemaining, errno)), .. } => errno,
         Outcome::Failed { killed_by_filter: true, .. } => Some(Errno::ENOSYS),
         _ => None,
     }

@@ -11,6 +11,7 @@ use std::vec::Vec;
 
 use nix::unistd::{getegid, geteuid, getuid};
 pub use nsexec::launch::Range as SubRange;
+use nsexec::launch::causes::{self, Distribution, free_range};
 use nsexec::launch::{find_in_path, is_executable, own_status};
 use nsexec::namespace::{NsKind, NsSet};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,11 @@ pub struct Facts {
     pub newgidmap: Option<PathBuf>,
     /// The kinds of namespace that the kernel has.
     pub kinds: NsSet,
+    /// The first id of a free range of 65536 subordinate user ids, and of subordinate group ids. `None`: the
+    /// ids were not read, or no range is free.
+    pub free: (Option<u32>, Option<u32>),
+    /// The distribution, if a mapping tool is not in PATH.
+    pub distribution: Distribution,
     /// The effective capabilities as a bit set, if the caller is root and creates a user namespace.
     pub capabilities: Option<u64>,
 }
@@ -53,26 +59,44 @@ impl Facts {
     #[must_use]
     pub fn gather(ids: bool, kinds: bool) -> Self {
         let user = if ids { account(getuid().as_raw()).map(|user| user.name) } else { None };
-        // newuidmap and newgidmap both look up the real user id and its name. Neither looks up a group.
-        let ranges = |file: &str| match ids.then(|| fs::read(file)) {
-            Some(Ok(text)) => sub_ranges(&String::from_utf8_lossy(&text), user.as_deref(), getuid().as_raw()),
-            _ => Vec::new(),
+        let text = |file: &str| match ids.then(|| fs::read(file)) {
+            Some(Ok(text)) => String::from_utf8_lossy(&text).into_owned(),
+            _ => String::new(),
         };
+        let (subuid, subgid) = (text("/etc/subuid"), text("/etc/subgid"));
+        // newuidmap and newgidmap both look up the real user id and its name. Neither looks up a group.
+        let ranges = |text: &str| sub_ranges(text, user.as_deref(), getuid().as_raw());
+        let free = |text: &str, own: u32| if ids { free_range(text, own) } else { None };
         let path = std::env::var_os("PATH");
         // root writes its maps itself.
         let path = path.filter(|_| !geteuid().is_root());
         let find = |tool: &str| find_in_path(tool, path.as_deref(), is_executable);
+        let (newuidmap, newgidmap) = (find("newuidmap"), find("newgidmap"));
+        let lacks_tool = !geteuid().is_root() && (newuidmap.is_none() || newgidmap.is_none());
         Self {
             euid: geteuid().as_raw(),
             egid: getegid().as_raw(),
-            subuids: ranges("/etc/subuid"),
-            subgids: ranges("/etc/subgid"),
-            newuidmap: find("newuidmap"),
-            newgidmap: find("newgidmap"),
+            subuids: ranges(&subuid),
+            subgids: ranges(&subgid),
+            free: (free(&subuid, geteuid().as_raw()), free(&subgid, getegid().as_raw())),
+            distribution: if ids && lacks_tool { Distribution::read() } else { Distribution::default() },
+            newuidmap,
+            newgidmap,
             kinds: if kinds { kinds_of_kernel() } else { NsSet::ALL },
             capabilities: None,
             user,
         }
+    }
+
+    /// Returns the facts that explain why a map of several ids cannot be written.
+    #[must_use]
+    pub fn causes(&self) -> causes::Facts {
+        let mut facts = causes::Facts::default();
+        (facts.vantage.uid, facts.vantage.gid) = (self.euid, self.egid);
+        facts.vantage.user.clone_from(&self.user);
+        facts.distribution = self.distribution;
+        (facts.users.free, facts.groups.free) = self.free;
+        facts
     }
 
     /// Reads the effective capabilities too.

@@ -80,6 +80,7 @@ fn asked(bootstrap: &Bootstrap<'_>, prepared: &Prepared, rootless: bool) -> Aske
     asked.joined = bootstrap.joined();
     asked.rootless = rootless;
     asked.mount_proc_flag = prepared.policy().launch.mount_proc;
+    asked.mounts_proc = mounts_proc(prepared);
     asked.command_path = prepared.candidates().count() == 1;
     asked
 }
@@ -238,15 +239,19 @@ fn covers_programs(root: &Root, prepared: &Prepared) -> bool {
     root.base != Base::Present || root.mounts.iter().any(covers)
 }
 
+/// Returns whether a mount below the root directory of the command is a new /proc.
+fn mounts_proc(prepared: &Prepared) -> bool {
+    let mut steps = prepared.around.root.iter().flat_map(|root| &root.mounts);
+    steps.any(|step| matches!(step, MountStep::New { kind: MountKind::Proc, .. }))
+}
+
 /// Decides whether mounts over /proc prevent a new one. Those that a new user namespace gets from another one
 /// do. Others may be mounts of the same user namespace, which do not (`MNT_LOCKED` in the kernel's
 /// `mnt_already_visible`), and no file tells.
 fn masks(asked: &Asked, prepared: &Prepared, assumptions: &mut Assumptions, unknown: &mut Vec<String>) {
     let in_user = asked.created.contains(NsKind::User) || asked.joined.contains(NsKind::User);
     let owns = assumptions.own_user.as_ref().is_some_and(|own| own.owns.contains(NsKind::Mnt));
-    let steps = prepared.around.root.iter().flat_map(|root| &root.mounts);
-    let is_proc = |step: &MountStep| matches!(step, MountStep::New { kind: MountKind::Proc, .. });
-    let mounts = prepared.policy().launch.mount_proc || steps.into_iter().any(is_proc);
+    let mounts = prepared.policy().launch.mount_proc || mounts_proc(prepared);
     if assumptions.proc_masked && owns && !in_user && mounts {
         assumptions.proc_masked = false;
         unknown.push("whether the mounts over parts of /proc come from another user namespace".to_owned());

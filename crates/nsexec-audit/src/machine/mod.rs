@@ -238,16 +238,36 @@ impl Machine {
 
     /// Returns the facts that the cause of a failure depends on.
     #[must_use]
-    pub fn causes(&self) -> causes::Machine {
-        let mut machine = causes::Machine::default();
-        machine.unprivileged_userns_clone = self.unprivileged_userns_clone;
-        machine.apparmor_restricts = self.apparmor_restricts;
-        machine.forbidden = self.forbidden();
-        machine.seccomp = self.seccomp;
-        machine.no_new_privs = self.no_new_privs;
-        machine.kinds = set_of(&self.kinds);
-        machine.capabilities = self.capabilities;
-        machine
+    pub fn causes(&self) -> causes::Facts {
+        let mut facts = causes::Facts::default();
+        facts.userns_clone = self.unprivileged_userns_clone;
+        facts.apparmor_restricts = self.apparmor_restricts;
+        facts.limits = self.limits.clone();
+        facts.kinds = set_of(&self.kinds);
+        facts.capabilities = self.capabilities;
+        facts.account = self
+            .account
+            .as_ref()
+            .map_or(causes::Account::Missing, |account| causes::Account::Group(account.gid));
+        facts.real_gid = self.gid;
+        let vantage = &mut facts.vantage;
+        (vantage.uid, vantage.gid) = (self.uid, self.gid);
+        vantage.user = self.account.as_ref().map(|account| account.name.clone());
+        vantage.profile = self.confined_as.clone();
+        (vantage.seccomp, vantage.no_new_privs) = (self.seccomp, self.no_new_privs);
+        vantage.chroot = self.chrooted.then_some(true);
+        vantage.first_user_namespace = self.own_user.is_some().then_some(false);
+        facts.proc.is_own = Some(self.proc.owner == ProcOwner::Own);
+        facts.proc.read_only = self.proc.read_only;
+        facts.proc.covered =
+            self.proc.masked.then(|| "a directory below /proc".to_string()).into_iter().collect();
+        let own = self.own_user.as_ref();
+        (facts.users.own, facts.groups.own) = (self.uid, self.gid);
+        facts.users.map = own.map(|own| own.users.clone());
+        facts.groups.map = own.map(|own| own.groups.clone());
+        facts.users.ranges = Some(self.subuids.clone());
+        facts.groups.ranges = Some(self.subgids.clone());
+        facts
     }
 
     /// Returns the assumptions of a plan that follow from the facts. Those about the command's files and

@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::Plan;
 use nsexec::error::Code;
-use nsexec::launch::causes::{Remedies, likely};
+use nsexec::launch::causes::{Explanation, Remedies, likely};
 use nsexec::launch::{Circumstances, LaunchError};
 use nsexec::sys::types::Errno;
 
@@ -34,8 +34,8 @@ pub struct Fault {
     pub code: Option<Code>,
     /// The error of its call.
     pub errno: Option<Errno>,
-    /// The likely cause, and what to do.
-    pub cause: Option<String>,
+    /// The likely cause, its evidence and its remedy.
+    pub cause: Option<Explanation>,
     text: String,
 }
 

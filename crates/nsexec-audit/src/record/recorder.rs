@@ -93,17 +93,6 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
         }
     }
 
-    /// Makes a call that closes descriptors. A sink that processes share receives the line before the call:
-    /// the close may let the launcher continue, and the launcher then reads the record.
-    fn closing(&mut self, call: Call, close: impl FnOnce(&mut Self) -> SysResult<()>) -> SysResult<()> {
-        let line = Line { call, reply: Reply::Unit };
-        let announced = self.sink.announce(&line);
-        match close(self) {
-            Ok(()) if announced => Ok(()),
-            result => self.done(line.call, result, kind::Unit::reply),
-        }
-    }
-
     /// Records an exec before the call, since this program no longer runs after a successful exec.
     fn announced(&mut self, call: CallRef<'_>, exec: impl FnOnce(&mut S) -> Errno) -> Errno {
         self.sink.line(&LineRef { call, reply: ReplyRef::Value(Reply::NoReturn) });

@@ -102,6 +102,7 @@ pub(crate) fn facts_under(assumptions: &Assumptions, facts: Facts) -> Facts {
         capabilities: Some(assumptions.capabilities),
         euid: assumptions.uid,
         egid: assumptions.gid,
+        user: facts.user.filter(|_| facts.euid == assumptions.uid),
         newuidmap: tool(facts.newuidmap, "newuidmap", ordinary && assumptions.subuid.is_some()),
         newgidmap: tool(facts.newgidmap, "newgidmap", ordinary && assumptions.subgid.is_some()),
         subuids: if facts.euid == assumptions.uid && first_range(&facts.subuids) == assumptions.subuid {

@@ -377,17 +377,13 @@ fn maps_of(
                 .to_owned(),
         ));
     }
-    let who = match &facts.user {
-        Some(name) => format!("{name} (uid {})", facts.euid),
-        None => format!("uid {}", facts.euid),
-    };
+    let causes = facts.causes();
     let users = Ids {
         flag: "--map-users",
         noun: "user",
         own: facts.euid,
         ranges: &facts.subuids,
-        file: "/etc/subuid",
-        tool: "newuidmap",
+        facts: &causes,
         tool_found: facts.newuidmap.is_some(),
     };
     let groups = Ids {
@@ -395,12 +391,11 @@ fn maps_of(
         noun: "group",
         own: facts.egid,
         ranges: &facts.subgids,
-        file: "/etc/subgid",
-        tool: "newgidmap",
+        facts: &causes,
         tool_found: facts.newgidmap.is_some(),
     };
     let rootless = facts.euid != 0;
-    let map = |ids, values| maps::decide(ids, values, flags.map_root_user, rootless, &who);
+    let map = |ids, values| maps::decide(ids, values, flags.map_root_user, rootless);
     Ok((Some(map(users, &flags.map_users)?), Some(map(groups, &flags.map_groups)?)))
 }
 

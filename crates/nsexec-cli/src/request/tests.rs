@@ -17,6 +17,8 @@ fn ann() -> Facts {
         newuidmap: Some(PathBuf::from("/usr/bin/newuidmap")),
         newgidmap: Some(PathBuf::from("/usr/bin/newgidmap")),
         kinds: NsSet::ALL,
+        free: (Some(365_536), Some(265_536)),
+        distribution: nsexec::launch::causes::Distribution::Debian,
         capabilities: None,
     }
 }

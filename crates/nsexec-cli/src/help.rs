@@ -1,0 +1,49 @@
+//! The texts after the help of the commands that have long ones.
+
+pub(crate) const DECODE_EXAMPLES: &str = "\
+For a malformed message, prints one line with the error and its offset, and exits with status 1.
+
+Examples:
+  nsexec encode -r -p | nsexec decode
+  nsexec decode --json message.bin | jq -r .ok.uid_map.text";
+
+pub(crate) const ENCODE_EXAMPLES: &str = "\
+The flags are those of run. A message has no attribute for --mount-proc, --kill-child,
+--copy-memory, --setgroups and the command: they are refused.
+
+Examples:
+  nsexec encode -r -p > message.bin
+  nsexec encode --all --map-users auto | nsexec decode --json";
+
+pub(crate) const DOCTOR_EXAMPLES: &str = "\
+Without flags of run: tries each kind of namespace, maps of ids, and mounts. For each thing that does not
+work, prints the evidence, the cause, and what to do about it on this distribution. With flags of run: makes
+all steps of that launch except the start of the command. Leaves nothing behind. In a container the report
+holds for the container only.
+
+Examples:
+  nsexec doctor
+  nsexec doctor --all --map-users auto
+  nsexec doctor -r --mount-proc -p -- sh
+  nsexec doctor --json | jq -r '.answers[] | select(.verdict.is == \"no\") | .question'
+
+Exit status: 0 if everything works, or the launch that the flags ask for; 1 if something does not
+work, or cannot be tried; 2 for wrong usage.";
+
+pub(crate) const TRACE_EXAMPLES: &str = "\
+Examples:
+  nsexec trace -r -n -- ip address
+  nsexec trace --witness --all -- true
+  nsexec trace --json run.jsonl -r -p -- true; nsexec trace --replay run.jsonl
+
+Exit status: that of the command if everything went as planned, else 3.";
+
+pub(crate) const INIT_EXAMPLES: &str = "\
+_LIBCONTAINER_INITPIPE names the descriptor of the init pipe: stage 0 reads one bootstrap
+message from it, and writes the line with both pids to it. _LIBCONTAINER_LOGPIPE, if set,
+names the descriptor for log records. This process becomes stage 0. Stage 2 executes CMD, or
+exits with status 0 if there is no CMD. CMD inherits the init pipe, which may contain more
+data, but not the log pipe.
+
+Dialects seed and v1_2 make no sealed copy of the program: with a mount namespace to join, the
+parent must start nsexec from one (CVE-2019-5736).";

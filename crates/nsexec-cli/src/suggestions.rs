@@ -1,0 +1,228 @@
+//! Suggestions for flags that nsexec does not have: those of unshare(1), nsenter(1) and bwrap(1).
+//!
+//! The table is consulted only for a flag that clap does not know. A flag that nsexec gets needs no change
+//! here; its row has no effect then.
+
+use clap::CommandFactory;
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::args::Cli;
+
+/// The commands of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    /// `run`, and the commands with its flags.
+    Run,
+    /// `enter`.
+    Enter,
+    /// Both.
+    Both,
+}
+
+/// The flags, each with the commands at which it is looked up, and the text after "tip: ".
+const TABLE: &[(&[&str], At, &str)] = &[
+    (&["--map-auto"], At::Run, "use '--map-users auto --map-groups auto'"),
+    (
+        &["-c", "--map-current-user", "--map-user", "--map-group"],
+        At::Run,
+        "use '--map-users I:O:1 --map-groups I:O:1', with the id inside and the id outside; '-r' maps you to root",
+    ),
+    (
+        &["--uid", "--gid"],
+        At::Run,
+        "use '--map-users I:O:1' or '--map-groups I:O:1', with the id inside and the id outside",
+    ),
+    (
+        &["-w", "--wd", "--wdns", "-W", "--chdir"],
+        At::Both,
+        "change the directory in the command: -- sh -c 'cd DIR && exec CMD'; without a joined mount namespace 'cd DIR' \
+         before nsexec does the same",
+    ),
+    (&["-R", "--root"], At::Run, "change the root directory in the command: -- chroot DIR CMD"),
+    (&["-r", "--root"], At::Enter, "use '-m', which joins the mount namespace and its root directory"),
+    (
+        &["-S", "-G", "--setuid", "--setgid"],
+        At::Both,
+        "change the ids in the command: -- setpriv --reuid UID --regid GID --clear-groups CMD",
+    ),
+    (
+        &["--propagation"],
+        At::Run,
+        "'-m' makes the mounts private; the command can change that: -- mount --make-rshared /",
+    ),
+    (
+        &["--keep-caps", "--cap-add", "--cap-drop"],
+        At::Both,
+        "change the capabilities in the command: -- setpriv or -- capsh",
+    ),
+    (&["-F", "--no-fork"], At::Enter, "leave it out: nsexec waits for the command in every case"),
+    (
+        &["-e", "--env"],
+        At::Enter,
+        "nsexec passes its environment on; '--clear-env' and '--set-env NAME=VALUE' change it",
+    ),
+    (
+        &["-Z", "--follow-context"],
+        At::Enter,
+        "change the SELinux context in the command: -- runcon CONTEXT CMD",
+    ),
+    (
+        &["--join-cgroup"],
+        At::Enter,
+        "write the pid into cgroup.procs before: echo $$ > /sys/fs/cgroup/PATH/cgroup.procs",
+    ),
+    (&["--user-parent"], At::Enter, "use 'run --join user=PATH' with the file of the parent user namespace"),
+    (&["--unshare-all"], At::Run, "use '--all', or no flag at all, which mounts a new /proc too"),
+    (
+        &["--unshare-user", "--unshare-user-try"],
+        At::Run,
+        "use '-r', which creates a user namespace and maps you to root",
+    ),
+    (&["--unshare-ipc"], At::Run, "use '--ipc'"),
+    (&["--unshare-pid"], At::Run, "use '--pid'"),
+    (&["--unshare-net"], At::Run, "use '--net'"),
+    (&["--unshare-uts"], At::Run, "use '--uts'"),
+    (&["--unshare-cgroup", "--unshare-cgroup-try"], At::Run, "use '--cgroup'"),
+    (&["--share-net"], At::Run, "name the kinds to create in place of '--all': -r -m -p -i -u -C -T"),
+    (&["--die-with-parent"], At::Run, "use '--kill-child'"),
+    (&["--proc"], At::Run, "use '--mount-proc'"),
+    (&["--setenv"], At::Both, "use '--set-env NAME=VALUE'"),
+    (&["--clearenv"], At::Both, "use '--clear-env'"),
+    (&["--unsetenv"], At::Both, "use '--clear-env' and '--set-env', or -- env -u NAME CMD"),
+    (&["--as-pid-1"], At::Run, "leave it out: the command of '-p' is process 1"),
+    (&["--hostname"], At::Run, "add '-u', and set it in the command: -- sh -c 'hostname NAME && exec CMD'"),
+    (
+        &[
+            "--bind",
+            "--ro-bind",
+            "--dev-bind",
+            "--bind-try",
+            "--ro-bind-try",
+            "--dev-bind-try",
+            "--tmpfs",
+            "--dev",
+            "--dir",
+            "--symlink",
+            "--overlay",
+            "--remount-ro",
+        ],
+        At::Run,
+        "nsexec has no flag for mounts: mount in the command, as in -r -m -- sh -c 'mount --bind A B && exec CMD'; the \
+         library has them (Command::bind)",
+    ),
+];
+
+/// Replaces clap's suggestion for an unknown flag. `command`: the name of the subcommand.
+///
+/// clap suggests a flag that looks similar, and to pass the flag to the command. Both mislead a person that
+/// knows the flag from another program. A similar flag is kept only if it looks like a typing error.
+pub(crate) fn improve(error: &mut clap::Error, command: &str) {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return;
+    }
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return };
+    let flag = flag.split([' ', '=']).next().unwrap_or_default().to_owned();
+    error.remove(ContextKind::Suggested);
+    let similar = match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(similar)) => Some(similar.clone()),
+        _ => None,
+    };
+    let found = find(&flag, command);
+    if found.is_some() || similar.is_some_and(|similar| distance(&flag, &similar) > 2) {
+        error.remove(ContextKind::SuggestedArg);
+        // clap's usage line shows the similar flag.
+        let mut cli = Cli::command();
+        cli.build();
+        if let Some(command) = cli.find_subcommand_mut(command) {
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
+        }
+    }
+    if let Some(text) = found {
+        let tip = StyledStr::from(text.to_owned());
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+}
+
+/// Returns the text for a flag.
+fn find(flag: &str, command: &str) -> Option<&'static str> {
+    let at = match command {
+        "run" | "plan" | "trace" | "encode" | "doctor" => At::Run,
+        "enter" => At::Enter,
+        _ => return None,
+    };
+    let fits = |row: &&(&[&str], At, &str)| row.0.contains(&flag) && (row.1 == at || row.1 == At::Both);
+    TABLE.iter().find(fits).map(|(_, _, text)| *text)
+}
+
+/// Returns the number of letters to insert, remove or replace to get from one word to the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, letter) in one.chars().enumerate() {
+        let mut next = vec![index + 1];
+        for ((above, diagonal), candidate) in row.iter().skip(1).zip(&row).zip(&other) {
+            let left = next.last().copied().unwrap_or_default();
+            next.push((diagonal + usize::from(*candidate != letter)).min(above + 1).min(left + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn message(words: &str) -> String {
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut error = Cli::try_parse_from([&["nsexec"], &words[..], &["--", "true"]].concat()).unwrap_err();
+        improve(&mut error, words[0]);
+        error.render().to_string()
+    }
+
+    /// Checks each row whose flag nsexec does not have.
+    #[test]
+    fn each_unknown_flag_of_the_table_gets_its_text_alone() {
+        for (flags, at, text) in TABLE {
+            let commands: &[&str] = match at {
+                At::Run => &["run", "doctor"],
+                At::Enter => &["enter"],
+                At::Both => &["run", "enter"],
+            };
+            for (flag, command) in
+                flags.iter().flat_map(|flag| commands.iter().map(move |command| (flag, command)))
+            {
+                let words = ["nsexec", command, flag, "--", "true"];
+                let Err(error) = Cli::try_parse_from(words) else { continue };
+                if error.kind() != ErrorKind::UnknownArgument {
+                    continue;
+                }
+                let message = message(&format!("{command} {flag}"));
+                assert!(message.contains(&format!("tip: {text}")), "{message}");
+                assert!(!message.contains("similar") && !message.contains("as a value"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_suggestion_is_made_for_other_flags_unless_it_is_a_typing_error() {
+        let typing = message("run --mount-prok");
+        assert!(typing.contains("'--mount-proc'"), "{typing}");
+        for words in ["run -z", "run --bogus", "enter -z"] {
+            assert!(!message(words).contains("tip:"), "{}", message(words));
+        }
+        let auto = message("run --map-auto");
+        assert!(auto.contains("tip: use '--map-users auto") && !auto.contains("--map-root-user"), "{auto}");
+        assert!(message("run -Urw").contains("tip: change the directory"), "a cluster of letters");
+    }
+
+    #[test]
+    fn distance_counts_letters() {
+        let cases = [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "ab", 1), ("ab", "xabc", 2)];
+        for (one, other, expected) in cases {
+            assert_eq!(distance(one, other), expected, "{one} {other}");
+        }
+    }
+}
