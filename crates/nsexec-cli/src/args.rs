@@ -14,7 +14,7 @@ use super::assume::value::AssumeValue;
 use super::values::{FdValue, JoinValue, MapValue, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
-const VERSION: &str = match option_env!("NSEXEC_VERSION") {
+pub(crate) const VERSION: &str = match option_env!("NSEXEC_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
@@ -122,6 +122,17 @@ data, but not the log pipe.
 Dialects seed and v1_2 make no sealed copy of the program: with a mount namespace to join, the
 parent must start nsexec from one (CVE-2019-5736).";
 
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  nsexec completions bash > ~/.local/share/bash-completion/completions/nsexec
+  nsexec completions zsh > ~/.zfunc/_nsexec
+  nsexec completions fish > ~/.config/fish/completions/nsexec.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  nsexec man run | man -l -
+  nsexec man --dir ~/.local/share/man/man1; man nsexec-run";
+
 /// Runs a command in namespaces: creates or joins them, and maps ids
 #[derive(Parser, Debug)]
 #[command(name = "nsexec", version = VERSION, styles = STYLES, after_help = EXAMPLES)]
@@ -155,6 +166,12 @@ pub(crate) enum Command {
     /// Run as stage 0 for a parent that uses runc's protocol
     #[command(after_help = INIT_EXAMPLES)]
     Init(Lazy<InitArgs>),
+    /// Print the completion script of a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(Lazy<CompletionsArgs>),
+    /// Print a man page, or write all of them into a folder
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(Lazy<ManArgs>),
 }
 
 /// The flags of a subcommand. They are defined only if that subcommand is parsed or its help is printed: to
@@ -536,6 +553,25 @@ pub(crate) struct InitArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// `nsexec completions`.
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// bash, elvish, fish, powershell or zsh
+    #[arg(value_name = "SHELL", hide_possible_values = true)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `nsexec man`.
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// The command whose page is printed; without it the page of nsexec itself
+    #[arg(value_name = "COMMAND", conflicts_with = "dir")]
+    pub(crate) command: Option<String>,
+    /// Write the pages of all commands into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
 fn variable_parser() -> impl TypedValueParser<Value = Variable> {
     OsStringValueParser::new().try_map(|value| Variable::parse(&value))
 }
@@ -561,7 +597,7 @@ mod tests {
         let mut cli = Cli::command().term_width(100);
         cli.build();
         let mut out = cli.render_help().to_string();
-        for name in ["run", "enter", "plan", "trace", "decode", "encode", "init"] {
+        for name in ["run", "enter", "plan", "trace", "decode", "encode", "init", "completions", "man"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help();
             out += &format!("\n---- {name}\n{help}");
         }

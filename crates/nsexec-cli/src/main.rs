@@ -15,6 +15,7 @@ mod hand_over;
 mod hints;
 mod init;
 mod machine;
+mod manual;
 mod maps;
 mod output;
 mod plan;
@@ -67,6 +68,8 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
             },
         ),
         Command::Init(args) => ("init", init::init(args)),
+        Command::Completions(args) => ("completions", manual::completions(args).map(|()| 0)),
+        Command::Man(args) => ("man", manual::man(args).map(|()| 0)),
     };
     match result {
         Ok(status) => status,
