@@ -455,7 +455,7 @@ pub(crate) enum Format {
 /// The condition under which text is coloured.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ColourFlag {
-    /// On a terminal, unless NO_COLOR is set
+    /// On a terminal, unless NO_COLOR is set or CLICOLOR is 0; also with CLICOLOR_FORCE
     Auto,
     /// Always
     Always,

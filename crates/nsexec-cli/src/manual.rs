@@ -1,5 +1,5 @@
-//! `nsexec completions` and `nsexec man`: the completion scripts and man pages, made from the definition of the
-//! flags.
+//! `nsexec completions` and `nsexec man`: the completion scripts and man pages, made from the definition of
+//! the flags.
 
 use std::io;
 use std::path::Path;
