@@ -1394,3 +1394,71 @@ fn record_beyond_the_file_size_limit_is_an_error() {
         }
     }
 }
+
+#[test]
+fn man_pages_and_completions_are_complete() {
+    for caller in Caller::all() {
+        let shown = |args: &[&str]| {
+            let output = caller.command(args).output().unwrap();
+            (
+                output.status.code(),
+                String::from_utf8(output.stdout).unwrap(),
+                String::from_utf8(output.stderr).unwrap(),
+            )
+        };
+        // Each command of the help has a page, and each flag of its help is on it.
+        let (_, help, _) = shown(&["--help"]);
+        let commands: Vec<&str> = help
+            .lines()
+            .skip_while(|line| *line != "Commands:")
+            .skip(1)
+            .take_while(|line| !line.is_empty())
+            .filter_map(|line| line.split_whitespace().next())
+            .filter(|name| *name != "help")
+            .collect();
+        assert!(commands.contains(&"run") && commands.len() >= 9, "{commands:?}");
+        for command in commands {
+            let (status, page, error) = shown(&["man", command]);
+            assert_eq!((status, error.as_str()), (Some(0), ""), "{command}");
+            assert!(page.contains(&format!(".TH nsexec-{command} 1")), "{command}: {page}");
+            for section in ["NAME", "SYNOPSIS", "\"EXIT STATUS\"", "FILES", "\"SEE ALSO\""] {
+                let bare = section.trim_matches('"');
+                assert!(
+                    page.contains(&format!(".SH {section}")) || page.contains(&format!(".SH {bare}")),
+                    "{command}: {section}"
+                );
+            }
+            let (_, help, _) = shown(&[command, "--help"]);
+            for flag in help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 3) {
+                let flag = flag.trim_end_matches([',', '.', ')', ';', ':']).split(['=', '[']).next().unwrap();
+                assert!(page.contains(&flag.replace('-', "\\-")), "{command}: {flag} is not on its page");
+            }
+        }
+        let (status, page, _) = shown(&["man"]);
+        assert!(status == Some(0) && page.contains("128+n") && page.contains("CLICOLOR"), "{page}");
+        let (status, _, error) = shown(&["man", "rnu"]);
+        assert!(status == Some(2) && error.contains("no command 'rnu'; the commands are run"), "{error}");
+        for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+            let (status, script, _) = shown(&["completions", shell]);
+            assert!(
+                status == Some(0) && script.contains("map-users") && script.contains("preserve-credentials"),
+                "{shell}"
+            );
+        }
+        let (status, _, error) = shown(&["completions", "csh"]);
+        assert!(status == Some(2) && error.contains("csh"), "{error}");
+        let pages = caller.folder.join("pages");
+        let dir = pages.to_str().unwrap();
+        if fs::metadata("/proc/self").unwrap().uid() == caller.uid {
+            assert_eq!(shown(&["man", "--dir", dir]).0, Some(0));
+            assert!(fs::read_to_string(pages.join("nsexec.1")).unwrap().contains(".TH nsexec 1"));
+            assert!(pages.join("nsexec-enter.1").exists());
+        } else {
+            let (status, _, error) = shown(&["man", "--dir", dir]);
+            assert!(
+                status == Some(1) && error.contains("failed to create") && error.contains(dir),
+                "{error}"
+            );
+        }
+    }
+}

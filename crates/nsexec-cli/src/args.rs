@@ -11,11 +11,14 @@ use nsexec::bootstrap::Dialect;
 use nsexec::namespace::{NsKind, NsSet};
 
 use super::assume::value::AssumeValue;
-use super::help::{DECODE_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES, TRACE_EXAMPLES};
+use super::help::{
+    COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES, MAN_EXAMPLES,
+    TRACE_EXAMPLES,
+};
 use super::values::{FdValue, JoinValue, MapValue, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
-const VERSION: &str = match option_env!("NSEXEC_VERSION") {
+pub(crate) const VERSION: &str = match option_env!("NSEXEC_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
@@ -127,6 +130,12 @@ pub(crate) enum Command {
     /// Run as stage 0 for a parent that uses runc's protocol
     #[command(after_help = INIT_EXAMPLES)]
     Init(Lazy<InitArgs>),
+    /// Print the completion script of a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(Lazy<CompletionsArgs>),
+    /// Print a man page, or write all of them into a folder
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(Lazy<ManArgs>),
 }
 
 /// The flags of a subcommand. They are defined only if that subcommand is parsed or its help is printed: to
@@ -410,7 +419,7 @@ pub(crate) enum Format {
 /// The condition under which text is coloured.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ColourFlag {
-    /// On a terminal, unless NO_COLOR is set
+    /// On a terminal, unless NO_COLOR is set or CLICOLOR is 0; also with CLICOLOR_FORCE
     Auto,
     /// Always
     Always,
@@ -525,6 +534,25 @@ pub(crate) struct InitArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// `nsexec completions`.
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// bash, elvish, fish, powershell or zsh
+    #[arg(value_name = "SHELL", hide_possible_values = true)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `nsexec man`.
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// The command whose page is printed; without it the page of nsexec itself
+    #[arg(value_name = "COMMAND", conflicts_with = "dir")]
+    pub(crate) command: Option<String>,
+    /// Write the pages of all commands into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
 fn variable_parser() -> impl TypedValueParser<Value = Variable> {
     OsStringValueParser::new().try_map(|value| Variable::parse(&value))
 }
@@ -550,7 +578,9 @@ mod tests {
         let mut cli = Cli::command().term_width(100);
         cli.build();
         let mut out = cli.render_help().to_string();
-        for name in ["run", "enter", "doctor", "plan", "trace", "decode", "encode", "init"] {
+        let names =
+            ["run", "enter", "doctor", "plan", "trace", "decode", "encode", "init", "completions", "man"];
+        for name in names {
             let help = cli.find_subcommand_mut(name).unwrap().render_help();
             out += &format!("\n---- {name}\n{help}");
         }

@@ -47,3 +47,14 @@ data, but not the log pipe.
 
 Dialects seed and v1_2 make no sealed copy of the program: with a mount namespace to join, the
 parent must start nsexec from one (CVE-2019-5736).";
+
+pub(crate) const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  nsexec completions bash > ~/.local/share/bash-completion/completions/nsexec
+  nsexec completions zsh > ~/.zfunc/_nsexec
+  nsexec completions fish > ~/.config/fish/completions/nsexec.fish";
+
+pub(crate) const MAN_EXAMPLES: &str = "\
+Examples:
+  nsexec man run | man -l -
+  nsexec man --dir ~/.local/share/man/man1; man nsexec-run";

@@ -17,6 +17,7 @@ mod help;
 mod hints;
 mod init;
 mod machine;
+mod manual;
 mod maps;
 mod output;
 mod plan;
@@ -74,6 +75,8 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
             },
         ),
         Command::Init(args) => ("init", init::init(args)),
+        Command::Completions(args) => ("completions", manual::completions(args).map(|()| 0)),
+        Command::Man(args) => ("man", manual::man(args).map(|()| 0)),
     };
     match result {
         Ok(status) => status,
@@ -120,10 +123,7 @@ fn refuse_half_dropped(id: &str, letter: char, effective: u32) {
 /// Prints the help or the version on standard output. Returns the exit status.
 fn print_help(text: &clap::Error) -> u8 {
     let text = text.render();
-    let coloured = output::is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-    let text = if coloured { text.ansi().to_string() } else { text.to_string() };
+    let text = if output::is_coloured() { text.ansi().to_string() } else { text.to_string() };
     match output::print(&text) {
         Ok(()) => 0,
         Err(failure) => report("", failure),

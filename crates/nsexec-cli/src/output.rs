@@ -4,6 +4,7 @@
 //! descriptor is closed. A write beyond the limit on file size (RLIMIT_FSIZE) fails, and does not kill the
 //! process by SIGXFSZ. The command still inherits the caller's mask and disposition of SIGXFSZ.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
@@ -41,6 +42,24 @@ fn write_all(bytes: &[u8]) -> io::Result<()> {
 /// Returns whether standard output is a terminal.
 pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Returns whether text on standard output is coloured: see [`colours`].
+pub(crate) fn is_coloured() -> bool {
+    colours(is_terminal(), |name| std::env::var_os(name).unwrap_or_default())
+}
+
+/// Decides on colours by the variables that programs of its kind share. NO_COLOR that is not empty forbids
+/// them (no-color.org). CLICOLOR_FORCE that is neither empty nor 0 demands them. Otherwise a terminal gets
+/// them, unless CLICOLOR is 0 or TERM is `dumb` or empty. `variable` returns the value, or nothing if it is
+/// not set.
+fn colours(terminal: bool, variable: impl Fn(&str) -> OsString) -> bool {
+    let is_on = |name| !variable(name).is_empty() && variable(name) != "0";
+    if !variable("NO_COLOR").is_empty() {
+        return false;
+    }
+    let term = variable("TERM");
+    is_on("CLICOLOR_FORCE") || terminal && variable("CLICOLOR") != "0" && !term.is_empty() && term != "dumb"
 }
 
 /// Writes to standard error. A failure is ignored, because it cannot be reported anywhere.
@@ -82,4 +101,26 @@ fn write_failure(what: &(impl fmt::Display + ?Sized), error: &io::Error) -> Fail
         _ => "",
     };
     Failure::ours(format!("failed to write {what}: {}{cause}", words(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_follow_the_terminal_and_the_variables() {
+        let with = |terminal, set: &[(&str, &str)]| {
+            let value = |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+            colours(terminal, |name| value(name).unwrap_or_default().into())
+        };
+        let xterm = ("TERM", "xterm");
+        assert!(with(true, &[xterm]) && with(true, &[xterm, ("NO_COLOR", "")]));
+        assert!(with(true, &[xterm, ("CLICOLOR", "1")]));
+        for set in [&[][..], &[("TERM", "dumb")], &[xterm, ("NO_COLOR", "1")], &[xterm, ("CLICOLOR", "0")]] {
+            assert!(!with(true, set), "{set:?}");
+        }
+        assert!(!with(false, &[xterm]) && !with(false, &[xterm, ("CLICOLOR_FORCE", "0")]));
+        assert!(with(false, &[("CLICOLOR_FORCE", "1")]));
+        assert!(!with(false, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    }
 }

@@ -116,9 +116,8 @@ fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
 /// Returns the text format: folded and coloured for a terminal, plain and unfolded for a pipe.
 pub(crate) fn look(colour: ColourFlag) -> text::Look {
     let terminal = output::is_terminal();
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let colour = match colour {
-        ColourFlag::Auto => terminal && wanted,
+        ColourFlag::Auto => output::is_coloured(),
         ColourFlag::Always => true,
         ColourFlag::Never => false,
     };
