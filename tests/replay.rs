@@ -380,6 +380,6 @@ fn another_machine() {
     assert_eq!(
         replayed.error.map(|error| error.to_string()).unwrap_or_default(),
         "stage-1: failed to unshare remaining namespaces: No space left on device (CLONE_NEWNET) \
-         (a limit in /proc/sys/user/max_*_namespaces is reached)"
+         (a limit in /proc/sys/user/max_*_namespaces is reached: as root: raise it with sysctl)"
     );
 }
