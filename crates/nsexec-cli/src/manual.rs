@@ -82,9 +82,7 @@ pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
 }
 
 fn write_all(dir: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(dir).map_err(|error| {
-        Failure::ours(format!("failed to create {}: {}", dir.display(), super::failure::words(&error)))
-    })?;
+    output::create_folder(dir)?;
     for (name, page) in pages()? {
         output::save(&dir.join(format!("{name}.{SECTION}")), &page)?;
     }

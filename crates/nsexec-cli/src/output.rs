@@ -87,6 +87,15 @@ pub(crate) fn create(file: &Path) -> Result<(), Failure> {
     File::create(file).map(drop).map_err(|error| write_failure(&file.display(), &error))
 }
 
+/// Creates a folder with the folders above it, unless it exists.
+///
+/// # Errors
+/// The error of mkdir(2).
+pub(crate) fn create_folder(folder: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(folder)
+        .map_err(|error| Failure::ours(format!("failed to create {}: {}", folder.display(), words(&error))))
+}
+
 /// Writes a whole file.
 ///
 /// # Errors
