@@ -171,7 +171,10 @@ pub use strings::CommandError;
 pub use strings::{CommandStrings, NulTerminated};
 pub use subordinate::Mapping;
 #[doc(hidden)]
-pub use subordinate::{Caller, Range, StatedCaller, find_in_path, in_order, is_executable};
+pub use subordinate::{
+    Caller, Range, StatedCaller, find_in_path, find_program, in_order, is_executable, map_of_caller,
+    ranges_of_caller, split_at_borders,
+};
 #[doc(hidden)]
 pub use supervise::without_sigxfsz;
 #[doc(hidden)]
@@ -367,6 +370,13 @@ impl Launcher {
     /// The safe way is [`run_from_sealed_copy`].
     pub fn trust_mount_namespace(&mut self) -> &mut Self {
         self.policy.launch.trusted_mounts = true;
+        self
+    }
+
+    /// Sets the surroundings of the command. For the program `nsexec`, whose flags are checked there.
+    #[doc(hidden)]
+    pub fn surroundings(&mut self, around: Surroundings) -> &mut Self {
+        self.around = around;
         self
     }
 

@@ -110,6 +110,8 @@ pub enum Base {
     /// The present one.
     #[default]
     Present,
+    /// A directory, by chroot(2) alone: the mounts stay as they are. Needs no mount namespace.
+    Chroot { path: CString },
     /// A directory with the mounts below it.
     Directory { path: CString, attributes: MountAttributes },
     /// An empty file system in memory.

@@ -16,6 +16,7 @@ mod hints;
 mod init;
 mod machine;
 mod maps;
+mod namespace_flags;
 mod output;
 mod plan;
 mod request;

@@ -58,7 +58,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
     if let Some((program, arguments)) = command.split_first() {
         request.hand_over.apply(&mut launcher);
-        launcher.command(program, arguments).supervised(&signals);
+        launcher.surroundings(request.around.clone()).command(program, arguments).supervised(&signals);
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     // `--assume command=FILE` plans for another machine, so this machine's files do not matter.

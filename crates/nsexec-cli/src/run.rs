@@ -33,10 +33,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     sealed::ensure_for_joins(request.joined)?;
     start(&Job {
         request: &request,
-        command: &args.command,
+        command: &command_or_shell(&args.command),
         verbose: args.verbose,
-        mount_proc_flag: flags.mount_proc,
+        mount_proc_flag: flags.mount_proc.is_some(),
     })
+}
+
+/// Returns the command, or without one the user's shell, as unshare(1) does.
+pub(crate) fn command_or_shell(command: &[OsString]) -> Vec<OsString> {
+    if !command.is_empty() {
+        return command.to_vec();
+    }
+    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    vec![shell.unwrap_or_else(|| "/bin/sh".into())]
 }
 
 /// A command, and how to start it.
@@ -97,6 +106,7 @@ pub(crate) fn launcher_of(
     let request = job.request.clone();
     request.hand_over.apply(&mut launcher);
     launcher
+        .surroundings(request.around.clone())
         .command(program, arguments)
         .level(if job.verbose { Level::Debug } else { Level::Warning })
         .on_record(move |record| {

@@ -10,8 +10,9 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use nix::unistd::{getegid, geteuid, getuid};
+use nsexec::idmap::Extent;
 pub use nsexec::launch::Range as SubRange;
-use nsexec::launch::{find_in_path, is_executable, own_status};
+use nsexec::launch::{find_program, map_of_caller, own_status, ranges_of_caller};
 use nsexec::namespace::{NsKind, NsSet};
 use serde::{Deserialize, Serialize};
 
@@ -24,19 +25,30 @@ pub struct Facts {
     pub egid: u32,
     /// The caller's user name, if it has one.
     pub user: Option<String>,
-    /// The caller's ranges in /etc/subuid.
+    /// The caller's subordinate user ids.
     pub subuids: Vec<SubRange>,
-    /// The caller's ranges in /etc/subgid.
+    /// The caller's subordinate group ids.
     pub subgids: Vec<SubRange>,
+    /// Why the subordinate user and group ids are not known: the file, the line, and what is wrong.
+    pub unread: [Option<String>; 2],
+    /// The user id map of the caller's own user namespace. Empty: all ids.
+    pub users: Vec<Extent>,
+    /// Its group id map.
+    pub groups: Vec<Extent>,
     /// The path of newuidmap, if it is in PATH.
     pub newuidmap: Option<PathBuf>,
     /// The path of newgidmap, if it is in PATH.
     pub newgidmap: Option<PathBuf>,
     /// The kinds of namespace that the kernel has.
     pub kinds: NsSet,
-    /// The effective capabilities as a bit set, if the caller is root and creates a user namespace.
+    /// The effective capabilities as a bit set, if they matter.
     pub capabilities: Option<u64>,
+    /// All capabilities that the kernel knows, as a bit set.
+    pub known_capabilities: u64,
 }
+
+/// The capabilities of Linux 5.9 and later, as a bit set (capabilities(7)).
+pub const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
 
 /// A user's entry in passwd(5).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -54,24 +66,37 @@ impl Facts {
     pub fn gather(ids: bool, kinds: bool) -> Self {
         let user = if ids { account(getuid().as_raw()).map(|user| user.name) } else { None };
         // newuidmap and newgidmap both look up the real user id and its name. Neither looks up a group.
-        let ranges = |file: &str| match ids.then(|| fs::read(file)) {
-            Some(Ok(text)) => sub_ranges(&String::from_utf8_lossy(&text), user.as_deref(), getuid().as_raw()),
-            _ => Vec::new(),
+        let ranges = |groups| match ids.then(|| ranges_of_caller(groups)) {
+            Some(Ok(ranges)) => (ranges, None),
+            Some(Err(why)) => (Vec::new(), Some(why)),
+            None => (Vec::new(), None),
         };
-        let path = std::env::var_os("PATH");
+        let own_map = |groups| if ids { map_of_caller(groups) } else { Vec::new() };
+        let ((subuids, no_users), (subgids, no_groups)) = (ranges(false), ranges(true));
         // root writes its maps itself.
-        let path = path.filter(|_| !geteuid().is_root());
-        let find = |tool: &str| find_in_path(tool, path.as_deref(), is_executable);
+        let find = |tool: &str| if geteuid().is_root() { None } else { find_program(tool) };
         Self {
             euid: geteuid().as_raw(),
             egid: getegid().as_raw(),
-            subuids: ranges("/etc/subuid"),
-            subgids: ranges("/etc/subgid"),
+            subuids,
+            subgids,
+            unread: [no_users, no_groups],
+            users: own_map(false),
+            groups: own_map(true),
             newuidmap: find("newuidmap"),
             newgidmap: find("newgidmap"),
             kinds: if kinds { kinds_of_kernel() } else { NsSet::ALL },
             capabilities: None,
+            known_capabilities: ALL_CAPABILITIES,
             user,
+        }
+    }
+
+    /// Reads which capabilities the kernel knows.
+    pub fn gather_known_capabilities(&mut self) {
+        let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
+        if let Some(last) = last.and_then(|text| text.trim_end().parse::<u32>().ok()) {
+            self.known_capabilities = u64::MAX.checked_shr(63_u32.saturating_sub(last)).unwrap_or(u64::MAX);
         }
     }
 
@@ -108,6 +133,35 @@ fn account_in_passwd(text: &str, uid: u32) -> Option<Account> {
     text.lines().find_map(account)
 }
 
+/// Returns the id of a user with this name, or of a group (getpwnam(3), getgrnam(3)).
+#[cfg(not(target_feature = "crt-static"))]
+#[must_use]
+pub fn id_of_name(name: &str, group: bool) -> Option<u32> {
+    match group {
+        false => nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw()),
+        true => nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw()),
+    }
+}
+
+/// Returns the id of a user in /etc/passwd with this name, or of a group in /etc/group.
+#[cfg(target_feature = "crt-static")]
+#[must_use]
+pub fn id_of_name(name: &str, group: bool) -> Option<u32> {
+    let text = fs::read(if group { "/etc/group" } else { "/etc/passwd" }).ok()?;
+    id_in_file(&String::from_utf8_lossy(&text), name)
+}
+
+/// Returns the id in the first line `name:password:id:…` with this name (passwd(5), group(5)).
+#[cfg(any(test, target_feature = "crt-static"))]
+fn id_in_file(text: &str, name: &str) -> Option<u32> {
+    let id = |line: &str| {
+        let mut words = line.split(':');
+        let is_asked = words.next()? == name && !name.is_empty();
+        words.nth(1).filter(|_| is_asked)?.parse().ok()
+    };
+    text.lines().find_map(id)
+}
+
 /// Returns the kinds in /proc/self/ns. Returns all kinds if the directory cannot be read: the kernel then
 /// reports a missing kind.
 #[must_use]
@@ -134,6 +188,7 @@ pub(super) fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRan
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsexec::launch::find_in_path;
     use std::ffi::OsStr;
     use std::path::Path;
     use std::vec;
@@ -154,6 +209,16 @@ mod tests {
         assert_eq!(account_in_passwd(text, 7), Some(Account { name: "ann".into(), gid: 7 }));
         assert_eq!(account_in_passwd(text, 0), Some(Account { name: "root".into(), gid: 0 }));
         assert_eq!(account_in_passwd(text, 8), None);
+    }
+
+    #[test]
+    fn id_of_a_name_is_in_its_line() {
+        let text = "root:x:0:0:root:/root:/bin/sh\nbad:x\nann:x:7:8:Ann:/home/ann:/bin/sh\n";
+        assert_eq!(id_in_file(text, "ann"), Some(7));
+        assert_eq!(id_in_file(text, "an"), None);
+        assert_eq!(id_in_file(text, ""), None);
+        assert_eq!(id_of_name("root", false), Some(0));
+        assert_eq!(id_of_name("no such group", true), None);
     }
 
     #[test]

@@ -257,7 +257,7 @@ fn masks(asked: &Asked, prepared: &Prepared, assumptions: &mut Assumptions, unkn
 fn sources(prepared: &Prepared) -> impl Iterator<Item = &[u8]> {
     let root = prepared.around.root.as_ref();
     let base = root.and_then(|root| match &root.base {
-        Base::Directory { path, .. } => Some(path),
+        Base::Directory { path, .. } | Base::Chroot { path } => Some(path),
         _ => None,
     });
     let binds = root.into_iter().flat_map(|root| &root.mounts).filter_map(|step| match step {

@@ -52,7 +52,7 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
 fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
     let base = match &root.base {
         Base::Present | Base::Memory => None,
-        Base::Directory { path, .. } => Some(path),
+        Base::Directory { path, .. } | Base::Chroot { path } => Some(path),
         // Its directories are in the options only.
         Base::Overlay { .. } => None,
     };
