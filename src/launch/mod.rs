@@ -84,9 +84,13 @@ mod mounts;
 #[doc = include_str!("../../docs/moving.md")]
 mod moving {}
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod number;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod offsets;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod outcome;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod persist;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod pipes;
 mod policy;
@@ -176,11 +180,11 @@ pub use subordinate::{
     ranges_of_caller, split_at_borders,
 };
 #[doc(hidden)]
-pub use supervise::without_sigxfsz;
+pub use supervise::{Guard, guard, without_sigxfsz};
 #[doc(hidden)]
 pub use surroundings::Surroundings;
 #[doc(hidden)]
-pub use surroundings::{Base, CgroupFile, Directory, MountStep, Move, Place, Root};
+pub use surroundings::{Base, CgroupFile, Directory, MountStep, Move, Persistent, Place, Root};
 
 use crate::deciders::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX};
 use crate::deciders::policy::{LogForm, Policy};

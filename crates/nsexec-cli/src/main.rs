@@ -14,6 +14,7 @@ mod failure;
 mod hand_over;
 mod hints;
 mod init;
+mod letters;
 mod machine;
 mod maps;
 mod namespace_flags;
@@ -45,6 +46,7 @@ use failure::{FAILED, Failure, USAGE};
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
 pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     open_missing_standard_descriptors();
+    let arguments = letters::with_equals_signs(arguments.collect());
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         // Help or the version was requested, so a failure to print it is an error.

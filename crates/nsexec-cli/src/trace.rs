@@ -65,6 +65,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     if args.witness {
         return witnessed(&request, &facts);
     }
+    run::check_persistent(&request)?;
     sealed::ensure_for_joins(request.joined)?;
     recorded(args, facts, &request)
 }
@@ -107,6 +108,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let failed = started.is_err();
     let status = match started {
         Ok(mut child) => {
+            let _guard = run::guarded(&child, request)?;
             let status = supervise(&mut child, &signals)
                 .map_err(|error| ours("failed to wait for the command", &error))?;
             u8::try_from(status).unwrap_or(FAILED)

@@ -292,6 +292,7 @@ impl Names {
             | Call::Openat2 { path, flags: OpenFlags::Directory, .. } => {
                 *path = self.digits(&self.proc_path(path), |pid| self.pid(Pid(pid)));
             }
+            Call::OpenTree { path, .. } => *path = self.namespace_path(path),
             Call::Write { data, .. } | Call::WriteNowait { data, .. } => *data = self.record(data),
             Call::Send { data, .. } => *data = self.value_or_pid_line(state, data),
             Call::Poll { fds, .. } => *fds = state.poll_fds(fds),

@@ -59,6 +59,18 @@ impl Names {
         }
     }
 
+    /// Renames the pid of the path `/proc/PID/ns/KIND`, which the launcher mounts on a file.
+    pub(super) fn namespace_path(&self, path: &Bytes) -> Bytes {
+        match path.0.strip_prefix(b"/proc/").and_then(number) {
+            Some((pid, rest)) if rest.starts_with(b"/ns/") => {
+                let mut renamed = format!("/proc/{}", self.pid(Pid(pid))).into_bytes();
+                renamed.extend(rest);
+                renamed.as_slice().into()
+            }
+            _ => path.clone(),
+        }
+    }
+
     /// Renames a transfer on a sync pipe or the init pipe. A four-byte value is a pid after SYNC_RECVPID_PLS,
     /// and in a start through a child. Anything else may be the pid line.
     pub(super) fn value_or_pid_line(&self, state: &mut State, data: &Bytes) -> Bytes {

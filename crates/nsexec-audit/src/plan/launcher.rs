@@ -105,6 +105,9 @@ pub(super) fn set_up(
     if let Some(root) = &prepared.around.root {
         sources(sim, root, assumptions);
     }
+    for path in prepared.around.persistent.iter().filter_map(|one| one.file.to_str().ok()) {
+        sim.file(path, Extra::Regular(Rc::from(&b""[..])));
+    }
     search(sim, prepared, assumptions);
     sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
     sim.block(assumptions.blocked);

@@ -1,15 +1,16 @@
 //! Decides on the command's surroundings: the loopback interface, the root directory, the mounts, the
 //! working directory and the capabilities.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use nsexec::launch::{Base, Directory, MountStep, Place, Root, Surroundings};
+use nsexec::launch::{Base, Directory, MountStep, Persistent, Place, Root, Surroundings};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::MountKind;
 use nsexec_audit::machine::caller::Facts;
 
 use super::super::args::NamespaceFlags;
+use super::super::values::flag_of;
 use super::{Kinds, UsageError, c_text};
 
 /// The bit of CAP_NET_ADMIN in a set of capabilities (capabilities(7)).
@@ -24,6 +25,7 @@ pub(super) fn of(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> Result
     around.loopback = turns_loopback_on(flags, facts, kinds);
     around.root = root(flags, kinds)?;
     around.directory = directory(flags, kinds)?;
+    around.persistent = persistent(flags)?;
     around.capabilities = flags.keep_caps.then_some(facts.known_capabilities);
     Ok(around)
 }
@@ -76,15 +78,30 @@ fn root(flags: &NamespaceFlags, kinds: &Kinds) -> Result<Option<Root>, UsageErro
     Ok((root != Root::default()).then_some(root))
 }
 
+/// Returns the files on which namespaces are mounted.
+fn persistent(flags: &NamespaceFlags) -> Result<Vec<Persistent>, UsageError> {
+    let file = |(kind, file): (NsKind, &OsString)| {
+        let flag = format!("--{}", flag_of(kind));
+        let file = c_text(absolute(&flag, file)?)?;
+        Ok(Persistent { kind: c_text(kind.proc_name())?, file })
+    };
+    flags.kinds.files().map(file).collect()
+}
+
 /// Returns the absolute form of a path of the caller.
 fn absolute(flag: &str, path: &OsStr) -> Result<Vec<u8>, UsageError> {
     let absolute = std::path::absolute(path).map_err(|error| UsageError(format!("{flag}: {error}")))?;
     Ok(absolute.into_os_string().as_bytes().to_vec())
 }
 
-/// Returns the working directory. With another root directory it is below that.
+/// Returns the working directory. With another root directory it is below that. Mounts below the present root
+/// directory change the working directory on their way, so that of the caller is set again.
 fn directory(flags: &NamespaceFlags, kinds: &Kinds) -> Result<Option<Directory>, UsageError> {
-    let Some(path) = &flags.directory else { return Ok(None) };
+    let present = match (&flags.root, kinds.mount_proc && !mounts_proc_itself(flags, kinds)) {
+        (None, true) => std::env::current_dir().ok().map(OsString::from),
+        _ => None,
+    };
+    let Some(path) = flags.directory.as_ref().or(present.as_ref()) else { return Ok(None) };
     let confined = flags.root.is_some() || kinds.joined.contains(NsKind::Mnt);
     if confined && !path.as_bytes().starts_with(b"/") {
         let shown = path.to_string_lossy();

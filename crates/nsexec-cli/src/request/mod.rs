@@ -193,6 +193,8 @@ pub(crate) fn decide(
         .with_kill_child(flags.signal_at_end() == Some(Signal::KILL))
         // A process of the same user with fewer capabilities may trace it, and so reach shared memory.
         .with_copied_memory(flags.copy_memory || around.capabilities.is_some())
+        // In a direct start most namespaces are created after the go byte, too late to be mounted.
+        .with_stages(!around.persistent.is_empty())
         .with_ends_with_launcher(true);
     policy.launch.init = flags.init;
     policy.launch.uid = command.uid;
