@@ -145,6 +145,8 @@ pub use causes::Circumstances;
 pub use command::{Command, Starting};
 pub use error::{LaunchError, StageFailure};
 pub use handle::{Child, exit_code};
+#[doc(hidden)]
+pub use number::pid_of_fdinfo;
 pub use policy::{Descriptors, LaunchPolicy};
 #[doc(hidden)]
 pub use prepared::Prepared;

@@ -50,7 +50,8 @@ fn number_in_proc<S: Sys>(sys: &mut S, pidfd: Fd) -> Option<Pid> {
 
 /// Returns the pid in the text of a pidfd's fdinfo. `None` for 0, which stands for a process that is not
 /// visible, and for -1, which stands for a process that has ended.
-fn pid_of_fdinfo(text: &[u8]) -> Option<Pid> {
+#[must_use]
+pub fn pid_of_fdinfo(text: &[u8]) -> Option<Pid> {
     let text = core::str::from_utf8(text).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
     line.trim().parse().ok().filter(|number| *number > 0).map(Pid)
@@ -64,7 +65,9 @@ mod tests {
 
     #[test]
     fn fdinfo_has_the_number_of_a_visible_process() {
-        let text = |pid: &str| std::format!("pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t7\nPid:\t{pid}\nNSpid:\t3\n");
+        let text = |pid: &str| {
+            std::format!("pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t7\nPid:\t{pid}\nNSpid:\t3\n")
+        };
         assert_eq!(pid_of_fdinfo(text("4711").as_bytes()), Some(Pid(4711)));
         for hidden in ["0", "-1", "", "x"] {
             assert_eq!(pid_of_fdinfo(text(hidden).as_bytes()), None, "{hidden}");

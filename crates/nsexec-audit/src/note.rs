@@ -16,7 +16,7 @@ use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{
-    CgroupFile, CommandStrings, Directory, Move, NulTerminated, Prepared, Persistent, Root, Surroundings,
+    CgroupFile, CommandStrings, Directory, Move, NulTerminated, Persistent, Prepared, Root, Surroundings,
 };
 use nsexec::log::Level;
 use nsexec::policy::Policy;

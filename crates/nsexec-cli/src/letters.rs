@@ -13,7 +13,9 @@ const KINDS: &[u8] = b"UmpniuCT";
 
 /// Returns the arguments with `-n=/file` in place of `-n/file`, before the command and its own arguments.
 pub(crate) fn with_equals_signs(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let Some(name) = arguments.get(1).and_then(|name| name.to_str()).map(str::to_owned) else { return arguments };
+    let Some(name) = arguments.get(1).and_then(|name| name.to_str()).map(str::to_owned) else {
+        return arguments;
+    };
     let of_unshare = matches!(name.as_str(), "run" | "plan" | "trace" | "encode");
     if !of_unshare || !arguments.iter().any(|argument| file_at(argument).is_some()) {
         return arguments;
@@ -43,7 +45,9 @@ pub(crate) fn with_equals_signs(mut arguments: Vec<OsString>) -> Vec<OsString> {
         is_value = match argument.to_str().map(|text| (text, text.strip_prefix("--"))) {
             Some((_, Some(long))) => takes(&|one| one.get_long() == Some(long)),
             // A letter that takes a value, as the last one.
-            Some((text, None)) => takes(&|one| one.get_short().is_some() && one.get_short() == text.chars().last()),
+            Some((text, None)) => {
+                takes(&|one| one.get_short().is_some() && one.get_short() == text.chars().last())
+            }
             None => false,
         };
     }

@@ -91,10 +91,15 @@ pub(crate) fn guarded(child: &Child, request: &Request) -> Result<Option<Guard>,
     match guard(child, signal) {
         Ok(guard) => Ok(Some(guard)),
         // Linux before 5.3: the parent-death signal of the kernel remains.
-        Err(error) if error.raw_os_error() == Some(Errno::ENOSYS.0) && request.policy.launch.kill_child => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOSYS.0) && request.policy.launch.kill_child => {
+            Ok(None)
+        }
         Err(error) => {
             let _ = child.kill();
-            Err(Failure::ours(format!("--kill-child: failed to start the process that waits: {}", words(&error))))
+            Err(Failure::ours(format!(
+                "--kill-child: failed to start the process that waits: {}",
+                words(&error)
+            )))
         }
     }
 }
