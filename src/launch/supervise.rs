@@ -361,8 +361,8 @@ pub struct Guard {
 ///
 /// The parent-death signal of the command is lost when the command changes its ids
 /// (PR_SET_PDEATHSIG(2const)), as su and setpriv do; this is not. The guard has the ids, capabilities and
-/// namespaces of this process, and a session of its own. So the kernel may refuse its signal to a command that
-/// a setuid program gave other ids: for an ordinary user without a user namespace of its own.
+/// namespaces of this process, and a session of its own. So the kernel may refuse its signal to a command
+/// that a setuid program gave other ids: for an ordinary user without a user namespace of its own.
 ///
 /// This process must have one thread.
 ///

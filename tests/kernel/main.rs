@@ -24,6 +24,7 @@ mod sealed;
 mod shared;
 mod surroundings;
 mod terminal;
+mod unshare;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         sealed::TESTS,
         shared::TESTS,
         terminal::TESTS,
+        unshare::TESTS,
         load::TESTS,
     ])
 }

@@ -30,7 +30,8 @@ const EXAMPLES: &str = "\
 Examples:
   nsexec run -- sh                             a shell as root in new namespaces, for any user
   nsexec run -r -n -- ip address               in a new network namespace
-  nsexec run --all --map-users auto -- sh      with the subordinate ids of /etc/subuid
+  nsexec run --all --map-users auto -- sh      with all subordinate ids: su and chown work
+  nsexec run -c -n -- make test                as oneself, in a new network namespace
   nsexec run --join net=/run/netns/blue -- ss  in an existing network namespace
   nsexec enter -t 4711 -a -- sh                a shell in the namespaces of process 4711
   nsexec encode -r -p | nsexec decode          print the bootstrap message as text
@@ -40,7 +41,13 @@ the command was not found, 126 if it cannot be executed; 2 for wrong usage, 1 fo
 failure of nsexec. There is no time limit: use timeout(1).";
 
 const RUN_EXAMPLES: &str = "\
-Without any namespace flag: every kind, the caller mapped to root, and a fresh /proc.
+Without any namespace flag: every kind, the caller mapped to root, a fresh /proc, and mounts that
+the host makes later are seen inside (--propagation slave; with a flag: private).
+A new network namespace has its loopback interface up (--no-loopback).
+The command is process 1 of a new pid namespace (--init), and outlives nsexec (--kill-child).
+Without CMD, $SHELL runs.
+With =FILE, or FILE after the letter (-n/run/n), the namespace is mounted on FILE, an existing
+file, which keeps it after the end of the command; umount(8) removes it.
 The command inherits all open descriptors, the session and the environment. If a user, mount
 or pid namespace is joined, it inherits descriptors 0 to 2 only (--fd), and gets a session
 without our terminal (--same-session). One --fd N closes all other descriptors above 2.

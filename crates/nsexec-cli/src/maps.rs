@@ -78,8 +78,8 @@ struct Line {
     source: String,
 }
 
-/// Decides on the map of user or group ids. `own`: the id inside that the caller's own id gets, if a flag asks
-/// for it.
+/// Decides on the map of user or group ids. `own`: the id inside that the caller's own id gets, if a flag
+/// asks for it.
 ///
 /// # Errors
 /// [`Failure::Usage`]: the lines overlap, or are too many. [`Failure::Other`]: the caller has no subordinate

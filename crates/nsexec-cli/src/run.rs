@@ -81,8 +81,8 @@ pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     Ok(u8::try_from(status).unwrap_or(FAILED))
 }
 
-/// Starts the process that signals the command when nsexec ends, if a flag asks for it. Its result must live as
-/// long as nsexec waits.
+/// Starts the process that signals the command when nsexec ends, if a flag asks for it. Its result must live
+/// as long as nsexec waits.
 ///
 /// # Errors
 /// The process cannot be created.

@@ -398,8 +398,8 @@ fn is_fdinfo(path: &Bytes) -> bool {
     path.0.starts_with(FDINFO)
 }
 
-/// Adds the number that the new process has in the /proc of another pid namespace, as the launcher has read it
-/// from the fdinfo of its pidfd.
+/// Adds the number that the new process has in the /proc of another pid namespace, as the launcher has read
+/// it from the fdinfo of its pidfd.
 fn number_in_other_proc(section: &Section, pids: &mut BTreeMap<i32, i32>) {
     let mut child = None;
     for line in &section.lines {

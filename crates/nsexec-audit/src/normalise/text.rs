@@ -52,8 +52,8 @@ impl Names {
         }
     }
 
-    /// Renames the number in the link /proc/self. In the /proc of another pid namespace it is not the process's
-    /// own pid.
+    /// Renames the number in the link /proc/self. In the /proc of another pid namespace it is not the
+    /// process's own pid.
     pub(super) fn proc_self(&self, role: Role, data: &Bytes) -> Bytes {
         match number(&data.0) {
             Some((pid, b"")) if !self.is_own(role, pid) => Bytes(b"another".as_slice().into()),
