@@ -99,7 +99,7 @@ fn auto_maps_groups_too(ctx: &Ctx) {
     let file = ctx.file("owned");
     let script = format!("touch {0} && chown 5:6 {0} && stat -c %u:%g {0}", file.display());
     for how in [&["--all", "--map-users", "auto"][..], &["--map-auto"], &["-r", "--map-groups", "auto"]] {
-        let args = ["run"].iter().chain(how).chain(&["--", "sh", "-c", &script]);
+        let args = [&["run"], how, &["--", "sh", "-c", &script]].concat();
         assert_eq!(ctx.nsexec(args).ok(), "5:6\n", "{how:?}");
     }
     assert_eq!(ctx.nsexec(["run", "--map-auto", "--", "cat", "/proc/self/setgroups"]).ok(), "allow\n");
@@ -198,7 +198,7 @@ fn an_init_reaps_orphans(ctx: &Ctx) {
 /// In a container the program is often process 1, and inherits the orphans of its command.
 fn process_1_reaps_orphans(ctx: &Ctx) {
     let bin = ctx.bin.to_str().unwrap();
-    let args = ["run", "--", bin, "run", "-r", "--"].iter().chain(&PYTHON).chain(&[ORPHANS]);
+    let args = ["run", "--", bin, "run", "-r", "--"].into_iter().chain(PYTHON).chain([ORPHANS]);
     assert_eq!(ctx.nsexec(args).ok(), "0\n");
 }
 
@@ -246,8 +246,9 @@ fn the_command_ends_with_the_launcher_also_with_other_ids(ctx: &Ctx) {
     let script = "echo $$ > $0; exec setpriv --reuid 4200 --clear-groups sh -c 'echo on; exec sleep 100'";
     for how in [&["-m"][..], &["-p"], &["-m", "--init"]] {
         let file = ctx.file("pid");
-        let args = ["run", "--kill-child"].iter().chain(how).chain(&["--", "sh", "-c", script]);
-        let live = ctx.nsexec(args.chain(&[file.to_str().unwrap()])).start().says("on");
+        let command = ["--", "sh", "-c", script, file.to_str().unwrap()];
+        let args = [&["run", "--kill-child"], how, &command].concat();
+        let live = ctx.nsexec(args).start().says("on");
         let command = PidFd::open(live.command()).unwrap();
         live.signal(Signal::SIGKILL);
         assert!(command.ends_within(Duration::from_secs(10)), "{how:?}: the command lives on");
