@@ -25,7 +25,8 @@ pub(super) fn open_directory<'m, S: Sys>(
     pidfd: Option<Fd>,
 ) -> Result<ProcDir, Error<'m>> {
     match ProcDir::open(sys, process) {
-        Err(error @ Error::ForeignProc { .. }) => {
+        // Without a /proc/self this /proc does not show the launcher, and so none of its descriptors.
+        Err(error @ Error::ForeignProc { found: Some(_), .. }) => {
             let number = pidfd.and_then(|pidfd| number_in_proc(sys, pidfd)).ok_or(error)?;
             ProcDir::open_number(sys, number)
         }

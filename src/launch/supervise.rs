@@ -350,11 +350,25 @@ fn pidfd(child: &Child) -> Option<OwnedFd> {
 }
 
 /// A process that sends the command a signal when this process ends before the command, however it ends: see
-/// [`guard`].
+/// [`guard`]. When this is dropped, the process is reaped.
 #[derive(Debug)]
 pub struct Guard {
+    pid: Pid,
     /// The kernel closes it at the end of this process, which the guard detects.
-    _alive: OwnedFd,
+    alive: Option<OwnedFd>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        /// The time for the guard to end, in milliseconds. It is longer only if the guard is stopped.
+        const TIME_TO_END: i32 = 1000;
+        drop(self.alive.take());
+        if let Ok(pidfd) = open_pidfd(self.pid.0) {
+            let _ = poll(&mut [PollFd::new(Fd(pidfd.as_raw_fd()), PollEvents::IN)], TIME_TO_END);
+        }
+        // SAFETY: a null pointer asks for no status.
+        unsafe { libc::waitpid(self.pid.0, core::ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
+    }
 }
 
 /// Starts a process that sends the command `signal` when this process ends before the command.
@@ -383,8 +397,12 @@ pub fn guard(child: &Child, signal: Signal) -> io::Result<Guard> {
     }
     let _ = sys.close(ended);
     // SAFETY: the kernel has just created this descriptor, and it has no other owner.
-    let guard = Guard { _alive: unsafe { OwnedFd::from_raw_fd(alive.0) } };
-    forked.map(|_| guard).map_err(failed)
+    let alive = Some(unsafe { OwnedFd::from_raw_fd(alive.0) });
+    match forked {
+        Ok(Fork::Parent { child }) => Ok(Guard { pid: child, alive }),
+        Ok(Fork::Child) => Err(io::ErrorKind::Other.into()),
+        Err(errno) => Err(failed(errno)),
+    }
 }
 
 /// Waits for the end of the command, or for that of the process that started it, and then sends the signal.

@@ -134,7 +134,7 @@ fn too_many_nested_user_namespaces(ctx: &Ctx) {
 
 fn flags_that_need_others(ctx: &Ctx) {
     ctx.nsexec(["run", "-u", "--setgroups", "deny", "--", "true"]).misused(&["--setgroups", "-r"]);
-    ctx.nsexec(["run", "-r", "--map-users", "0:0:1", "--map-users", "0:0:1", "--", "true"])
+    ctx.nsexec(["run", "-r", "--map-users", "1:5:1", "--map-users", "1:6:1", "--", "true"])
         .misused(&["overlap"]);
 }
 
