@@ -285,6 +285,15 @@ impl Live {
         pid
     }
 
+    /// Waits until the launcher has started the guard of `--kill-child`, right after the command.
+    pub(crate) fn is_guarded(self) -> Self {
+        let is_guard = |pid: i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "nsexec-guard\n")
+        };
+        until("the guard runs", || children(self.pid()).into_iter().any(is_guard));
+        self
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).expect("signal our own child");
     }
