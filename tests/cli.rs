@@ -174,10 +174,13 @@ fn a_map_of_340_lines_is_encoded_and_decoded() {
 fn wrong_usage_exits_2_and_prints_the_usage() {
     for caller in Caller::all() {
         for args in [
-            &["run"][..],
-            &["run", "--"],
-            &["run", "--no-such-flag", "--", "true"],
-            &["run", "-U", "--", "true"],
+            &["run", "--no-such-flag", "--", "true"][..],
+            &["run", "-c", "-S", "9", "--", "true"],
+            &["run", "-S", "", "--", "true"],
+            &["run", "--kill-child=NO", "--", "true"],
+            &["run", "--propagation", "no", "--", "true"],
+            &["run", "-R", "/", "-w", "x", "--", "true"],
+            &["run", "--init", "--join", "pid=/x", "--", "true"],
             &["run", "-n", "--setgroups", "deny", "--", "true"],
             &["run", "--map-users", "0:0", "--", "true"],
             &["run", "--map-users", "0:0:0", "--", "true"],
@@ -192,6 +195,9 @@ fn wrong_usage_exits_2_and_prints_the_usage() {
             &["enter", "-t", "0", "-a", "--", "true"],
             &["decode", "--dialect", "v2"],
             &["encode", "--mount-proc"],
+            &["encode", "--map-user", "7"],
+            &["encode", "-U"],
+            &["encode", "--net=/x"],
             &["encode", "-r", "--", "true"],
             &["encode", "--dialect", "v1_0", "-T", "--monotonic", "1"],
             &["encode", "--dialect", "v1_1", "-T"],
@@ -212,11 +218,11 @@ fn usage_error_names_the_wrong_argument() {
     let first_line = |args: &[&str]| caller.run(args).2.lines().next().unwrap().to_owned();
     assert_eq!(
         first_line(&["run", "--map-users", "0:0:0", "--", "true"]),
-        "error: invalid value '0:0:0' for '--map-users <I:O:N|auto>': the number of ids is 0, expected 1 or more"
+        "error: invalid value '0:0:0' for '--map-users <I:O:N|auto|subids|all>': the number of ids is 0, expected 1 or more"
     );
     assert_eq!(
-        first_line(&["run", "--user", "--", "true"]),
-        "error: --user without a map: no id would be mapped in the namespace; add -r, which maps the caller to root"
+        first_line(&["run", "-r", "-S", "9", "--", "true"]),
+        "error: --setuid 9: the user id 9 is not mapped: add a map with it"
     );
     assert!(first_line(&["init"]).starts_with("error: _LIBCONTAINER_INITPIPE is not set"));
 }
@@ -382,6 +388,10 @@ fn plan_refuses_flags_that_it_would_ignore() {
         "--oom-score-adj 1",
         "--mount-proc",
         "--kill-child",
+        "--init",
+        "-c",
+        "-R /",
+        "-n/x",
         "-- true",
     ];
     for flag in kinds.iter().chain(&more) {

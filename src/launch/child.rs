@@ -11,6 +11,7 @@ use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
 use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, WaitedFor, failed, os};
+use super::persist::persist;
 use super::pipes::{LogReader, read_answer};
 use super::stages::Stages;
 use super::tail::{self, GO};
@@ -56,16 +57,16 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     let pipes = before.pipes;
     let mut stages = Stages::of_child(sys, stage_1).with_init(job.tail.init);
     let mut watch = Watch::new(job.interrupt, job.timer);
-    let started = run_protocol(sys, pipes.init, &mut stages, &mut watch, log);
+    let started = run_protocol(sys, job, pipes.init, (&mut stages, &mut watch), log);
     conclude(sys, (pipes, &mut stages), &mut watch, log, started)
 }
 
 /// Reads the pid of stage 2, reaps stage 1, and sends the go byte. Returns the pid.
 fn run_protocol<S: Sys, L: LogReader>(
     sys: &mut S,
+    job: &Job<'_>,
     init: Fd,
-    stages: &mut Stages,
-    watch: &mut Watch,
+    (stages, watch): (&mut Stages, &mut Watch),
     log: &mut L,
 ) -> Result<Pid, FailureKind> {
     let stage_2 = read_pid(sys, stages, watch, init)?;
@@ -73,6 +74,7 @@ fn run_protocol<S: Sys, L: LogReader>(
     // Stage 1 sends the pid last. Its status 0 means that it has succeeded.
     stages.reap(sys, watch, 1)?;
     stages.all_succeeded()?;
+    persist(sys, job, stage_2, log)?;
     log.before_start(stage_2)?;
     stages.note_go(stage_2);
     send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;

@@ -10,6 +10,7 @@ use super::closing::begin;
 use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
+use super::number::open_directory;
 use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
 use super::pipes::LogReader;
@@ -24,7 +25,7 @@ use crate::deciders::bootstrap::text::Lossy;
 use crate::deciders::policy::{Credentials, LogForm, Session};
 use crate::scripts::map_files::{self, Writing};
 use crate::scripts::pipe::send_all;
-use crate::scripts::procfs::{self, ProcDir};
+use crate::scripts::procfs;
 use crate::scripts::stage::init::{become_root, drop_groups};
 use crate::scripts::stage::{end_with_launcher, parent::is_death};
 use crate::scripts::unshare::unshare;
@@ -76,7 +77,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     let pipes = before.pipes;
     let mut stages = Stages::of_command(child, pidfd).with_init(job.tail.init);
     let mut watch = Watch::new(job.interrupt, job.timer);
-    let started = match write_files(sys, job, asked, (pipes.init, child), before.tid, log) {
+    let started = match write_files(sys, job, asked, (pipes.init, child, pidfd), before.tid, log) {
         Ok(Files::Written) => log.before_start(child).and_then(|()| {
             stages.note_go(child);
             send_all(sys, pipes.init, &[GO]).map_err(os(Step::SendGo)).map(|()| child)
@@ -134,7 +135,7 @@ fn write_files<S: Sys, L: LogReader>(
     sys: &mut S,
     job: &Job<'_>,
     asked: &Bootstrap<'_>,
-    (init, child): (Fd, Pid),
+    (init, child, pidfd): (Fd, Pid, Option<Fd>),
     tid: Option<TidAddress>,
     log: &mut L,
 ) -> Result<Files, FailureKind> {
@@ -142,7 +143,7 @@ fn write_files<S: Sys, L: LogReader>(
         return Ok(Files::Written);
     }
     let mut target = None;
-    let written = ProcDir::open(sys, child).and_then(|dir| {
+    let written = open_directory(sys, child, pidfd).and_then(|dir| {
         target = Some(dir);
         if let Some(score) = asked.oom_score_adj() {
             // By the launcher: root of a new user namespace may not lower its own score.
@@ -182,7 +183,7 @@ fn write_files<S: Sys, L: LogReader>(
 }
 
 /// Adds the launcher's own error to the records, as a record of stage 0, since the launcher does its work.
-fn pass_on<S: Sys, L: LogReader>(sys: &mut S, error: &Error<'_>, log: &mut L) {
+pub(super) fn pass_on<S: Sys, L: LogReader>(sys: &mut S, error: &Error<'_>, log: &mut L) {
     let details = Details { code: error.code(), errno: error.errno() };
     add_record(sys, log, Level::Fatal, format_args!("{error}"), Some(details));
 }

@@ -46,7 +46,9 @@ fn add_surroundings(kept: &mut Vec<Fd>, around: &Surroundings) {
     let Some(root) = &around.root else { return };
     match &root.base {
         Base::Present | Base::Memory => {}
-        Base::Directory { path: text, .. } | Base::Overlay { options: text } => {
+        Base::Directory { path: text, .. }
+        | Base::Chroot { path: text }
+        | Base::Overlay { options: text } => {
             add_paths(kept, text.to_bytes());
         }
     }

@@ -84,9 +84,13 @@ mod mounts;
 #[doc = include_str!("../../docs/moving.md")]
 mod moving {}
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod number;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod offsets;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod outcome;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod persist;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod pipes;
 mod policy;
@@ -142,6 +146,8 @@ pub use causes::Circumstances;
 pub use command::{Command, Starting};
 pub use error::{LaunchError, StageFailure};
 pub use handle::{Child, exit_code};
+#[doc(hidden)]
+pub use number::pid_of_fdinfo;
 pub use policy::{Descriptors, LaunchPolicy};
 #[doc(hidden)]
 pub use prepared::Prepared;
@@ -172,13 +178,16 @@ pub use strings::CommandError;
 pub use strings::{CommandStrings, NulTerminated};
 pub use subordinate::Mapping;
 #[doc(hidden)]
-pub use subordinate::{Caller, Range, StatedCaller, find_in_path, in_order, is_executable};
+pub use subordinate::{
+    Caller, Range, StatedCaller, find_in_path, find_program, in_order, is_executable, map_of_caller,
+    ranges_of_caller, split_at_borders,
+};
 #[doc(hidden)]
-pub use supervise::without_sigxfsz;
+pub use supervise::{Guard, guard, without_sigxfsz};
 #[doc(hidden)]
 pub use surroundings::Surroundings;
 #[doc(hidden)]
-pub use surroundings::{Base, CgroupFile, Directory, MountStep, Move, Place, Root};
+pub use surroundings::{Base, CgroupFile, Directory, MountStep, Move, Persistent, Place, Root};
 
 use crate::deciders::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX};
 use crate::deciders::policy::{LogForm, Policy};
@@ -368,6 +377,13 @@ impl Launcher {
     /// The safe way is [`run_from_sealed_copy`].
     pub fn trust_mount_namespace(&mut self) -> &mut Self {
         self.policy.launch.trusted_mounts = true;
+        self
+    }
+
+    /// Sets the surroundings of the command. For the program `nsexec`, whose flags are checked there.
+    #[doc(hidden)]
+    pub fn surroundings(&mut self, around: Surroundings) -> &mut Self {
+        self.around = around;
         self
     }
 

@@ -98,6 +98,9 @@ fn open_base<'m, S: Sys>(sys: &mut S, base: &'m Base) -> Result<Fd, Error<'m>> {
         Base::Present => sys
             .openat(Fd::CWD, c"/", OpenFlags::Directory)
             .map_err(|errno| StageStep::NewRoot(b"/").failed(errno)),
+        Base::Chroot { path } => sys
+            .openat(Fd::CWD, path, OpenFlags::Directory)
+            .map_err(|errno| StageStep::NewRoot(path.to_bytes()).failed(errno)),
         Base::Directory { path, attributes } => {
             let failed = |errno| StageStep::NewRoot(path.to_bytes()).failed(errno);
             let top = sys.open_tree(path, true).map_err(failed)?;
@@ -299,7 +302,7 @@ fn enter<'m, S: Sys>(sys: &mut S, top: Fd, root: &Root) -> Result<(), Error<'m>>
     if matches!(root.base, Base::Present) {
         return Ok(());
     }
-    if root.by_chroot {
+    if root.by_chroot || matches!(root.base, Base::Chroot { .. }) {
         return sys.chroot_here().map_err(failed);
     }
     // The old root is stacked on the new one, and "." leads to the topmost mount (pivot_root(2)).

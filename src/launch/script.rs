@@ -19,6 +19,7 @@ use super::fork::{BeforeFork, prepare_fork, restore_signals};
 pub use super::job::{ChildSignals, Job};
 pub use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step, WaitedFor};
 use super::outcome::{failed, os};
+use super::persist::persist;
 pub use super::pipes::LogReader;
 use super::pipes::{Pipes, read_answer};
 use super::shape::{Shape, shape};
@@ -171,6 +172,7 @@ fn run_protocol<S: Sys, L: LogReader>(
         stages.reap(sys, watch, 0)?;
     }
     stages.all_succeeded()?;
+    persist(sys, job, stage_2, log)?;
     log.before_start(stage_2)?;
     stages.note_go(stage_2);
     send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;

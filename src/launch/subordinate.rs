@@ -242,6 +242,40 @@ pub(super) fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError>
         .map_err(|(line, what)| SettingError::Map { why: format!("{file}, line {line}: {what}") })
 }
 
+/// Returns the caller's subordinate user ids, or with `groups` the group ids. A user without any has none.
+///
+/// # Errors
+/// The file, the line and what is wrong with it; or why the file cannot be read.
+#[doc(hidden)]
+pub fn ranges_of_caller(groups: bool) -> Result<Vec<Range>, String> {
+    let side = if groups { Side::Groups } else { Side::Users };
+    let (file, ..) = side.names();
+    // A missing file is an empty one.
+    match fs::metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        _ => return subordinate_ranges(side).map_err(|error| error.to_string()),
+    }
+    Ok(subordinate_ranges(side).unwrap_or_default())
+}
+
+/// Returns the map of the caller's own user namespace: of user ids, or with `groups` of group ids. It is
+/// empty without a /proc.
+#[doc(hidden)]
+#[must_use]
+pub fn map_of_caller(groups: bool) -> Vec<Extent> {
+    Caller::here().parents(if groups { Side::Groups } else { Side::Users })
+}
+
+/// Splits a line at the borders of the caller's own map: see [`split`].
+///
+/// # Errors
+/// An id outside is not mapped in the caller's own user namespace.
+#[doc(hidden)]
+pub fn split_at_borders(line: Extent, own_map: &[Extent], groups: bool) -> Result<Vec<Extent>, String> {
+    let side = if groups { Side::Groups } else { Side::Users };
+    split(&[line], own_map, side).map_err(|error| error.to_string())
+}
+
 /// Returns the ranges in the output of getsubids(1): `0: ann 100000 65536`.
 fn ranges_of_tool(text: &str) -> Vec<Range> {
     let range = |line: &str| {
@@ -345,8 +379,10 @@ fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
     CString::new(found.as_os_str().as_bytes()).map_err(|_| missing())
 }
 
-/// Returns the path of a program in an absolute directory of this process's PATH.
-pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+/// Returns the path of a program in an absolute directory of this process's PATH. Without a PATH it is the
+/// default path, as for the command itself.
+#[doc(hidden)]
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
     find_in_path(name, Some(&path), is_executable)
 }

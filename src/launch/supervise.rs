@@ -5,7 +5,7 @@
 //! program whose purpose is the command. `reaction.rs` decides the reaction to each signal.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Instant;
@@ -20,9 +20,12 @@ use super::query::{open_pidfd, signals_of_child, signals_of_this_thread};
 use super::reaction::{Context, ENDING, Job, Reaction, STOPPING, is_ending, reaction};
 use super::script::ChildSignals;
 use super::signals_error::{SignalsError, SignalsStep};
+use crate::scripts::nsexec::thread_id_cache;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{Errno, Fd, MaskHow, PollEvents, PollFd, SigAction, Signal, SignalSet};
+use crate::sys::types::{
+    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet,
+};
 
 /// The signals that are blocked from the beginning. As members of the terminal's process group the stages get
 /// SIGINT and the like themselves. The launcher must survive these signals to report the error.
@@ -132,6 +135,7 @@ impl Signals {
 pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     nix_set(STOPPING).thread_block()?;
     let pidfd = pidfd(child);
+    let is_process_1 = std::process::id() == 1;
     let mut killed_for = None;
     let mut job = Job::default();
     // False for signals from before the command ran: a terminal did not send those to the command.
@@ -146,6 +150,9 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
             }
         }
         command_ran = true;
+        if is_process_1 {
+            reap_others(child.pid())?;
+        }
         while let Some(status) = child.changed(libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED)? {
             match status.stopped_signal() {
                 Some(_) => job.command_stopped = true,
@@ -169,6 +176,28 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
             resume(child)?;
         }
         wait_for_event(signals, pidfd.as_ref())?;
+    }
+}
+
+/// Reaps the children that have ended, except the command. As process 1 of a container this process inherits
+/// all orphans there.
+fn reap_others(command: Pid) -> io::Result<()> {
+    loop {
+        // SAFETY: an all-zero siginfo_t is a valid value.
+        let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+        // SAFETY: the kernel writes one siginfo_t to `info`.
+        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) } != 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::Interrupted { continue } else { Err(error) };
+        }
+        // SAFETY: waitid(2) has set the pid, to 0 if no child has ended.
+        let pid = unsafe { info.si_pid() };
+        if pid == 0 || pid == command.0 {
+            return Ok(());
+        }
+        // SAFETY: a null pointer asks for no status.
+        unsafe { libc::waitpid(pid, core::ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
     }
 }
 
@@ -318,6 +347,101 @@ fn nix_set(signals: impl IntoIterator<Item = Signal>) -> SigSet {
 /// Returns a descriptor that becomes readable when the command has ended. `None` before Linux 5.3.
 fn pidfd(child: &Child) -> Option<OwnedFd> {
     open_pidfd(child.pid().0).ok()
+}
+
+/// A process that sends the command a signal when this process ends before the command, however it ends: see
+/// [`guard`]. When this is dropped, the process is reaped.
+#[derive(Debug)]
+pub struct Guard {
+    pid: Pid,
+    /// The kernel closes it at the end of this process, which the guard detects.
+    alive: Option<OwnedFd>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        /// The time for the guard to end, in milliseconds. It is longer only if the guard is stopped.
+        const TIME_TO_END: i32 = 1000;
+        drop(self.alive.take());
+        if let Ok(pidfd) = open_pidfd(self.pid.0) {
+            let _ = poll(&mut [PollFd::new(Fd(pidfd.as_raw_fd()), PollEvents::IN)], TIME_TO_END);
+        }
+        // SAFETY: a null pointer asks for no status.
+        unsafe { libc::waitpid(self.pid.0, core::ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
+    }
+}
+
+/// Starts a process that sends the command `signal` when this process ends before the command.
+///
+/// The parent-death signal of the command is lost when the command changes its ids
+/// (PR_SET_PDEATHSIG(2const)), as su and setpriv do; this is not. The guard has the ids, capabilities and
+/// namespaces of this process, and a session of its own. So the kernel may refuse its signal to a command
+/// that a setuid program gave other ids: for an ordinary user without a user namespace of its own.
+///
+/// This process must have one thread.
+///
+/// # Errors
+/// `ENOSYS`: Linux before 5.3, which has no pidfds. `EMFILE`, `EAGAIN`, `ENOMEM`: the limits of this process.
+pub fn guard(child: &Child, signal: Signal) -> io::Result<Guard> {
+    let failed = |errno: Errno| io::Error::from_raw_os_error(errno.0);
+    let command = Fd(child.pidfd()?.as_raw_fd());
+    // SAFETY: the process has one thread, so its copy may run any code. It makes the calls of `keep_watch`.
+    let mut sys = unsafe { LinuxSys::new() };
+    let (ended, alive) = sys.pipe2().map_err(failed)?;
+    let tid = thread_id_cache(&mut sys);
+    let forked = sys.fork(ExitSignal::None, tid);
+    if matches!(forked, Ok(Fork::Child)) {
+        keep_watch(&mut sys, (ended, command), signal);
+        // SAFETY: ends the copy without the exit functions of this program.
+        unsafe { libc::_exit(0) }
+    }
+    let _ = sys.close(ended);
+    // SAFETY: the kernel has just created this descriptor, and it has no other owner.
+    let alive = Some(unsafe { OwnedFd::from_raw_fd(alive.0) });
+    match forked {
+        Ok(Fork::Parent { child }) => Ok(Guard { pid: child, alive }),
+        Ok(Fork::Child) => Err(io::ErrorKind::Other.into()),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// Waits for the end of the command, or for that of the process that started it, and then sends the signal.
+///
+/// Runs in the guard, a copy of the launcher.
+fn keep_watch(sys: &mut LinuxSys, (ended, command): (Fd, Fd), signal: Signal) {
+    /// The usual limit of descriptors (RLIMIT_NOFILE).
+    const CLOSED_ONE_BY_ONE: i32 = 1024;
+
+    // No signal of a terminal or of the caller's process group ends the guard.
+    let _ = sys.sigprocmask(MaskHow::Block, SignalSet(u64::MAX));
+    let _ = sys.setsid();
+    let _ = sys.set_name(c"nsexec-guard");
+    // An open pipe of the caller would hide from its reader that the command has closed it.
+    if sys.dup_to(ended, Fd(0)).and_then(|()| sys.dup_to(command, Fd(1))).is_err() {
+        return;
+    }
+    if sys.close_range(2, u32::MAX).is_err() {
+        for fd in (2..CLOSED_ONE_BY_ONE).map(Fd) {
+            let _ = sys.close(fd);
+        }
+    }
+    let readable = |fd| PollFd::new(Fd(fd), PollEvents::IN);
+    loop {
+        let mut both = [readable(0), readable(1)];
+        match sys.poll(&mut both, -1) {
+            Err(Errno::EINTR) => continue,
+            Err(_) => return,
+            Ok(_) => {}
+        }
+        let [of_launcher, of_command] = both;
+        if of_command.revents != PollEvents::NONE {
+            return;
+        }
+        if of_launcher.revents != PollEvents::NONE {
+            let _ = sys.pidfd_send_signal(Fd(1), signal);
+            return;
+        }
+    }
 }
 
 /// Runs `write` with SIGXFSZ blocked in this thread. A write beyond the limit on file size

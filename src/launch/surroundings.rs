@@ -59,8 +59,25 @@ pub struct Surroundings {
     /// A seccomp filter.
     #[doc(hidden)]
     pub filter: Option<Vec<BpfInstruction>>,
+    /// The files on which the launcher mounts namespaces of the command.
+    #[doc(hidden)]
+    pub persistent: Vec<Persistent>,
     /// Code of the caller.
     pub(super) hooks: Vec<CodeOfCaller>,
+}
+
+/// A file on which the launcher mounts a namespace of the command. It keeps the namespace after the command's
+/// end. The launch must go through the stages or a child: in a direct start most namespaces are created after
+/// the go byte.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Persistent {
+    /// The name of the namespace in /proc/PID/ns.
+    #[doc(hidden)]
+    pub kind: CString,
+    /// The absolute path of the file.
+    #[doc(hidden)]
+    pub file: CString,
 }
 
 /// A cgroup that the command enters.
@@ -110,6 +127,8 @@ pub enum Base {
     /// The present one.
     #[default]
     Present,
+    /// A directory, by chroot(2) alone: the mounts stay as they are. Needs no mount namespace.
+    Chroot { path: CString },
     /// A directory with the mounts below it.
     Directory { path: CString, attributes: MountAttributes },
     /// An empty file system in memory.

@@ -31,6 +31,14 @@ impl ProcDir {
     /// [`Error::ForeignProc`], [`Doing::ReadProcSelf`] or [`Doing::OpenProcDir`].
     pub fn open<'m, S: Sys>(sys: &mut S, pid: Pid) -> Result<Self, Error<'m>> {
         check_proc_pid_namespace(sys)?;
+        Self::open_number(sys, pid)
+    }
+
+    /// Opens the directory of the process with this number in /proc, whatever pid namespace /proc belongs to.
+    ///
+    /// # Errors
+    /// [`Doing::OpenProcDir`].
+    pub(crate) fn open_number<'m, S: Sys>(sys: &mut S, pid: Pid) -> Result<Self, Error<'m>> {
         let os = |errno| Error::Os { doing: Doing::OpenProcDir(pid), errno };
         let mut buffer = [0; 16];
         let mut line = Line::new(&mut buffer);

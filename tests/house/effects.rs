@@ -222,6 +222,16 @@ pub(crate) const PLACES: &[Place] = &[
     },
     // The program.
     Place {
+        path: "crates/nsexec-cli/src/request/around.rs",
+        uses: &["std::env"],
+        why: "the working directory of the caller, which the command keeps",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/run.rs",
+        uses: &["std::fs"],
+        why: "checks that the files exist on which namespaces are mounted",
+    },
+    Place {
         path: "crates/nsexec-cli/src/decode/mod.rs",
         uses: &[IO, "std::fs"],
         why: "reads the message to decode",

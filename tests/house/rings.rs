@@ -48,7 +48,7 @@ const RINGS: &[Ring] = &[
             "mapping_tool",
             "map_files",
         ],
-        most: Some(1450),
+        most: Some(1455),
     },
     Ring {
         name: "deciders",

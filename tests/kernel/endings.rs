@@ -240,6 +240,8 @@ fn kill_child_ends_the_command_with_the_launcher(ctx: &Ctx) {
         let (pid, command) = orphan(ctx, &[place, &["--kill-child"]].concat());
         assert!(command.ends_within(DEADLINE), "it lives on");
         waitpid(pid, None).unwrap();
+        // The guard of the launcher ends too.
+        crate::kit::reap_all();
     }
 }
 

@@ -253,7 +253,10 @@ fn malformed_numbers_are_refused(ctx: &Ctx) {
 
 fn map_without_id_0_is_refused(ctx: &Ctx) {
     let (uid, _) = ids();
-    misused(ctx, &[(1, uid, 1)], &["id 0", "not mapped", "-r"]);
+    // The command keeps its own id.
+    let line = format!("1:{uid}:1");
+    assert_eq!(ctx.nsexec(["run", "--map-users", &line, "--", "id", "-u"]).ok(), "1\n");
+    misused(ctx, &[(1, 30_000, 1)], &["id 0", "your own", "-r"]);
 }
 
 fn an_id_that_is_not_ours_to_map(ctx: &Ctx) {

@@ -264,12 +264,34 @@ impl Live {
         String::from_utf8_lossy(&fs::read(&self.out).unwrap_or_default()).into_owned()
     }
 
-    /// Returns the pid of the command that a launcher started: its only child.
+    /// Returns the pid of the command that a launcher started: its only child besides the guard of
+    /// `--kill-child`.
     #[track_caller]
     pub(crate) fn command(&self) -> i32 {
-        let found = children(self.pid());
+        let is_command = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name != "nsexec-guard\n")
+        };
+        let find = || children(self.pid()).into_iter().filter(is_command).collect::<Vec<_>>();
+        let mut found = find();
+        // The guard sets its name right after the fork.
+        for _ in 0..100 {
+            if found.len() < 2 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+            found = find();
+        }
         let [pid] = found[..] else { panic!("{}: the children are {found:?}", self.what) };
         pid
+    }
+
+    /// Waits until the launcher has started the guard of `--kill-child`, right after the command.
+    pub(crate) fn is_guarded(self) -> Self {
+        let is_guard = |pid: i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "nsexec-guard\n")
+        };
+        until("the guard runs", || children(self.pid()).into_iter().any(is_guard));
+        self
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -322,6 +344,11 @@ impl Drop for Live {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Waits for all children, which include the orphans that this process inherits as a subreaper.
+pub(crate) fn reap_all() {
+    while nix::sys::wait::wait().is_ok() {}
 }
 
 /// Waits until `happened` returns true, for [`DEADLINE`] at most.

@@ -25,6 +25,7 @@ mod sealed;
 mod shared;
 mod surroundings;
 mod terminal;
+mod unshare;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         sealed::TESTS,
         shared::TESTS,
         terminal::TESTS,
+        unshare::TESTS,
         load::TESTS,
     ])
 }

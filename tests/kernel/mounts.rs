@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(mount_proc_without_a_pid_namespace, BOTH),
     test!(error_names_a_masked_proc, ROOT),
     test!(error_names_a_masked_proc_for_a_user, USER),
-    test!(proc_of_another_pid_namespace_is_refused, BOTH),
+    test!(proc_of_another_pid_namespace, BOTH),
     test!(error_names_a_missing_proc, ROOT),
 ];
 
@@ -144,16 +144,19 @@ fn error_names_a_masked_proc_for_a_user(ctx: &Ctx) {
     ctx.nsexec(["run", "--", "sh", "-c", &script]).refused(1, &["/proc", "Operation not permitted", "--all"]);
 }
 
-/// In a new pid namespace with the old /proc, the pids of our stages belong to other processes there.
-fn proc_of_another_pid_namespace_is_refused(ctx: &Ctx) {
+/// In a new pid namespace with the old /proc, the pids of our stages belong to other processes there. In a
+/// direct start the launcher finds the number of the process there. The stages have no pidfd of each other.
+fn proc_of_another_pid_namespace(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let outer = if ctx.root() { &["run", "-p"][..] } else { &["run", "-r", "-p"] };
-    // In a direct start the launcher writes the maps, which is process 1 here. Otherwise stage 0 writes them.
-    let direct = ["-r -- id -u", "-T -r --boottime 10 -- id -u", "-r -p --mount-proc -- id -u"];
+    let direct = ["-r -- id -u", "-T -r --boottime 10 -- id -u", "-r -p -- id -u", "-r -n -m -- id -u"];
+    for inner in direct {
+        let script = format!("exec {bin} run {inner}");
+        assert_eq!(ctx.nsexec([outer, &["--", "sh", "-c", &script]].concat()).ok(), "0\n", "{inner}");
+    }
     let stages = ["--join uts=/proc/self/ns/uts -r -- id -u"];
-    let stages = stages.into_iter().filter(|_| ctx.root()).map(|inner| (inner, "we are process 2"));
-    for (inner, process) in direct.map(|inner| (inner, "we are process 1")).into_iter().chain(stages) {
-        let words = ["/proc belongs to another pid namespace", process, "--mount-proc"];
+    for inner in stages.into_iter().filter(|_| ctx.root()) {
+        let words = ["/proc belongs to another pid namespace", "we are process 2", "--mount-proc"];
         let script = format!("exec {bin} run {inner}");
         let line = ctx.nsexec([outer, &["--", "sh", "-c", &script]].concat()).refused(1, &words);
         assert!(!line.contains("gone"), "{line}");

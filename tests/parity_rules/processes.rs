@@ -16,6 +16,7 @@ rules! {
     User an_exec_brings_sigchld_back = "ECHILD 0";
     User a_zombie_takes_signals_until_it_is_reaped = "ok ESRCH";
     User a_pidfd_of_the_dead = "ok ESRCH EINVAL";
+    User the_fdinfo_of_a_pidfd_names_the_process = "true true";
     Root kill_needs_the_same_user = "EPERM";
     User kill_rejects_an_unknown_signal = "EINVAL";
     User a_death_signal_comes_with_the_parents_death = "0";
@@ -142,6 +143,23 @@ fn a_pidfd_of_the_dead<S: Sys>(sys: &mut S) -> RuleResult {
     let before = errno_name(sys.pidfd_open(pid));
     exit_status(sys, pid);
     Ok(words(&[before, errno_name(sys.pidfd_open(pid)), errno_name(sys.pidfd_open(Pid(0)))]))
+}
+
+fn the_fdinfo_of_a_pidfd_names_the_process<S: Sys>(sys: &mut S) -> RuleResult {
+    let pid_of = |sys: &mut S, pid| {
+        let pidfd = sys.pidfd_open(pid).unwrap();
+        let path = std::ffi::CString::new(format!("/proc/self/fdinfo/{}", pidfd.0)).unwrap();
+        let file = open(sys, &path, OpenFlags::ReadOnly).unwrap();
+        let mut text = [0; 512];
+        let length = sys.read(file, &mut text).unwrap();
+        nsexec::launch::pid_of_fdinfo(&text[..length])
+    };
+    let own = sys.getpid();
+    let is_own = pid_of(sys, own) == Some(own);
+    let child = child(sys, |_| Errno(0))?;
+    let is_child = pid_of(sys, child.pid) == Some(child.pid);
+    child.end(sys);
+    Ok(format!("{is_own} {is_child}"))
 }
 
 fn kill_needs_the_same_user<S: Sys>(sys: &mut S) -> RuleResult {

@@ -16,7 +16,7 @@ use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{
-    CgroupFile, CommandStrings, Directory, Move, NulTerminated, Prepared, Root, Surroundings,
+    CgroupFile, CommandStrings, Directory, Move, NulTerminated, Persistent, Prepared, Root, Surroundings,
 };
 use nsexec::log::Level;
 use nsexec::policy::Policy;
@@ -123,6 +123,7 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
     };
     let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, set, .. } = note;
     let mut around = Surroundings::default().with_idle_hooks(set.hooks);
+    around.persistent = set.persistent;
     (around.root, around.directory, around.groups) = (set.root, set.directory, set.groups);
     (around.loopback, around.hostname) = (set.loopback, set.hostname.map(|name| name.0));
     (around.terminal, around.keyring, around.cgroups) = (set.terminal, set.keyring, set.cgroups);
@@ -197,6 +198,8 @@ struct Set {
     directory: Option<Directory>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<u32>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    persistent: Vec<Persistent>,
     #[serde(default, skip_serializing_if = "is_zero")]
     hooks: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -221,6 +224,7 @@ impl Set {
             root: around.root.clone(),
             directory: around.directory.clone(),
             groups: around.groups.clone(),
+            persistent: around.persistent.clone(),
             hooks: around.hooks(),
             moves: launch.moves.clone(),
         }
@@ -317,6 +321,7 @@ mod tests {
         });
         around.filter = Some(std::vec![BpfInstruction { code: 6, jt: 0, jf: 0, k: 1 }]);
         around.landlock = Some(Fd(30));
+        around.persistent.push(Persistent { kind: c"net".into(), file: c"/run/n".into() });
         before.around = around;
         (before.policy.launch.gid, before.policy.launch.uid) = (Some(7), Some(1000));
         before.moves.push(Move { fd: Fd(9), number: Fd(1) });

@@ -15,7 +15,8 @@ use super::help::{
     COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES, MAN_EXAMPLES,
     TRACE_EXAMPLES,
 };
-use super::values::{FdValue, JoinValue, MapValue, Variable, dialect};
+pub(crate) use super::namespace_flags::{NamespaceFlags, SetgroupsFlag};
+use super::values::{FdValue, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
 pub(crate) const VERSION: &str = match option_env!("NSEXEC_VERSION") {
@@ -33,7 +34,8 @@ const EXAMPLES: &str = "\
 Examples:
   nsexec run -- sh                             a shell as root in new namespaces, for any user
   nsexec run -r -n -- ip address               in a new network namespace
-  nsexec run --all --map-users auto -- sh      with the subordinate ids of /etc/subuid
+  nsexec run --all --map-users auto -- sh      with all subordinate ids: su and chown work
+  nsexec run -c -n -- make test                as oneself, in a new network namespace
   nsexec run --join net=/run/netns/blue -- ss  in an existing network namespace
   nsexec enter -t 4711 -a -- sh                a shell in the namespaces of process 4711
   nsexec doctor                                what works here, what does not, and why
@@ -44,7 +46,13 @@ the command was not found, 126 if it cannot be executed; 2 for wrong usage, 1 fo
 failure of nsexec. There is no time limit: use timeout(1).";
 
 const RUN_EXAMPLES: &str = "\
-Without any namespace flag: every kind, the caller mapped to root, and a fresh /proc.
+Without any namespace flag: every kind, the caller mapped to root, a fresh /proc, and mounts that
+the host makes later are seen inside (--propagation slave; with a flag: private).
+A new network namespace has its loopback interface up (--no-loopback).
+The command is process 1 of a new pid namespace (--init), and outlives nsexec (--kill-child).
+Without CMD, $SHELL runs.
+With =FILE, or FILE after the letter (-n/run/n), the namespace is mounted on FILE, an existing
+file, which keeps it after the end of the command; umount(8) removes it.
 The command inherits all open descriptors, the session and the environment. If a user, mount
 or pid namespace is joined, it inherits descriptors 0 to 2 only (--fd), and gets a session
 without our terminal (--same-session). One --fd N closes all other descriptors above 2.
@@ -228,89 +236,6 @@ impl KindFlags {
     }
 }
 
-/// The value of `--setgroups`.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SetgroupsFlag {
-    /// setgroups(2) is permitted in the namespace
-    Allow,
-    /// setgroups(2) is denied in the namespace permanently
-    Deny,
-}
-
-/// The flags that describe namespaces, shared by `run`, `plan`, `trace` and `encode`.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct NamespaceFlags {
-    /// The kinds to create.
-    #[command(flatten)]
-    pub(crate) kinds: KindFlags,
-    /// Every kind that is not joined; the caller is root unless there is a map
-    #[arg(long, help_heading = "Namespaces")]
-    pub(crate) all: bool,
-    /// Join this namespace instead of creating one, e.g. net=/run/netns/blue; repeatable
-    #[arg(long, value_name = "KIND=PATH", value_parser = join_parser(), help_heading = "Namespaces")]
-    pub(crate) join: Vec<JoinValue>,
-    /// Accepted for compatibility with unshare(1): nsexec always creates a new process
-    #[arg(short, long, help_heading = "Namespaces")]
-    pub(crate) fork: bool,
-
-    /// Map the caller to id 0, as user and as group; implies -U
-    #[arg(short = 'r', long, help_heading = "Ids")]
-    pub(crate) map_root_user: bool,
-    /// Map N user ids: from I on inside to O and up outside; or `auto`: the caller to 0, then the ranges of
-    /// /etc/subuid; repeatable, implies -U
-    #[arg(long, value_name = "I:O:N|auto", help_heading = "Ids")]
-    pub(crate) map_users: Vec<MapValue>,
-    /// The same for group ids and /etc/subgid; if only one of both is given, the other maps the caller's own
-    /// id to 0
-    #[arg(long, value_name = "I:O:N|auto", help_heading = "Ids")]
-    pub(crate) map_groups: Vec<MapValue>,
-    /// Allow or deny setgroups(2) in the new user namespace
-    #[arg(long, value_name = "allow|deny", hide_possible_values = true, help_heading = "Ids")]
-    pub(crate) setgroups: Option<SetgroupsFlag>,
-
-    /// Seconds to add to the monotonic clock, may be negative; implies -T
-    #[arg(
-        long,
-        value_name = "S",
-        allow_negative_numbers = true,
-        help_heading = "The command's surroundings"
-    )]
-    pub(crate) monotonic: Option<i64>,
-    /// Seconds to add to the boot-time clock, may be negative; implies -T
-    #[arg(
-        long,
-        value_name = "S",
-        allow_negative_numbers = true,
-        help_heading = "The command's surroundings"
-    )]
-    pub(crate) boottime: Option<i64>,
-    /// Adjust the OOM score: -1000 (the kernel never kills the command) to 1000 (kills it first)
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        help_heading = "The command's surroundings"
-    )]
-    #[arg(value_parser = clap::value_parser!(i16).range(-1000..=1000))]
-    pub(crate) oom_score_adj: Option<i16>,
-    /// Mount a fresh /proc, in a mount namespace of its own; implies -m
-    #[arg(long, help_heading = "The command's surroundings")]
-    pub(crate) mount_proc: bool,
-    /// Kill the command when nsexec dies
-    #[arg(long, help_heading = "The command's surroundings")]
-    pub(crate) kill_child: bool,
-    /// Copy nsexec's memory for the command's process, as trace does, instead of sharing it up to the exec
-    #[arg(long, help_heading = "The command's surroundings")]
-    pub(crate) copy_memory: bool,
-}
-
-impl NamespaceFlags {
-    /// Returns whether an id map was given, so that the caller's subordinate ids are needed.
-    pub(crate) fn maps_ids(&self) -> bool {
-        !self.map_users.is_empty() || !self.map_groups.is_empty()
-    }
-}
-
 /// The flags for the command's descriptors, session and environment.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HandOverFlags {
@@ -344,8 +269,8 @@ pub(crate) struct RunArgs {
     /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// The command and its arguments, after `--`
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    /// The command and its arguments, after `--`; without it, $SHELL or /bin/sh
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -557,10 +482,6 @@ fn variable_parser() -> impl TypedValueParser<Value = Variable> {
     OsStringValueParser::new().try_map(|value| Variable::parse(&value))
 }
 
-fn join_parser() -> impl TypedValueParser<Value = JoinValue> {
-    OsStringValueParser::new().try_map(|value| JoinValue::parse(&value))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -592,7 +513,7 @@ mod tests {
         let cli = Cli::try_parse_from(["nsexec", "run", "-r", "ls", "-p", "--all"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };
         assert_eq!(run.command, ["ls", "-p", "--all"]);
-        assert!(run.namespaces.map_root_user && !run.namespaces.all && !run.namespaces.kinds.pid);
+        assert!(run.namespaces.map_root_user && !run.namespaces.all && run.namespaces.kinds.pid.is_none());
     }
 
     #[test]

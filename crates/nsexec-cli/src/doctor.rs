@@ -145,7 +145,7 @@ fn failed(error: String, cause: Option<Explanation>) -> Launch {
 fn launched(request: &Request, args: &DoctorArgs) -> Result<Option<Launch>, Failure> {
     let directory = [OsString::from("/")];
     let job =
-        Job { request, command: &directory, verbose: false, mount_proc_flag: args.namespaces.mount_proc };
+        Job { request, command: &directory, verbose: false, mount_proc_flag: args.namespaces.mount_proc.is_some() };
     let bootstrap = request.bootstrap()?;
     // The report has the failed step, so the stages' records are not shown.
     let launched = run::launcher_of(&bootstrap, &job, |_| {})?.spawn();
@@ -173,7 +173,7 @@ fn planned(request: &Request, args: &DoctorArgs) -> Result<Launch, Failure> {
     let plan = plan::of_launch(&args.namespaces, &args.hand_over, &args.command, &[])?;
     match plan.verdict() {
         Planned::Fails(fault) if fault.code == Some(Code::Exec) => {
-            let mount_proc_flag = args.namespaces.mount_proc;
+            let mount_proc_flag = args.namespaces.mount_proc.is_some();
             Ok(explained(
                 &fault.error,
                 &Job { request, command: &args.command, verbose: false, mount_proc_flag },

@@ -15,6 +15,7 @@ pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     request::refuse_flags_without_attribute(&args.namespaces, &args.command)?;
     let facts = request::facts_of(&args.namespaces);
     let request = request::decide(&args.namespaces, &facts, args.dialect)?;
+    request::refuse_other_ids_than_root(&request)?;
     let bootstrap = request.bootstrap()?;
     let mut message = vec![0; encode::encoded_len(&bootstrap)];
     let length = encode::encode(&bootstrap, args.dialect, &mut message)

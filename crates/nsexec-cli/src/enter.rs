@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::unistd::geteuid;
 use nsexec::bootstrap::Dialect;
-use nsexec::launch::{Descriptors, is_own_namespace};
+use nsexec::launch::{Descriptors, Surroundings, is_own_namespace};
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::policy::{LogForm, Policy, Session, Setgroups};
 
@@ -97,6 +97,8 @@ fn request(joined: NsSet, paths: &str, preserve: bool, rootless: bool) -> Result
             .with_log_form(LogForm::Detailed)
             .with_ends_with_launcher(true)
             .with_descriptors(Descriptors::Named),
+        around: Surroundings::default(),
+        signal_at_end: None,
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
     })

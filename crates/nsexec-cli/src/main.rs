@@ -16,9 +16,11 @@ mod hand_over;
 mod help;
 mod hints;
 mod init;
+mod letters;
 mod machine;
 mod manual;
 mod maps;
+mod namespace_flags;
 mod output;
 mod plan;
 mod request;
@@ -48,7 +50,7 @@ use failure::{FAILED, Failure, USAGE};
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
 pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     open_missing_standard_descriptors();
-    let arguments: Vec<OsString> = arguments.collect();
+    let arguments = letters::with_equals_signs(arguments.collect());
     let command = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,

@@ -69,7 +69,7 @@ pub(crate) fn of_launch(
     let command = if command.is_empty() { &nothing[..] } else { command };
     if let Some((program, arguments)) = command.split_first() {
         request.hand_over.apply(&mut launcher);
-        launcher.command(program, arguments).supervised(&signals);
+        launcher.surroundings(request.around.clone()).command(program, arguments).supervised(&signals);
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     // `--assume command=FILE` plans for another machine, so this machine's files do not matter.

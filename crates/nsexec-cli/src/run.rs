@@ -1,14 +1,16 @@
 //! `nsexec run`, and the launch that it shares with `enter`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::error::Code;
 use nsexec::launch::causes::{Asked, Circumstances, Facts, likely};
 use nsexec::launch::signals::{Signals, supervise};
-use nsexec::launch::{LaunchError, Launcher};
+use nsexec::launch::{Child, Guard, LaunchError, Launcher, guard};
 use nsexec::log::Level;
+use nsexec::sys::types::Errno;
 
 use super::args::RunArgs;
 use super::failure::{FAILED, Failure, words};
@@ -30,13 +32,23 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
+    check_persistent(&request)?;
     sealed::ensure_for_joins(request.joined)?;
     start(&Job {
         request: &request,
-        command: &args.command,
+        command: &command_or_shell(&args.command),
         verbose: args.verbose,
-        mount_proc_flag: flags.mount_proc,
+        mount_proc_flag: flags.mount_proc.is_some(),
     })
+}
+
+/// Returns the command, or without one the user's shell, as unshare(1) does.
+pub(crate) fn command_or_shell(command: &[OsString]) -> Vec<OsString> {
+    if !command.is_empty() {
+        return command.to_vec();
+    }
+    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    vec![shell.unwrap_or_else(|| "/bin/sh".into())]
 }
 
 /// A command, and how to start it.
@@ -63,9 +75,52 @@ pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     let signals = take_signals()?;
     launcher.supervised(&signals);
     let mut child = launcher.spawn().map_err(|error| explain(&error, job))?;
+    let _guard = guarded(&child, job.request)?;
     let status = supervise(&mut child, &signals)
         .map_err(|error| Failure::ours(format!("failed to wait for the command: {}", words(&error))))?;
     Ok(u8::try_from(status).unwrap_or(FAILED))
+}
+
+/// Starts the process that signals the command when nsexec ends, if a flag asks for it. Its result must live
+/// as long as nsexec waits.
+///
+/// # Errors
+/// The process cannot be created.
+pub(crate) fn guarded(child: &Child, request: &Request) -> Result<Option<Guard>, Failure> {
+    let Some(signal) = request.signal_at_end else { return Ok(None) };
+    match guard(child, signal) {
+        Ok(guard) => Ok(Some(guard)),
+        // Linux before 5.3: the parent-death signal of the kernel remains.
+        Err(error) if error.raw_os_error() == Some(Errno::ENOSYS.0) && request.policy.launch.kill_child => {
+            Ok(None)
+        }
+        Err(error) => {
+            let _ = child.kill();
+            Err(Failure::ours(format!(
+                "--kill-child: failed to start the process that waits: {}",
+                words(&error)
+            )))
+        }
+    }
+}
+
+/// Checks that the files exist on which namespaces are mounted.
+///
+/// # Errors
+/// A file does not exist.
+pub(crate) fn check_persistent(request: &Request) -> Result<(), Failure> {
+    for one in &request.around.persistent {
+        let path = Path::new(OsStr::from_bytes(one.file.to_bytes()));
+        if let Err(error) = path.metadata() {
+            return Err(Failure::ours(format!(
+                "failed to mount the {} namespace on {}: {} (create the file first, for example with touch)",
+                one.kind.to_string_lossy(),
+                path.display(),
+                words(&error)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Starts to receive this program's signals.
@@ -97,6 +152,7 @@ pub(crate) fn launcher_of(
     let request = job.request.clone();
     request.hand_over.apply(&mut launcher);
     launcher
+        .surroundings(request.around.clone())
         .command(program, arguments)
         .level(if job.verbose { Level::Debug } else { Level::Warning })
         .on_record(move |record| {

@@ -57,9 +57,6 @@ const WITNESS_FILE: usize = 16 << 20;
 /// # Errors
 /// Wrong usage, or the reason why the command could not be started or recorded.
 pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
-    if args.command.is_empty() {
-        return Err(Failure::Usage("the command is missing: put it after --".to_owned()));
-    }
     hand_over::check(&args.hand_over)?;
     let facts = request::facts_of(&args.namespaces);
     let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
@@ -68,6 +65,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     if args.witness {
         return witnessed(&request, &facts);
     }
+    run::check_persistent(&request)?;
     sealed::ensure_for_joins(request.joined)?;
     recorded(args, facts, &request)
 }
@@ -77,9 +75,9 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     let job = Job {
         request,
-        command: &args.command,
+        command: &run::command_or_shell(&args.command),
         verbose: args.verbose,
-        mount_proc_flag: args.namespaces.mount_proc,
+        mount_proc_flag: args.namespaces.mount_proc.is_some(),
     };
     let bootstrap = request.bootstrap()?;
     // The launcher passes records on before it marks the run's end. A write there would be a call in strace's
@@ -110,6 +108,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let failed = started.is_err();
     let status = match started {
         Ok(mut child) => {
+            let _guard = run::guarded(&child, request)?;
             let status = supervise(&mut child, &signals)
                 .map_err(|error| ours("failed to wait for the command", &error))?;
             u8::try_from(status).unwrap_or(FAILED)

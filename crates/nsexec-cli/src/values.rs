@@ -7,16 +7,24 @@ use std::str::FromStr;
 use nsexec::bootstrap::Dialect;
 use nsexec::idmap::Extent;
 use nsexec::namespace::NsKind;
-use nsexec::sys::types::Fd;
+use nsexec::sys::types::{Fd, Signal};
+use nsexec_audit::machine::caller::id_of_name;
 
 /// One value of `--map-users` or `--map-groups`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MapValue {
-    /// The caller as id 0, then the caller's ranges in /etc/subuid or /etc/subgid.
+    /// The caller as id 0, then the caller's subordinate ids.
     Auto,
+    /// The caller's subordinate ids, each as itself.
+    SubIds,
+    /// Each id of the caller's own user namespace as itself.
+    All,
     /// One line of the map.
     Line(Extent),
 }
+
+/// The forms of a value, for an error's text.
+const MAP_FORM: &str = "I:O:N (inside, outside, number of ids), auto, subids or all";
 
 /// The first id that no process can have. System calls that set ids take -1 as "do not change".
 const ID_END: u64 = u32::MAX as u64;
@@ -25,15 +33,21 @@ impl FromStr for MapValue {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(Self::Auto);
+        match text {
+            "auto" => return Ok(Self::Auto),
+            "subids" => return Ok(Self::SubIds),
+            "all" => return Ok(Self::All),
+            _ => {}
         }
-        let mut numbers = text.split(':').map(decimal);
-        let (Some(inside), Some(outside), Some(count), None) =
+        // Commas: the order of util-linux 2.38, which has the outer id first.
+        let comma = text.contains(',') && !text.contains(':');
+        let mut numbers = text.split(if comma { ',' } else { ':' }).map(decimal);
+        let (Some(first), Some(second), Some(count), None) =
             (numbers.next(), numbers.next(), numbers.next(), numbers.next())
         else {
-            return Err("expected I:O:N (inside, outside, number of ids), or auto".to_owned());
+            return Err(format!("expected {MAP_FORM}"));
         };
+        let (inside, outside) = if comma { (second, first) } else { (first, second) };
         let (inside, outside, count) = (inside?, outside?, count?);
         if count == 0 {
             return Err("the number of ids is 0, expected 1 or more".to_owned());
@@ -51,7 +65,39 @@ impl FromStr for MapValue {
 fn decimal(text: &str) -> Result<u32, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| format!("'{text}' is not a decimal number of 32 bits, expected I:O:N (inside, outside, number of ids), or auto"))
+    number.ok_or_else(|| format!("'{text}' is not a decimal number of 32 bits, expected {MAP_FORM}"))
+}
+
+/// Parses a user id, or the name of a user.
+pub(crate) fn user_id(text: &str) -> Result<u32, String> {
+    id(text, false)
+}
+
+/// Parses a group id, or the name of a group.
+pub(crate) fn group_id(text: &str) -> Result<u32, String> {
+    id(text, true)
+}
+
+fn id(text: &str, group: bool) -> Result<u32, String> {
+    let noun = if group { "group" } else { "user" };
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let number = text.parse().ok().filter(|id| u64::from(*id) < ID_END);
+        return number.ok_or_else(|| format!("the last valid {noun} id is {}", ID_END - 1));
+    }
+    id_of_name(text, group).ok_or_else(|| format!("no {noun} has this name; expected an id or a name"))
+}
+
+/// Parses a signal: its name, with or without SIG, or its number.
+pub(crate) fn signal(text: &str) -> Result<Signal, String> {
+    let number = text.parse().ok().filter(|number| (1..=64).contains(number)).map(Signal);
+    let named = || {
+        let word = text.to_ascii_uppercase();
+        let word = word.strip_prefix("SIG").unwrap_or(&word);
+        let is_named =
+            |signal: &Signal| signal.name().and_then(|name| name.strip_prefix("SIG")) == Some(word);
+        (1..=31).map(Signal).find(is_named)
+    };
+    number.or_else(named).ok_or_else(|| "expected a signal, as KILL, SIGTERM or 15".to_owned())
 }
 
 /// The value of `--join`: a kind, and the path of the namespace.
@@ -172,6 +218,10 @@ mod tests {
         assert_eq!("0:0:4294967295".parse(), line(0, 0, u32::MAX));
         assert_eq!("4294967294:1:1".parse(), line(u32::MAX - 1, 1, 1));
         assert_eq!("auto".parse(), Ok(MapValue::Auto));
+        assert_eq!("subids".parse(), Ok(MapValue::SubIds));
+        assert_eq!("all".parse(), Ok(MapValue::All));
+        // util-linux 2.38 has the outer id first.
+        assert_eq!("1000,0,1".parse(), line(0, 1000, 1));
         for refused in [
             "",
             "0",
@@ -188,7 +238,9 @@ mod tests {
             "0:1:4294967295",
             "4294967295:0:1",
             "Auto",
-            "0,1,1",
+            "0,1",
+            "0,1:1",
+            "0,1,1,1",
         ] {
             assert!(refused.parse::<MapValue>().is_err(), "{refused}");
         }
@@ -197,13 +249,33 @@ mod tests {
     #[test]
     fn map_line_errors_name_the_problem() {
         let error = |text: &str| text.parse::<MapValue>().unwrap_err();
-        assert_eq!(error("0:1000"), "expected I:O:N (inside, outside, number of ids), or auto");
+        assert_eq!(error("0:1000"), "expected I:O:N (inside, outside, number of ids), auto, subids or all");
         assert_eq!(
             error("0:x:1"),
-            "'x' is not a decimal number of 32 bits, expected I:O:N (inside, outside, number of ids), or auto"
+            "'x' is not a decimal number of 32 bits, expected I:O:N (inside, outside, number of ids), auto, subids or all"
         );
         assert_eq!(error("0:1000:0"), "the number of ids is 0, expected 1 or more");
         assert_eq!(error("0:4294967000:1000"), "the ids outside end beyond 4294967294, the last valid id");
+    }
+
+    #[test]
+    fn id_is_a_number_or_a_name() {
+        assert_eq!(user_id("4294967294"), Ok(u32::MAX - 1));
+        assert_eq!((user_id("root"), group_id("root")), (Ok(0), Ok(0)));
+        for refused in ["", "-1", "4294967295", "no such user"] {
+            assert!(user_id(refused).is_err() && group_id(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn signal_is_a_name_or_a_number() {
+        for text in ["TERM", "SIGTERM", "sigterm", "15"] {
+            assert_eq!(signal(text), Ok(Signal::TERM), "{text}");
+        }
+        assert_eq!(signal("64"), Ok(Signal(64)));
+        for refused in ["", "0", "65", "SIG", "NONE", "-9"] {
+            assert!(signal(refused).is_err(), "{refused}");
+        }
     }
 
     #[test]

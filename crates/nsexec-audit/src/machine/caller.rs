@@ -10,9 +10,10 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use nix::unistd::{getegid, geteuid, getuid};
+use nsexec::idmap::Extent;
 pub use nsexec::launch::Range as SubRange;
 use nsexec::launch::causes::{self, Distribution, free_range};
-use nsexec::launch::{find_in_path, is_executable, own_status};
+use nsexec::launch::{find_program, map_of_caller, own_status, ranges_of_caller};
 use nsexec::namespace::{NsKind, NsSet};
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +26,16 @@ pub struct Facts {
     pub egid: u32,
     /// The caller's user name, if it has one.
     pub user: Option<String>,
-    /// The caller's ranges in /etc/subuid.
+    /// The caller's subordinate user ids.
     pub subuids: Vec<SubRange>,
-    /// The caller's ranges in /etc/subgid.
+    /// The caller's subordinate group ids.
     pub subgids: Vec<SubRange>,
+    /// Why the subordinate user and group ids are not known: the file, the line, and what is wrong.
+    pub unread: [Option<String>; 2],
+    /// The user id map of the caller's own user namespace. Empty: all ids.
+    pub users: Vec<Extent>,
+    /// Its group id map.
+    pub groups: Vec<Extent>,
     /// The path of newuidmap, if it is in PATH.
     pub newuidmap: Option<PathBuf>,
     /// The path of newgidmap, if it is in PATH.
@@ -40,9 +47,14 @@ pub struct Facts {
     pub free: (Option<u32>, Option<u32>),
     /// The distribution, if a mapping tool is not in PATH.
     pub distribution: Distribution,
-    /// The effective capabilities as a bit set, if the caller is root and creates a user namespace.
+    /// The effective capabilities as a bit set, if they matter.
     pub capabilities: Option<u64>,
+    /// All capabilities that the kernel knows, as a bit set.
+    pub known_capabilities: u64,
 }
+
+/// The capabilities of Linux 5.9 and later, as a bit set (capabilities(7)).
+pub const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
 
 /// A user's entry in passwd(5).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -59,31 +71,38 @@ impl Facts {
     #[must_use]
     pub fn gather(ids: bool, kinds: bool) -> Self {
         let user = if ids { account(getuid().as_raw()).map(|user| user.name) } else { None };
-        let text = |file: &str| match ids.then(|| fs::read(file)) {
-            Some(Ok(text)) => String::from_utf8_lossy(&text).into_owned(),
-            _ => String::new(),
-        };
-        let (subuid, subgid) = (text("/etc/subuid"), text("/etc/subgid"));
         // newuidmap and newgidmap both look up the real user id and its name. Neither looks up a group.
-        let ranges = |text: &str| sub_ranges(text, user.as_deref(), getuid().as_raw());
-        let free = |text: &str, own: u32| if ids { free_range(text, own) } else { None };
-        let path = std::env::var_os("PATH");
+        let ranges = |groups| match ids.then(|| ranges_of_caller(groups)) {
+            Some(Ok(ranges)) => (ranges, None),
+            Some(Err(why)) => (Vec::new(), Some(why)),
+            None => (Vec::new(), None),
+        };
+        let own_map = |groups| if ids { map_of_caller(groups) } else { Vec::new() };
+        let ((subuids, no_users), (subgids, no_groups)) = (ranges(false), ranges(true));
+        let free = |file: &str, own: u32| match ids.then(|| fs::read(file)) {
+            Some(Ok(text)) => free_range(&String::from_utf8_lossy(&text), own),
+            Some(Err(_)) => free_range("", own),
+            None => None,
+        };
         // root writes its maps itself.
-        let path = path.filter(|_| !geteuid().is_root());
-        let find = |tool: &str| find_in_path(tool, path.as_deref(), is_executable);
+        let find = |tool: &str| if geteuid().is_root() { None } else { find_program(tool) };
         let (newuidmap, newgidmap) = (find("newuidmap"), find("newgidmap"));
         let lacks_tool = !geteuid().is_root() && (newuidmap.is_none() || newgidmap.is_none());
         Self {
             euid: geteuid().as_raw(),
             egid: getegid().as_raw(),
-            subuids: ranges(&subuid),
-            subgids: ranges(&subgid),
-            free: (free(&subuid, geteuid().as_raw()), free(&subgid, getegid().as_raw())),
+            subuids,
+            subgids,
+            free: (free("/etc/subuid", geteuid().as_raw()), free("/etc/subgid", getegid().as_raw())),
             distribution: if ids && lacks_tool { Distribution::read() } else { Distribution::default() },
+            unread: [no_users, no_groups],
+            users: own_map(false),
+            groups: own_map(true),
             newuidmap,
             newgidmap,
             kinds: if kinds { kinds_of_kernel() } else { NsSet::ALL },
             capabilities: None,
+            known_capabilities: ALL_CAPABILITIES,
             user,
         }
     }
@@ -97,6 +116,14 @@ impl Facts {
         facts.distribution = self.distribution;
         (facts.users.free, facts.groups.free) = self.free;
         facts
+    }
+
+    /// Reads which capabilities the kernel knows.
+    pub fn gather_known_capabilities(&mut self) {
+        let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
+        if let Some(last) = last.and_then(|text| text.trim_end().parse::<u32>().ok()) {
+            self.known_capabilities = u64::MAX.checked_shr(63_u32.saturating_sub(last)).unwrap_or(u64::MAX);
+        }
     }
 
     /// Reads the effective capabilities too.
@@ -132,6 +159,35 @@ fn account_in_passwd(text: &str, uid: u32) -> Option<Account> {
     text.lines().find_map(account)
 }
 
+/// Returns the id of a user with this name, or of a group (getpwnam(3), getgrnam(3)).
+#[cfg(not(target_feature = "crt-static"))]
+#[must_use]
+pub fn id_of_name(name: &str, group: bool) -> Option<u32> {
+    match group {
+        false => nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw()),
+        true => nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw()),
+    }
+}
+
+/// Returns the id of a user in /etc/passwd with this name, or of a group in /etc/group.
+#[cfg(target_feature = "crt-static")]
+#[must_use]
+pub fn id_of_name(name: &str, group: bool) -> Option<u32> {
+    let text = fs::read(if group { "/etc/group" } else { "/etc/passwd" }).ok()?;
+    id_in_file(&String::from_utf8_lossy(&text), name)
+}
+
+/// Returns the id in the first line `name:password:id:…` with this name (passwd(5), group(5)).
+#[cfg(any(test, target_feature = "crt-static"))]
+fn id_in_file(text: &str, name: &str) -> Option<u32> {
+    let id = |line: &str| {
+        let mut words = line.split(':');
+        let is_asked = words.next()? == name && !name.is_empty();
+        words.nth(1).filter(|_| is_asked)?.parse().ok()
+    };
+    text.lines().find_map(id)
+}
+
 /// Returns the kinds in /proc/self/ns. Returns all kinds if the directory cannot be read: the kernel then
 /// reports a missing kind.
 #[must_use]
@@ -158,6 +214,7 @@ pub(super) fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRan
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsexec::launch::find_in_path;
     use std::ffi::OsStr;
     use std::path::Path;
     use std::vec;
@@ -178,6 +235,16 @@ mod tests {
         assert_eq!(account_in_passwd(text, 7), Some(Account { name: "ann".into(), gid: 7 }));
         assert_eq!(account_in_passwd(text, 0), Some(Account { name: "root".into(), gid: 0 }));
         assert_eq!(account_in_passwd(text, 8), None);
+    }
+
+    #[test]
+    fn id_of_a_name_is_in_its_line() {
+        let text = "root:x:0:0:root:/root:/bin/sh\nbad:x\nann:x:7:8:Ann:/home/ann:/bin/sh\n";
+        assert_eq!(id_in_file(text, "ann"), Some(7));
+        assert_eq!(id_in_file(text, "an"), None);
+        assert_eq!(id_in_file(text, ""), None);
+        assert_eq!(id_of_name("root", false), Some(0));
+        assert_eq!(id_of_name("no such group", true), None);
     }
 
     #[test]

@@ -192,9 +192,7 @@ fn files(
         let name = prepared.argv().next().map(shown).unwrap_or_default();
         unknown.push(format!("whether the command {name} exists below its root directory"));
     } else {
-        let in_user = asked.created.contains(NsKind::User) || asked.joined.contains(NsKind::User);
-        let other =
-            search::OtherUser::of(prepared, in_user).filter(|_| machine.is_here() && machine.uid == 0);
+        let other = search::OtherUser::of(prepared).filter(|_| machine.is_here() && machine.uid == 0);
         let look = |path: &[u8]| match (&other, core::str::from_utf8(path).ok()) {
             (Some(user), Some(text)) if !machine.files.contains_key(text) => user.program(path),
             _ => state(path, search::program),
@@ -262,7 +260,7 @@ fn masks(asked: &Asked, prepared: &Prepared, assumptions: &mut Assumptions, unkn
 fn sources(prepared: &Prepared) -> impl Iterator<Item = &[u8]> {
     let root = prepared.around.root.as_ref();
     let base = root.and_then(|root| match &root.base {
-        Base::Directory { path, .. } => Some(path),
+        Base::Directory { path, .. } | Base::Chroot { path } => Some(path),
         _ => None,
     });
     let binds = root.into_iter().flat_map(|root| &root.mounts).filter_map(|step| match step {

@@ -12,12 +12,15 @@ use std::vec;
 use std::vec::Vec;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::unistd::{AccessFlags, faccessat, geteuid};
+use nsexec::bootstrap::decode;
+use nsexec::idmap::IdMap;
 use nsexec::launch::Prepared;
+use nsexec::namespace::NsKind;
 
 use super::FileState;
 use crate::plan::Refused;
-use nsexec::sys::types::Capability;
+use nsexec::sys::types::{Capability, CloneFlags};
 
 const EACCES: i32 = nix::errno::Errno::EACCES as i32;
 const EPERM: i32 = nix::errno::Errno::EPERM as i32;
@@ -34,7 +37,9 @@ const DEPTH: usize = 5;
 /// The launch gets the same result unless it searches in another root directory or as another user.
 #[must_use]
 pub fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
-    let (found, refused, _) = search_with(prepared, program);
+    let other = OtherUser::of(prepared).filter(|_| geteuid().is_root());
+    let look = |path: &[u8]| other.as_ref().map_or_else(|| program(path), |user| user.program(path));
+    let (found, refused, _) = search_with(prepared, look);
     (found, refused)
 }
 
@@ -68,13 +73,28 @@ pub(super) struct OtherUser {
 
 impl OtherUser {
     /// Returns the user that a privileged process becomes before it searches the command. `None` if the user
-    /// stays the same, or has the ids of another user namespace.
-    pub(super) fn of(prepared: &Prepared, in_user: bool) -> Option<Self> {
+    /// stays the same, or has the ids of a joined user namespace.
+    pub(super) fn of(prepared: &Prepared) -> Option<Self> {
         const OVERRIDES: u64 = 1 << Capability::DAC_OVERRIDE.0 | 1 << Capability::DAC_READ_SEARCH.0;
         let (launch, around) = (&prepared.policy().launch, &prepared.around);
         let overrides = around.capabilities.is_some_and(|kept| kept & OVERRIDES != 0);
-        let uid = launch.uid.filter(|uid| *uid != 0 && !in_user && !overrides)?;
-        let gids = around.groups.iter().flatten().copied().chain(launch.gid).collect();
+        let (bootstrap, _) = decode(prepared.message(), prepared.policy().dialect).ok()?;
+        let created = bootstrap.clone_flags().contains(CloneFlags::NEWUSER);
+        if overrides || bootstrap.joined().contains(NsKind::User) {
+            return None;
+        }
+        // The ids outside, by which the kernel compares.
+        let outside = |map: Option<IdMap<'_>>, id: u32| match map {
+            Some(map) => map.extents().find_map(|line| {
+                let above = id.checked_sub(line.inside).filter(|above| *above < line.count)?;
+                line.outside.checked_add(above)
+            }),
+            None if created => None,
+            None => Some(id),
+        };
+        let uid = launch.uid.and_then(|id| outside(bootstrap.uid_map(), id)).filter(|uid| *uid != 0)?;
+        let gids = around.groups.iter().flatten().copied().chain(launch.gid);
+        let gids = gids.filter_map(|id| outside(bootstrap.gid_map(), id)).collect();
         Some(Self { uid, gids })
     }
 

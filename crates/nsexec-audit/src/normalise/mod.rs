@@ -11,11 +11,13 @@ mod launcher;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::format;
 use std::vec::Vec;
 
 use super::sections::{Site, inherit, is_made_by_launcher, pids};
 use super::transcript::{End, Role, Run, Section};
 use crate::record::{Bytes, Call, Line, Reply};
+use nsexec::launch::pid_of_fdinfo;
 use nsexec::procfs::is_exiting;
 use nsexec::sys::types::{
     Errno, Fd, OpenFlags, Pid, PollEvents, PollFd, Received, SigAction, TidAddress, Waited,
@@ -40,6 +42,11 @@ pub const RENAMED: &[(&str, &str)] = &[
         "the same, in the path /proc/PID, the pid line or the pid that stage 1 sends, a log record, a mapping tool's \
          argv[1]",
     ),
+    (
+        "the number of a process in the /proc of another pid namespace",
+        "that of the new process as its pid; the launcher's own, in /proc/self, as \"another\"",
+    ),
+    ("the fdinfo of a pidfd", "its line Pid alone"),
     ("a process's own pid, from getpid and gettid", "the same, whatever its pid namespace"),
     ("pid that no call returned", "10000000 and its number"),
     ("address of a thread id", "1, where the kernel returned it"),
@@ -139,6 +146,8 @@ struct State {
     restorers: BTreeSet<usize>,
     /// The open stat file of stage 1.
     stat: Option<Fd>,
+    /// The open fdinfo of a pidfd.
+    fdinfo: Option<Fd>,
 }
 
 impl State {
@@ -149,6 +158,7 @@ impl State {
             fds: there.into_iter().flatten().collect(),
             next: 3,
             stat: None,
+            fdinfo: None,
             // In a start through a child, stage 1 sends a pid and nothing else.
             pid_follows: is_made_by_launcher(run, Role::Stage(1)),
             tid: None,
@@ -228,6 +238,11 @@ impl Names {
             own.entry(*role).or_default().insert(pid.0);
         }
         let mut masks = BTreeSet::new();
+        let mut pids: BTreeMap<i32, i32> =
+            made.into_iter().map(|(role, pid)| (pid.0, pid_of(role).0)).collect();
+        for section in &run.sections {
+            number_in_other_proc(section, &mut pids);
+        }
         for section in &run.sections {
             for line in &section.lines {
                 match line.reply {
@@ -237,7 +252,7 @@ impl Names {
                 }
             }
         }
-        Self { pids: made.into_iter().map(|(role, pid)| (pid.0, pid_of(role).0)).collect(), own, masks }
+        Self { pids, own, masks }
     }
 
     /// Returns a pid as it is compared. 0 and negative numbers name groups or all processes, and are not
@@ -250,10 +265,14 @@ impl Names {
         }
     }
 
+    /// Returns whether a number is that of a process itself.
+    fn is_own(&self, role: Role, number: i32) -> bool {
+        self.own.get(&role).is_some_and(|own| own.contains(&number))
+    }
+
     /// Renames a number that a process gives as its own.
     fn own(&self, role: Role, number: i32) -> Pid {
-        let known = self.own.get(&role).is_some_and(|own| own.contains(&number));
-        if known { pid_of(role) } else { Pid(number.saturating_add(UNKNOWN_PID)) }
+        if self.is_own(role, number) { pid_of(role) } else { Pid(number.saturating_add(UNKNOWN_PID)) }
     }
 
     fn line(&self, state: &mut State, site: Site<'_>) -> Line {
@@ -265,6 +284,10 @@ impl Names {
             (Call::Close { fd }, Reply::Unit) => {
                 state.fds.remove(&fd.0);
                 state.stat = state.stat.filter(|stat| stat != fd);
+                state.fdinfo = state.fdinfo.filter(|fdinfo| fdinfo != fd);
+            }
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Fd(fd)) if is_fdinfo(path) => {
+                state.fdinfo = Some(*fd);
             }
             (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Fd(fd)) if path.0 == b"stat" => {
                 state.stat = Some(*fd);
@@ -292,6 +315,12 @@ impl Names {
             | Call::Openat2 { path, flags: OpenFlags::Directory, .. } => {
                 *path = self.digits(&self.proc_path(path), |pid| self.pid(Pid(pid)));
             }
+            Call::Openat { path, .. } | Call::Openat2 { path, .. } if is_fdinfo(path) => {
+                if let Some((fd, b"")) = path.0.strip_prefix(FDINFO).and_then(text::number) {
+                    *path = Bytes([FDINFO, format!("{}", state.fd(Fd(fd)).0).as_bytes()].concat().into());
+                }
+            }
+            Call::OpenTree { path, .. } => *path = self.namespace_path(path),
             Call::Write { data, .. } | Call::WriteNowait { data, .. } => *data = self.record(data),
             Call::Send { data, .. } => *data = self.value_or_pid_line(state, data),
             Call::Poll { fds, .. } => *fds = state.poll_fds(fds),
@@ -323,9 +352,8 @@ impl Names {
             }
             Reply::Pair(one, other) => Reply::Pair(state.new_fd(*one), state.new_fd(*other)),
             Reply::Data(data) => Reply::Data(match call {
-                Call::Readlink { path, .. } if path.0 == b"/proc/self" => {
-                    self.digits(data, |pid| self.own(role, pid))
-                }
+                Call::Readlink { path, .. } if path.0 == b"/proc/self" => self.proc_self(role, data),
+                Call::Read { fd, .. } if state.fdinfo == Some(*fd) => self.fdinfo(data),
                 Call::Read { fd, .. } if state.stat == Some(*fd) => match is_exiting(&data.0) {
                     Some(true) => Bytes(b"it is exiting".into()),
                     Some(false) => Bytes(b"it is not exiting".into()),
@@ -359,6 +387,30 @@ impl Names {
                 _ => Reply::Errno(Errno::EPIPE),
             },
             other => other.clone(),
+        }
+    }
+}
+
+/// The path of a descriptor's fdinfo, below /proc.
+const FDINFO: &[u8] = b"self/fdinfo/";
+
+fn is_fdinfo(path: &Bytes) -> bool {
+    path.0.starts_with(FDINFO)
+}
+
+/// Adds the number that the new process has in the /proc of another pid namespace, as the launcher has read
+/// it from the fdinfo of its pidfd.
+fn number_in_other_proc(section: &Section, pids: &mut BTreeMap<i32, i32>) {
+    let mut child = None;
+    for line in &section.lines {
+        match (&line.call, &line.reply) {
+            (_, Reply::ParentOfInit { pid, .. }) => child = pids.get(&pid.0).copied(),
+            (Call::Read { .. }, Reply::Data(data)) => {
+                if let Some((number, child)) = pid_of_fdinfo(&data.0).zip(child) {
+                    pids.entry(number.0).or_insert(child);
+                }
+            }
+            _ => {}
         }
     }
 }

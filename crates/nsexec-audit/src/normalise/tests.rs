@@ -316,7 +316,7 @@ fn proc_self_link_is_renamed_for_own_pids_only() {
         )
     };
     let links = of(&run(vec![], vec![link("4710"), link("4711"), link("1")]), Role::Stage(0));
-    assert_eq!(links, ["100", "10004711", "10000001"].map(link));
+    assert_eq!(links, ["100", "another", "another"].map(link));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::vec::Vec;
 use super::{Names, State, UNKNOWN_PID, pid_of};
 use crate::record::{Bytes, Call, Line, Reply};
 use crate::transcript::Role;
+use nsexec::launch::pid_of_fdinfo;
 use nsexec::sys::types::Pid;
 
 /// The beginning of every log record.
@@ -36,7 +37,7 @@ const STAGE_0_TEXTS: &[&str] = &[
 const STAGE_1_TEXTS: &[&str] = &["request stage-0 to forward stage-2 pid (#)"];
 
 /// Splits a text into the number that it begins with and the rest.
-fn number(text: &[u8]) -> Option<(i32, &[u8])> {
+pub(super) fn number(text: &[u8]) -> Option<(i32, &[u8])> {
     let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, rest) = text.split_at(length);
     Some((core::str::from_utf8(digits).ok()?.parse().ok()?, rest))
@@ -51,10 +52,39 @@ impl Names {
         }
     }
 
+    /// Renames the number in the link /proc/self. In the /proc of another pid namespace it is not the
+    /// process's own pid.
+    pub(super) fn proc_self(&self, role: Role, data: &Bytes) -> Bytes {
+        match number(&data.0) {
+            Some((pid, b"")) if !self.is_own(role, pid) => Bytes(b"another".as_slice().into()),
+            _ => self.digits(data, |pid| self.own(role, pid)),
+        }
+    }
+
+    /// Returns the line of an fdinfo that names a process, and renames that.
+    pub(super) fn fdinfo(&self, data: &Bytes) -> Bytes {
+        match pid_of_fdinfo(&data.0) {
+            Some(pid) => format!("Pid: {}", self.pid(pid)).into_bytes().as_slice().into(),
+            None => Bytes(b"no process".as_slice().into()),
+        }
+    }
+
     /// Renames the pid of the path `/proc/PID`. Other paths are not changed.
     pub(super) fn proc_path(&self, path: &Bytes) -> Bytes {
         match path.0.strip_prefix(b"/proc/").and_then(number) {
             Some((pid, b"")) => format!("/proc/{}", self.pid(Pid(pid))).into_bytes().as_slice().into(),
+            _ => path.clone(),
+        }
+    }
+
+    /// Renames the pid of the path `/proc/PID/ns/KIND`, which the launcher mounts on a file.
+    pub(super) fn namespace_path(&self, path: &Bytes) -> Bytes {
+        match path.0.strip_prefix(b"/proc/").and_then(number) {
+            Some((pid, rest)) if rest.starts_with(b"/ns/") => {
+                let mut renamed = format!("/proc/{}", self.pid(Pid(pid))).into_bytes();
+                renamed.extend(rest);
+                renamed.as_slice().into()
+            }
             _ => path.clone(),
         }
     }

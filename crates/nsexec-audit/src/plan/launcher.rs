@@ -52,7 +52,7 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
 fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
     let base = match &root.base {
         Base::Present | Base::Memory => None,
-        Base::Directory { path, .. } => Some(path),
+        Base::Directory { path, .. } | Base::Chroot { path } => Some(path),
         // Its directories are in the options only.
         Base::Overlay { .. } => None,
     };
@@ -104,6 +104,9 @@ pub(super) fn set_up(
 ) -> Option<Fd> {
     if let Some(root) = &prepared.around.root {
         sources(sim, root, assumptions);
+    }
+    for path in prepared.around.persistent.iter().filter_map(|one| one.file.to_str().ok()) {
+        sim.file(path, Extra::Regular(Rc::from(&b""[..])));
     }
     search(sim, prepared, assumptions);
     sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });

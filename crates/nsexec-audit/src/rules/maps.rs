@@ -11,6 +11,7 @@ use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::sections::{Site, inherit, pids};
 use crate::transcript::{Role, Run, Section};
+use nsexec::launch::pid_of_fdinfo;
 use nsexec::map_files::writes_deny;
 use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid};
 
@@ -38,7 +39,7 @@ pub(super) const OWN_PROC: Rule = Rule {
     name: "procfs-own",
     reason: "Stage 0, or the launcher in a direct start, opens the new process's files below one descriptor of its directory in /proc. Before it opens that \
              directory by pid, /proc/self must agree with getpid: in the /proc of another pid namespace the pid belongs \
-             to another process. Every file below /proc is opened with openat2, which crosses no mount point, or with \
+             to another process. There the number from the fdinfo of the process's pidfd is used. Every file below /proc is opened with openat2, which crosses no mount point, or with \
              openat if the kernel lacks openat2 or refuses it.",
     reference: "pid_namespaces(7); CVE-2019-19921",
     severity: Severity::Breach,
@@ -140,6 +141,8 @@ fn opens_in_proc(section: &Section, target: Option<Pid>, own_files: &[&[u8]]) ->
     let (mut own, mut named) = (None, None);
     let (mut proc, mut directory) = (None, None);
     let mut plain = false;
+    // The number of the new process in the /proc of another pid namespace, from the fdinfo of its pidfd.
+    let (mut fdinfo_path, mut fdinfo, mut number) = (None, None, None);
     for (index, line) in section.lines.iter().enumerate() {
         let mut found = |path: &[u8], how: &str| {
             findings.push(Finding::on(section, index, format!("opens {} {how}", shown(path))));
@@ -148,6 +151,17 @@ fn opens_in_proc(section: &Section, target: Option<Pid>, own_files: &[&[u8]]) ->
             (Call::Getpid, Reply::Pid(pid)) => own = Some(format!("{pid}").into_bytes()),
             (Call::Readlink { path, .. }, Reply::Data(data)) if path.0 == b"/proc/self" => {
                 named = Some(data.0.clone());
+            }
+            (_, Reply::ParentOfInit { pidfd: Some(pidfd), .. }) => {
+                fdinfo_path = Some(format!("self/fdinfo/{}", pidfd.0).into_bytes());
+            }
+            (Call::Openat { dir, path, .. } | Call::Openat2 { dir, path, .. }, Reply::Fd(fd))
+                if proc == Some(*dir) && fdinfo_path.as_deref() == Some(&path.0[..]) =>
+            {
+                fdinfo = Some(*fd);
+            }
+            (Call::Read { fd, .. }, Reply::Data(data)) if fdinfo == Some(*fd) => {
+                number = pid_of_fdinfo(&data.0).map(|pid| format!("{pid}").into_bytes());
             }
             (Call::Openat { dir: Fd::CWD, flags: OpenFlags::Directory, path }, reply)
                 if path.0 == b"/proc" =>
@@ -165,9 +179,11 @@ fn opens_in_proc(section: &Section, target: Option<Pid>, own_files: &[&[u8]]) ->
                     found(&path.0, "with openat, which does not detect a mount over it");
                 }
                 if *flags == OpenFlags::Directory {
-                    if own.is_none() || own != named {
+                    let is_numbered = number.as_deref() == Some(&path.0[..]);
+                    let is_other = target.as_ref().is_some_and(|pid| *pid != path.0);
+                    if !is_numbered && (own.is_none() || own != named) {
                         found(&path.0, "unchecked");
-                    } else if proc != Some(*dir) || target.as_ref().is_some_and(|pid| *pid != path.0) {
+                    } else if proc != Some(*dir) || is_other && !is_numbered {
                         found(&path.0, "and not the new process's directory");
                     } else if let Reply::Fd(fd) = reply {
                         directory = Some(*fd);
@@ -180,6 +196,7 @@ fn opens_in_proc(section: &Section, target: Option<Pid>, own_files: &[&[u8]]) ->
             }
             (Call::Close { fd }, _) if directory == Some(*fd) => directory = None,
             (Call::Close { fd }, _) if proc == Some(*fd) => proc = None,
+            (Call::Close { fd }, _) if fdinfo == Some(*fd) => fdinfo = None,
             _ => {}
         }
     }

@@ -5,12 +5,13 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::creds::{Creds, cap};
+use super::descriptors::Object;
 use super::idmaps::{Ids, PAGE};
 use super::kernel::Kernel;
 use super::namespaces::NsId;
 use super::process::{Life, Task};
 use super::procfs::PidEntry;
-use nsexec::sys::types::{Errno, SysResult};
+use nsexec::sys::types::{Errno, Fd, SysResult};
 
 /// `KTIME_SEC_MAX`.
 const SECONDS_MAX: i64 = i64::MAX / 1_000_000_000;
@@ -43,9 +44,24 @@ impl Kernel {
             PidEntry::OomScoreAdj => Ok(std::format!("{}\n", process.oom)),
             PidEntry::Stat if process.is_reaped() => Err(Errno::ESRCH),
             PidEntry::Stat => Ok(self.stat(task)),
+            PidEntry::FdInfo(fd) => Ok(self.fdinfo(task, Fd(fd))),
             PidEntry::TimensOffsets if process.has_ended() => Err(Errno::ESRCH),
             PidEntry::TimensOffsets => Ok(self.time_text(process.ns.time_for_children)),
         }
+    }
+
+    /// Returns /proc/PID/fdinfo/FD. For a pidfd, with the number of its process in this /proc: 0 if it is not
+    /// visible, -1 if it has been reaped (pidfd_show_fdinfo).
+    fn fdinfo(&self, task: Task, fd: Fd) -> String {
+        let mut text = String::from("pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t1\n");
+        if let Ok(Object::Pidfd(of)) = self.object(task, fd) {
+            let number = match self.process(*of).is_reaped() {
+                true => -1,
+                false => self.proc_pid_ns(task).and_then(|ns| self.number(*of, ns)).map_or(0, |pid| pid.0),
+            };
+            text += &std::format!("Pid:\t{number}\nNSpid:\t{number}\n");
+        }
+        text
     }
 
     /// Returns /proc/PID/stat up to the flags, of which only PF_EXITING is modelled (do_task_stat).
@@ -94,7 +110,7 @@ impl Kernel {
                 self.write_offsets(opener, task, data)
             }
             PidEntry::OomScoreAdj => self.write_oom(me, task, data),
-            PidEntry::Cmdline | PidEntry::Stat => Err(Errno::EINVAL),
+            PidEntry::Cmdline | PidEntry::Stat | PidEntry::FdInfo(_) => Err(Errno::EINVAL),
         }
     }
 

@@ -26,6 +26,8 @@ pub(super) enum PidEntry {
     OomScoreAdj,
     Cmdline,
     Stat,
+    /// The fdinfo of a descriptor.
+    FdInfo(i32),
 }
 
 /// The file to which a path leads.
@@ -366,7 +368,10 @@ impl Kernel {
         let (ours, target) = (&self.process(me).creds, self.process(task));
         let (owner, group) = self.owner_of_files(task);
         // The stat file is read-only for every user.
-        if writes && (ours.euid() != owner || file == PidEntry::Stat) && !self.overrides(ours, owner, group) {
+        if writes
+            && (ours.euid() != owner || matches!(file, PidEntry::Stat | PidEntry::FdInfo(_)))
+            && !self.overrides(ours, owner, group)
+        {
             return Err(Errno::EACCES);
         }
         // The permissions of the file come first, those of the mount next, and the open of the file last
@@ -430,6 +435,12 @@ impl Kernel {
         }
         if let Some(fd) = number {
             return self.object(task, fd).cloned().map(Node::Opened).map_err(|_| Errno::ENOENT);
+        }
+        if let Some(fd) = rest.strip_prefix("fdinfo/").and_then(|number| number.parse().ok()) {
+            return self
+                .object(task, Fd(fd))
+                .map(|_| Node::File(task, PidEntry::FdInfo(fd)))
+                .map_err(|_| Errno::ENOENT);
         }
         match (rest, &self.process(task).exe) {
             ("exe", Exe::File(path)) => Ok(Node::Exe(Rc::from(executable(path)))),

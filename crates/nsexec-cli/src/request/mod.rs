@@ -3,24 +3,27 @@
 //!
 //! A pure function: it finds every error in the flags before anything starts.
 
+mod around;
+mod ids;
+
 use std::ffi::{CString, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nsexec::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
-use nsexec::idmap::{Extent, IdMap};
-use nsexec::launch::causes::CAP_SETGID;
+use nsexec::idmap::IdMap;
+use nsexec::launch::Surroundings;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::namespace::{NsKind, NsSet};
-use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
-use nsexec::sys::types::Propagation;
+use nsexec::policy::{Credentials, LogForm, Policy, Session};
+use nsexec::sys::types::{Propagation, Signal};
 use nsexec::timens::TimeOffsets;
 
-use super::args::{NamespaceFlags, SetgroupsFlag};
+use super::args::NamespaceFlags;
 use super::failure::Failure;
 use super::hand_over::HandOver;
-use super::maps::{self, Ids, Map};
+use super::maps::Map;
 use super::values::flag_of;
 use nsexec_audit::machine::caller::Facts;
 
@@ -41,7 +44,7 @@ impl From<UsageError> for Failure {
 }
 
 /// A request without contradictions: the values of the message, and the policy.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Request {
     /// The kinds to create.
     pub(crate) created: NsSet,
@@ -67,6 +70,10 @@ pub(crate) struct Request {
     pub(crate) time_offsets: Option<CString>,
     /// The settings that the message has no attribute for.
     pub(crate) policy: Policy,
+    /// The command's surroundings.
+    pub(crate) around: Surroundings,
+    /// The signal that the command gets when nsexec ends before it.
+    pub(crate) signal_at_end: Option<Signal>,
     /// Paths in the message that mean nothing to people, each with the name to print instead.
     pub(crate) display_paths: Vec<(String, String)>,
     /// The settings for the command's descriptors and environment that are not in the policy.
@@ -133,10 +140,7 @@ impl Request {
     /// Returns whether an unprivileged caller needs a mapping tool: for a map with several ids, or with
     /// another id than its own.
     pub(crate) fn needs_tools(&self, facts: &Facts) -> bool {
-        let single = |map: &Option<Map>, own| {
-            let extents = map.as_ref().map(Map::extents);
-            extents.is_none_or(|lines| matches!(lines, [one] if one.count == 1 && one.outside == own))
-        };
+        let single = |map: &Option<Map>, own| map.as_ref().is_none_or(|map| map.is_single(own));
         self.rootless && !(single(&self.users, facts.euid) && single(&self.groups, facts.egid))
     }
 }
@@ -164,46 +168,69 @@ pub(crate) fn decide(
         ));
     }
     let rootless = facts.euid != 0;
-    let (users, groups) = if user { maps_of(flags, facts, &kinds)? } else { (None, None) };
+    let maps = ids::maps_of(flags, facts, &kinds)?;
+    let command = ids::ids_of_command(flags, facts, &kinds, &maps)?;
     // As in runc's Go code: an unprivileged process may write this map itself, the own group in one line, but
     // only after it has denied setgroups (docs/protocol.md#id-maps).
-    let own_group = [Extent { inside: 0, outside: facts.egid, count: 1 }];
-    let setgroup = groups.as_ref().is_some_and(|map| map.extents() != own_group);
-    let setgroups = setgroups_of(flags, facts, &kinds, setgroup)?;
+    let setgroup = maps.groups.as_ref().is_some_and(|map| !map.is_single(facts.egid));
+    let setgroups = ids::setgroups_of(flags, facts, &kinds, &maps, setgroup)?;
     let tool = |found: &Option<std::path::PathBuf>| {
-        found.as_deref().filter(|_| rootless && user).map(c_path).transpose()
+        found.as_deref().filter(|_| rootless && maps.users.is_some()).map(c_path).transpose()
     };
-    let credentials = match credentials(user || kinds.joined.contains(NsKind::User)) {
-        // Both are equivalent here; a plan shows this one.
-        Credentials::RootLast if !kinds.created.is_empty() => Credentials::Root,
-        credentials => credentials,
-    };
-    let policy = Policy::runc(dialect)
+    let mut around = around::of(flags, facts, &kinds)?;
+    let sets_ids = flags.setuid.is_some() || flags.setgid.is_some();
+    if sets_ids && ids::may_drop_groups(facts, &kinds, &maps, setgroups, setgroup) {
+        around.groups = Some(Vec::new());
+    }
+    let (newuidmap, newgidmap) = (tool(&facts.newuidmap)?, tool(&facts.newgidmap)?);
+    let mut policy = Policy::runc(dialect)
         .with_session(Session::Keep)
-        .with_credentials(credentials)
+        .with_credentials(command.credentials)
         .with_setgroups(setgroups)
         .with_log_form(LogForm::Detailed)
-        .with_propagation(kinds.created.contains(NsKind::Mnt).then_some(Propagation::Private))
-        .with_mount_proc(kinds.mount_proc)
-        .with_kill_child(flags.kill_child)
-        .with_copied_memory(flags.copy_memory)
+        .with_propagation(propagation(flags, &kinds))
+        .with_mount_proc(around::mounts_proc_itself(flags, &kinds))
+        .with_kill_child(flags.signal_at_end() == Some(Signal::KILL))
+        // A process of the same user with fewer capabilities may trace it, and so reach shared memory.
+        .with_copied_memory(flags.copy_memory || around.capabilities.is_some())
+        // In a direct start most namespaces are created after the go byte, too late to be mounted.
+        .with_stages(!around.persistent.is_empty())
         .with_ends_with_launcher(true);
+    policy.launch.init = flags.init;
+    policy.launch.uid = command.uid;
+    policy.launch.gid = command.gid;
+    policy.launch.groups = around.groups.is_some();
     Ok(Request {
         created: kinds.created,
         joined: kinds.joined,
         paths: paths(flags)?,
-        users,
-        groups,
+        users: maps.users,
+        groups: maps.groups,
         setgroup,
         oom_score_adj: flags.oom_score_adj.map(|score| c_text(score.to_string())).transpose()?,
         rootless,
-        newuidmap: tool(&facts.newuidmap)?,
-        newgidmap: tool(&facts.newgidmap)?,
+        newuidmap,
+        newgidmap,
         time_offsets: time_offsets(flags)?,
         policy,
+        around,
+        signal_at_end: flags.signal_at_end(),
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
     })
+}
+
+/// Returns the propagation of mounts to set in a new mount namespace. By default that of unshare(1); without
+/// flags for kinds, the command sees mounts that the caller makes later.
+fn propagation(flags: &NamespaceFlags, kinds: &Kinds) -> Option<Propagation> {
+    if !kinds.created.contains(NsKind::Mnt) {
+        return None;
+    }
+    match flags.propagation {
+        Some(given) => given.propagation(),
+        None if kinds.root_by_default => Some(Propagation::Slave),
+        None => Some(Propagation::Private),
+    }
 }
 
 /// Refuses a flag that names a kind which the dialect does not support.
@@ -222,37 +249,17 @@ fn refuse_unsupported_kinds(flags: &NamespaceFlags, dialect: &Dialect) -> Result
     }
 }
 
-/// Decides on setgroups(2). `setgroup` is the value in the message.
-fn setgroups_of(
-    flags: &NamespaceFlags,
-    facts: &Facts,
-    kinds: &Kinds,
-    setgroup: bool,
-) -> Result<Setgroups, UsageError> {
-    let (user, rootless) = (kinds.created.contains(NsKind::User), facts.euid != 0);
-    Ok(match flags.setgroups {
-        // The command becomes root in an existing user namespace. It must not keep the host's supplementary
-        // groups. As in `enter`.
-        None if kinds.joined.contains(NsKind::User) => Setgroups::DropIfAllowed,
-        // Like an ordinary user, root without CAP_SETGID may map its own group only after it has denied
-        // setgroups.
-        None if user && !rootless && !setgroup && lacks_setgid(facts) => Setgroups::Deny,
-        None => Setgroups::FromMessage,
-        Some(SetgroupsFlag::Deny) => Setgroups::Deny,
-        Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),
-        Some(SetgroupsFlag::Allow) => Setgroups::Allow,
-    })
-}
-
-fn lacks_setgid(facts: &Facts) -> bool {
-    facts.capabilities.is_some_and(|set| set & 1 << CAP_SETGID == 0)
-}
-
 /// Reads the facts that these flags depend on.
 pub(crate) fn facts_of(flags: &NamespaceFlags) -> Facts {
-    let mut facts = Facts::gather(flags.maps_ids(), flags.all || is_bare(flags, &reasons(flags)));
-    if facts.euid == 0 && creates_user(flags) {
+    let bare = is_bare(flags, &reasons(flags));
+    let mut facts = Facts::gather(flags.needs_ids_of_caller(), flags.all || bare);
+    let created = Kinds::of(flags, NsSet::ALL).map_or(NsSet::EMPTY, |kinds| kinds.created);
+    let user = created.contains(NsKind::User);
+    if user && facts.euid == 0 || !user && (created.contains(NsKind::Net) || flags.setgid.is_some()) {
         facts.gather_capabilities();
+    }
+    if flags.keep_caps {
+        facts.gather_known_capabilities();
     }
     facts
 }
@@ -262,11 +269,6 @@ pub(crate) fn facts_of(flags: &NamespaceFlags) -> Facts {
 /// `reasons` are those of the flags.
 fn is_bare(flags: &NamespaceFlags, reasons: &[(NsKind, String)]) -> bool {
     reasons.is_empty() && flags.join.is_empty() && !flags.all
-}
-
-/// Returns whether these flags ask for a new user namespace.
-fn creates_user(flags: &NamespaceFlags) -> bool {
-    Kinds::of(flags, NsSet::ALL).is_ok_and(|kinds| kinds.created.contains(NsKind::User))
 }
 
 /// Returns how the command gets its user and group ids. In a user namespace that it enters it becomes root;
@@ -288,10 +290,19 @@ pub(crate) fn refuse_flags_without_attribute(
     command: &[OsString],
 ) -> Result<(), UsageError> {
     let unsayable = [
-        (flags.mount_proc, "--mount-proc"),
-        (flags.kill_child, "--kill-child"),
+        (flags.mount_proc.is_some(), "--mount-proc"),
+        (flags.kill_child.is_some(), "--kill-child"),
         (flags.copy_memory, "--copy-memory"),
         (flags.setgroups.is_some(), "--setgroups"),
+        (flags.setuid.is_some(), "--setuid"),
+        (flags.setgid.is_some(), "--setgid"),
+        (flags.keep_caps, "--keep-caps"),
+        (flags.propagation.is_some(), "--propagation"),
+        (flags.no_loopback, "--no-loopback"),
+        (flags.init, "--init"),
+        (flags.root.is_some(), "--root"),
+        (flags.directory.is_some(), "--wd"),
+        (flags.kinds.files().next().is_some(), "a file of a persistent namespace"),
     ];
     if let Some((_, name)) = unsayable.into_iter().find(|(given, _)| *given) {
         return Err(UsageError(format!("a bootstrap message has no attribute for {name}: leave it out")));
@@ -305,10 +316,28 @@ pub(crate) fn refuse_flags_without_attribute(
     }
 }
 
+/// Refuses a request whose command does not start as root of a new user namespace. With a message it does, as
+/// with runc.
+///
+/// # Errors
+/// The command would keep its ids.
+pub(crate) fn refuse_other_ids_than_root(request: &Request) -> Result<(), UsageError> {
+    let user = request.created.contains(NsKind::User);
+    match user && request.policy.credentials == Credentials::Keep {
+        true => Err(UsageError(
+            "a bootstrap message starts its command as id 0 of the new user namespace, which is not mapped: add -r, \
+             or lines that contain 0"
+                .to_owned(),
+        )),
+        false => Ok(()),
+    }
+}
+
 /// The kinds to create and to join, and the settings that follow from them.
 struct Kinds {
     created: NsSet,
     joined: NsSet,
+    /// A fresh /proc is mounted.
     mount_proc: bool,
     /// The caller becomes root although `-r` was not given.
     root_by_default: bool,
@@ -339,10 +368,19 @@ impl Kinds {
             // `--all` skips a kind that is not known.
             created = known.iter().filter(|kind| !joined.contains(*kind)).chain(created.iter()).collect();
         }
+        if flags.init {
+            if joined.contains(NsKind::Pid) {
+                return Err(UsageError(
+                    "--init: its process is process 1 of a new pid namespace, and --join pid=… joins one: leave one out"
+                        .to_owned(),
+                ));
+            }
+            created.insert(NsKind::Pid);
+        }
         Ok(Self {
             created,
             joined,
-            mount_proc: flags.mount_proc
+            mount_proc: flags.mount_proc.is_some()
                 || (bare && created.contains(NsKind::Mnt) && created.contains(NsKind::Pid)),
             root_by_default: bare || flags.all,
         })
@@ -354,57 +392,19 @@ fn reasons(flags: &NamespaceFlags) -> Vec<(NsKind, String)> {
     let named = flags.kinds.set().iter().map(|kind| (kind, format!("--{}", flag_of(kind))));
     let implied = [
         (flags.map_root_user, NsKind::User, "--map-root-user"),
+        (flags.map_current_user, NsKind::User, "--map-current-user"),
+        (flags.map_user.is_some(), NsKind::User, "--map-user"),
+        (flags.map_group.is_some(), NsKind::User, "--map-group"),
         (!flags.map_users.is_empty(), NsKind::User, "--map-users"),
         (!flags.map_groups.is_empty(), NsKind::User, "--map-groups"),
-        (flags.mount_proc, NsKind::Mnt, "--mount-proc"),
+        (flags.map_auto, NsKind::User, "--map-auto"),
+        (flags.map_subids, NsKind::User, "--map-subids"),
+        (flags.mount_proc.is_some(), NsKind::Mnt, "--mount-proc"),
         (flags.monotonic.is_some(), NsKind::Time, "--monotonic"),
         (flags.boottime.is_some(), NsKind::Time, "--boottime"),
     ];
     let implied = implied.into_iter().filter(|(given, ..)| *given);
     named.chain(implied.map(|(_, kind, flag)| (kind, flag.to_owned()))).collect()
-}
-
-/// Returns the maps of user and group ids for a new user namespace.
-fn maps_of(
-    flags: &NamespaceFlags,
-    facts: &Facts,
-    kinds: &Kinds,
-) -> Result<(Option<Map>, Option<Map>), Failure> {
-    let mapped = flags.map_root_user || !flags.map_users.is_empty() || !flags.map_groups.is_empty();
-    if !mapped && !kinds.root_by_default {
-        return Err(Failure::Usage(
-            "--user without a map: no id would be mapped in the namespace; add -r, which maps the caller to root"
-                .to_owned(),
-        ));
-    }
-    let causes = facts.causes();
-    let users = Ids {
-        flag: "--map-users",
-        noun: "user",
-        own: facts.euid,
-        ranges: &facts.subuids,
-        facts: &causes,
-        tool_found: facts.newuidmap.is_some(),
-    };
-    let groups = Ids {
-        flag: "--map-groups",
-        noun: "group",
-        own: facts.egid,
-        ranges: &facts.subgids,
-        facts: &causes,
-        tool_found: facts.newgidmap.is_some(),
-    };
-    let rootless = facts.euid != 0;
-    let map = |ids, values| maps::decide(ids, values, flags.map_root_user, rootless);
-    Ok((Some(map(users, &flags.map_users)?), Some(map(groups, &flags.map_groups)?)))
-}
-
-fn allow_without_tool() -> UsageError {
-    UsageError(
-        "--setgroups allow: the kernel lets an ordinary user map their own group only after setgroups is denied \
-         (user_namespaces(7)); add --map-groups auto, which goes through newgidmap"
-            .to_owned(),
-    )
 }
 
 fn paths(flags: &NamespaceFlags) -> Result<Option<CString>, UsageError> {
