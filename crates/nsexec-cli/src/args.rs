@@ -11,6 +11,7 @@ use nsexec::bootstrap::Dialect;
 use nsexec::namespace::{NsKind, NsSet};
 
 use super::assume::value::AssumeValue;
+use super::help::{DIFF_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES};
 use super::values::{FdValue, JoinValue, MapValue, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
@@ -84,34 +85,6 @@ Examples:
   nsexec encode -r -p > message.bin
   nsexec encode --all --map-users auto | nsexec decode --json";
 
-const PLAN_EXAMPLES: &str = "\
-The calls are those of the program itself, made on a simulated kernel. Facts about the machine
-are assumed and shown; --assume changes them:
-  uid=N gid=N caps=all|none|HEX kernel=X.Y subuid=FIRST:COUNT|none subgid=FIRST:COUNT|none
-  owner=KIND:caller|joined proc=whole|covered command=FILE uptime=SECONDS
-  hidepid=off|noaccess|invisible|ptraceable
-  join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own
-and of a user namespace that is joined: maker=UID setgroups=allow|deny
-  user-map=I:O:N,…|none group-map=I:O:N,…|none
-Paths to join and the command are looked up on this machine. To plan for another machine, use
-join=KIND:there and command=FILE.
-
-Examples:
-  nsexec plan -r -n -- ip address
-  nsexec plan --all --map-users auto --assume uid=1000 --assume subuid=100000:65536 -- sh
-  nsexec plan --format svg -- sh > plan.svg
-  nsexec plan --bootstrap message.bin
-
-Exit status: 0 if the plan ends with the command and breaks no rule, else 1.";
-
-const TRACE_EXAMPLES: &str = "\
-Examples:
-  nsexec trace -r -n -- ip address
-  nsexec trace --witness --all -- true
-  nsexec trace --json run.jsonl -r -p -- true; nsexec trace --replay run.jsonl
-
-Exit status: that of the command if everything went as planned, else 3.";
-
 const INIT_EXAMPLES: &str = "\
 _LIBCONTAINER_INITPIPE names the descriptor of the init pipe: stage 0 reads one bootstrap
 message from it, and writes the line with both pids to it. _LIBCONTAINER_LOGPIPE, if set,
@@ -152,6 +125,12 @@ pub(crate) enum Command {
     /// Run a command, record every call, and compare with the plan
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(Lazy<TraceArgs>),
+    /// Print a recorded or planned run that is stored in a file
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show(Lazy<ShowArgs>),
+    /// Compare two stored runs: of two machines, two kernels or two versions
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(Lazy<DiffArgs>),
     /// Run as stage 0 for a parent that uses runc's protocol
     #[command(after_help = INIT_EXAMPLES)]
     Init(Lazy<InitArgs>),
@@ -517,12 +496,40 @@ pub(crate) struct TraceArgs {
     /// Replay the record in FILE offline, with its replies of the kernel: reproduces the error
     #[arg(long, value_name = "FILE", exclusive = true)]
     pub(crate) replay: Option<PathBuf>,
+    /// Print the record on standard output after the command's end: text, json, mermaid or svg
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    pub(crate) format: Option<Format>,
     /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// `nsexec show`.
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// The file with the run; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// text, json, mermaid or svg
+    #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+    pub(crate) format: Format,
+    /// Colour the text: auto, always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub(crate) color: ColourFlag,
+}
+
+/// `nsexec diff`.
+#[derive(Args, Debug)]
+pub(crate) struct DiffArgs {
+    /// The file with the first run; `-` is standard input
+    #[arg(value_name = "A")]
+    pub(crate) left: PathBuf,
+    /// The file with the second run
+    #[arg(value_name = "B")]
+    pub(crate) right: PathBuf,
 }
 
 /// `nsexec init`.
@@ -561,7 +568,7 @@ mod tests {
         let mut cli = Cli::command().term_width(100);
         cli.build();
         let mut out = cli.render_help().to_string();
-        for name in ["run", "enter", "plan", "trace", "decode", "encode", "init"] {
+        for name in ["run", "enter", "plan", "trace", "show", "diff", "decode", "encode", "init"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help();
             out += &format!("\n---- {name}\n{help}");
         }

@@ -7,11 +7,13 @@
 
 mod args;
 mod assume;
+mod compare;
 mod decode;
 mod encode;
 mod enter;
 mod failure;
 mod hand_over;
+mod help;
 mod hints;
 mod init;
 mod machine;
@@ -21,6 +23,7 @@ mod plan;
 mod request;
 mod run;
 mod sealed;
+mod show;
 mod start;
 mod target;
 #[cfg(test)]
@@ -66,6 +69,8 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
                 None => trace::trace(args),
             },
         ),
+        Command::Show(args) => ("show", show::show(args)),
+        Command::Diff(args) => ("diff", compare::diff(args)),
         Command::Init(args) => ("init", init::init(args)),
     };
     match result {
@@ -156,7 +161,7 @@ fn report(command: &str, failure: Failure) -> u8 {
 }
 
 /// Replaces a character that is not printable. Newlines stay: a failure may have several lines.
-fn printable(c: char) -> char {
+pub(crate) fn printable(c: char) -> char {
     if c != '\n' && is_invisible(c) { '?' } else { c }
 }
 

@@ -28,7 +28,7 @@ use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec_audit::witness::{self, Splitter};
 use nsexec_audit::{Origin, Role, Run, sections};
 
-use super::args::TraceArgs;
+use super::args::{ColourFlag, TraceArgs};
 use super::assume;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
@@ -36,6 +36,7 @@ use super::output;
 use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
+use super::show;
 use super::trace_replay;
 use nsexec_audit::machine::caller::Facts;
 use nsexec_audit::machine::search;
@@ -131,9 +132,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     if let Some(folder) = &args.witnessed {
         write_whole(&record, &folder.join(RECORD))?;
     }
-    let kept = args.json.as_ref().map_or(Ok(()), |file| {
-        write_json(&trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
-    });
+    let kept = keep(args, || trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut));
     let agrees = report(&plan, &record, status, request);
     if cut && record.lost > 0 {
         output::print_to_stderr(format_args!(
@@ -176,9 +175,17 @@ fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
     diff.is_empty() && breaches == 0
 }
 
-fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
-    let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
-    output::save(file, &text)
+/// Writes the record to the file of `--json`, and prints it in the format of `--format`.
+fn keep(args: &TraceArgs, record: impl FnOnce() -> Run) -> Result<(), Failure> {
+    if args.json.is_none() && args.format.is_none() {
+        return Ok(());
+    }
+    let record = record();
+    if let Some(file) = &args.json {
+        let text = record.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
+        output::save(file, &text)?;
+    }
+    args.format.map_or(Ok(()), |format| output::print(&show::shown(&record, format, ColourFlag::Auto)?))
 }
 
 /// Writes the whole record, with the values of the environment, to the FIFO of the process that compares.

@@ -25,6 +25,7 @@ pub use verdict::{Fault, Verdict};
 
 use super::normalise::INTERRUPT;
 use super::note;
+use super::render::document::{log, pid_line};
 use super::rules::{self, Facts, Finding, message_note};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
@@ -407,27 +408,6 @@ fn run_of(report: &Report) -> Run {
         section.end = End::Unknown;
     }
     run
-}
-
-fn pid_line(run: &Run) -> Option<String> {
-    let lines = &run.section(Role::Stage(0))?.lines;
-    lines.iter().find_map(|line| match &line.call {
-        Call::Send { data, .. }
-            if data.0.starts_with(b"{\"stage1_pid\"") || data.0.starts_with(b"{\"pid\"") =>
-        {
-            Some(String::from_utf8_lossy(&data.0).trim_end().to_string())
-        }
-        _ => None,
-    })
-}
-
-fn log(run: &Run) -> Vec<String> {
-    let lines = run.sections.iter().flat_map(|section| &section.lines);
-    let records = lines.filter_map(|line| match &line.call {
-        Call::WriteNowait { data, .. } => Some(String::from_utf8_lossy(&data.0).trim_end().to_string()),
-        _ => None,
-    });
-    records.collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::vec::Vec;
 
 use super::Plan;
 use crate::render::document::with_sections;
+use crate::render::saved::{FINDINGS, HASH, SHAPE};
 use crate::render::{Document, Fact, mermaid, svg, text};
 
 impl Plan {
@@ -26,14 +27,17 @@ impl Plan {
         self.show(svg::svg)
     }
 
-    /// Returns the calls as JSON lines, with the hash, the shape, the policy and the assumptions as notes.
+    /// Returns the calls as JSON lines. The hash, the shape, the policy, the assumptions and the findings are
+    /// notes. The values of the command's environment are left out.
     ///
     /// # Errors
     /// Never in practice: each value can be written.
     pub fn to_json(&self) -> serde_json::Result<String> {
-        let mut run = self.run.clone();
-        run.notes.insert("hash".into(), self.hash.clone());
-        run.notes.insert("shape".into(), self.shape.clone());
+        let mut run = self.run.clone().without_values();
+        run.notes.insert(HASH.into(), self.hash.clone());
+        run.notes.insert(SHAPE.into(), self.shape.clone());
+        let findings: Vec<String> = self.findings.iter().map(ToString::to_string).collect();
+        run.notes.insert(FINDINGS.into(), findings.join("\n"));
         for (key, value) in self.policy.iter().chain(&self.assumptions) {
             run.notes.insert(key.clone(), value.clone());
         }

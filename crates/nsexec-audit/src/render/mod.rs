@@ -8,6 +8,7 @@
 //! | [`why`] | the reason for a step, in words |
 //! | [`events`] | the sections merged into one order, for the diagrams |
 //! | [`document`] | the end of each process, in words |
+//! | [`saved`] | a run that was read from a file, as a document |
 //! | [`text`], [`mermaid`], [`svg`] | the three forms |
 
 mod child;
@@ -16,6 +17,7 @@ pub mod document;
 pub mod events;
 pub mod mermaid;
 mod paint;
+pub mod saved;
 mod steps;
 pub mod svg;
 pub mod text;

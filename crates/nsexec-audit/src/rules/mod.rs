@@ -34,6 +34,7 @@ use std::vec::Vec;
 use super::sections::Site;
 use super::transcript::{Role, Run, Section};
 
+pub(crate) use facts::MESSAGE;
 pub use facts::{Facts, message_note};
 
 /// The severity of a finding.

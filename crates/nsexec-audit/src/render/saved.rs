@@ -1,0 +1,93 @@
+//! A run that was read from a file, as a document. The notes of the run become the head of the document.
+
+use std::format;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::document::{log, pid_line, with_sections};
+use super::{Document, Fact, mermaid, svg, text};
+use crate::normalise::{INTERRUPT, TIMER};
+use crate::note;
+use crate::replay::JOB;
+use crate::rules::{self, Facts};
+use crate::transcript::{Origin, Run};
+
+/// The key of the note with the hash of a plan.
+pub const HASH: &str = "hash";
+/// The key of a record's note with the hash of the plan that it was compared with.
+pub const PLAN: &str = "plan";
+/// The key of the note with the shape of a planned start.
+pub const SHAPE: &str = "shape";
+/// The key of a plan's note with the findings of the rules, one per line.
+pub const FINDINGS: &str = "findings";
+/// The key of a record's note with the circumstances of a failure, as JSON.
+pub const CIRCUMSTANCES: &str = "circumstances";
+
+/// The notes that are not facts for a reader: those above, and those with data for the program.
+const NO_FACTS: [&str; 9] =
+    [HASH, PLAN, SHAPE, FINDINGS, CIRCUMSTANCES, JOB, rules::MESSAGE, INTERRUPT, TIMER];
+
+/// Returns the notes of a run that state a fact about the machine or the request, by name.
+pub fn facts(run: &Run) -> impl Iterator<Item = (&str, &str)> {
+    let notes = run.notes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    notes.filter(|(key, _)| !NO_FACTS.contains(key))
+}
+
+/// Calls `show` with the document of a run.
+pub fn show<T>(run: &Run, show: impl FnOnce(&Document<'_>) -> T) -> T {
+    let facts: Vec<Fact<'_>> = facts(run).map(|(key, value)| Fact { key, value }).collect();
+    let note = |key| run.notes.get(key).map(String::as_str);
+    let (findings, log, pid_line) = (findings(run), log(run), pid_line(run));
+    let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
+    let log: Vec<&str> = log.iter().map(String::as_str).collect();
+    let base = Document {
+        title: match run.origin {
+            Origin::Planned => "Plan of a start",
+            Origin::Recorded => "Record of a start",
+            Origin::Witnessed => "A start as strace shows it",
+        },
+        hash: note(HASH).or(note(PLAN)),
+        shape: note(SHAPE),
+        assumptions: &facts,
+        sections: &[],
+        pid_line: pid_line.as_deref(),
+        log: &log,
+        findings: &findings,
+    };
+    with_sections(run, &base, show)
+}
+
+/// Returns the findings that a plan has stored, or else those of the rules, if the policy is known. Lost
+/// lines of a record come last.
+fn findings(run: &Run) -> Vec<String> {
+    let stored = run.notes.get(FINDINGS).map(|text| text.lines().map(ToString::to_string).collect());
+    let mut findings: Vec<String> = stored.unwrap_or_else(|| {
+        let launch = run.notes.get(JOB).and_then(|text| note::read(text).ok());
+        let checked = launch.map(|launch| rules::check(run, &Facts::of(run, *launch.policy())));
+        checked.unwrap_or_default().iter().map(ToString::to_string).collect()
+    });
+    if run.lost > 0 {
+        findings.push(format!("{} lines of the record were lost", run.lost));
+    }
+    findings
+}
+
+impl Run {
+    /// Returns the run as text: each call of each process with its reason.
+    #[must_use]
+    pub fn to_text(&self, look: text::Look) -> String {
+        show(self, |document| text::text(document, look))
+    }
+
+    /// Returns the run as a sequence diagram in mermaid's language.
+    #[must_use]
+    pub fn to_mermaid(&self) -> String {
+        show(self, mermaid::mermaid)
+    }
+
+    /// Returns the run as an SVG picture.
+    #[must_use]
+    pub fn to_svg(&self) -> String {
+        show(self, svg::svg)
+    }
+}
