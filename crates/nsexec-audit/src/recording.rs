@@ -24,7 +24,7 @@
 use std::format;
 use std::fs;
 use std::io;
-use std::string::{String, ToString};
+use std::string::String;
 use std::vec::Vec;
 
 use crate::diff::{Diff, compare};
@@ -32,8 +32,7 @@ use crate::note::Values;
 use crate::plan::Plan;
 use crate::record::Recorder;
 use crate::record::shared::SharedSink;
-use crate::render::document::with_sections;
-use crate::render::{Document, mermaid, svg, text};
+use crate::render::{Document, mermaid, saved, svg, text};
 use crate::replay::{self, ReplayError, Replayed};
 use crate::rules::{self, Facts, Finding};
 use crate::sections;
@@ -155,9 +154,6 @@ impl Recording {
     }
 
     fn show<T>(&self, show: impl FnOnce(&Document<'_>) -> T) -> T {
-        let findings: Vec<String> = self.check_rules().iter().map(ToString::to_string).collect();
-        let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
-        let base = Document { title: "Record of a start", findings: &findings, ..Document::default() };
-        with_sections(&self.run, &base, show)
+        saved::show(&replay::keep(&self.run, &self.launch, Values::LeftOut), show)
     }
 }

@@ -414,6 +414,15 @@ pub(crate) enum Format {
     Svg,
 }
 
+/// The order of the calls in the text format.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OrderFlag {
+    /// One section for each process
+    Process,
+    /// One list of the calls of all processes
+    Time,
+}
+
 /// The condition under which text is coloured.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ColourFlag {
@@ -464,6 +473,9 @@ pub(crate) struct PlanArgs {
     /// text, json, mermaid or svg
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub(crate) format: Format,
+    /// In the text: the calls of one process after the other, or of all processes in time
+    #[arg(long, value_name = "process|time", default_value = "process", hide_possible_values = true)]
+    pub(crate) order: OrderFlag,
     /// Colour the text: auto, always or never
     #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColourFlag,
@@ -516,6 +528,9 @@ pub(crate) struct ShowArgs {
     /// text, json, mermaid or svg
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub(crate) format: Format,
+    /// In the text: the calls of one process after the other, or of all processes in time
+    #[arg(long, value_name = "process|time", default_value = "process", hide_possible_values = true)]
+    pub(crate) order: OrderFlag,
     /// Colour the text: auto, always or never
     #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColourFlag,

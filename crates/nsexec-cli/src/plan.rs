@@ -11,7 +11,7 @@ use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
 use nsexec_audit::render::text;
 use nsexec_audit::rules::{self, Severity};
 
-use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
+use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, OrderFlag, PlanArgs};
 use super::assume;
 use super::decode;
 use super::failure::{FAILED, Failure};
@@ -98,12 +98,12 @@ fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
         Format::Json => plan.to_json().map_err(|error| Failure::ours(error.to_string())),
         Format::Mermaid => Ok(plan.to_mermaid()),
         Format::Svg => Ok(plan.to_svg()),
-        Format::Text => Ok(plan.to_text(look(args.color))),
+        Format::Text => Ok(plan.to_text(look(args.color, args.order))),
     }
 }
 
 /// Returns the text format: folded and coloured for a terminal, plain and unfolded for a pipe.
-pub(crate) fn look(colour: ColourFlag) -> text::Look {
+pub(crate) fn look(colour: ColourFlag, order: OrderFlag) -> text::Look {
     let terminal = output::is_terminal();
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let colour = match colour {
@@ -112,7 +112,11 @@ pub(crate) fn look(colour: ColourFlag) -> text::Look {
         ColourFlag::Never => false,
     };
     let width = terminal.then(|| terminal_size::terminal_size().map_or(80, |(width, _)| width.0.into()));
-    text::Look { width, colour }
+    let order = match order {
+        OrderFlag::Process => text::Order::Process,
+        OrderFlag::Time => text::Order::Time,
+    };
+    text::Look { width, colour, order }
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use nsexec_audit::Run;
 use nsexec_audit::record::shared::PROCESS_MAX;
+use nsexec_audit::render::text;
 
-use super::args::{ColourFlag, Format, ShowArgs};
+use super::args::{Format, ShowArgs};
 use super::failure::{Failure, words};
 use super::output;
 use super::plan::look;
@@ -22,7 +23,7 @@ const RECORD_MAX: usize = 2 * 8 * PROCESS_MAX;
 /// The file cannot be read, or is not a run.
 pub(crate) fn show(args: &ShowArgs) -> Result<u8, Failure> {
     let run = read(&args.file)?;
-    output::print(&shown(&run, args.format, args.color)?)?;
+    output::print(&shown(&run, args.format, look(args.color, args.order))?)?;
     Ok(0)
 }
 
@@ -30,12 +31,12 @@ pub(crate) fn show(args: &ShowArgs) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// None is known: the content consists of numbers, strings and lists.
-pub(crate) fn shown(run: &Run, format: Format, colour: ColourFlag) -> Result<String, Failure> {
+pub(crate) fn shown(run: &Run, format: Format, look: text::Look) -> Result<String, Failure> {
     Ok(match format {
         Format::Json => run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?,
         Format::Mermaid => run.to_mermaid(),
         Format::Svg => run.to_svg(),
-        Format::Text => run.to_text(look(colour)),
+        Format::Text => run.to_text(look),
     })
 }
 

@@ -28,11 +28,12 @@ use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec_audit::witness::{self, Splitter};
 use nsexec_audit::{Origin, Role, Run, sections};
 
-use super::args::{ColourFlag, TraceArgs};
+use super::args::{ColourFlag, OrderFlag, TraceArgs};
 use super::assume;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::output;
+use super::plan::look;
 use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
@@ -185,7 +186,9 @@ fn keep(args: &TraceArgs, record: impl FnOnce() -> Run) -> Result<(), Failure> {
         let text = record.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
         output::save(file, &text)?;
     }
-    args.format.map_or(Ok(()), |format| output::print(&show::shown(&record, format, ColourFlag::Auto)?))
+    args.format.map_or(Ok(()), |format| {
+        output::print(&show::shown(&record, format, look(ColourFlag::Auto, OrderFlag::Process))?)
+    })
 }
 
 /// Writes the whole record, with the values of the environment, to the FIFO of the process that compares.

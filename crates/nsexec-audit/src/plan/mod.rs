@@ -9,6 +9,7 @@ mod launcher;
 pub mod runc;
 mod shown;
 mod verdict;
+mod words;
 
 use std::ffi::CString;
 use std::format;
@@ -26,7 +27,7 @@ pub use verdict::{Fault, Verdict};
 use super::normalise::INTERRUPT;
 use super::note;
 use super::render::document::{log, pid_line};
-use super::rules::{self, Facts, Finding, message_note};
+use super::rules::{self, Facts, Finding, Request, message_note};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
 use crate::record::{Call, Line, Reply};
@@ -79,6 +80,8 @@ pub struct Plan {
     /// surroundings or the runtime's manner. The input is normalised, so the hash is the same on every
     /// machine. The environment, and what a search of PATH finds, are not part of it.
     pub hash: String,
+    /// The request of the message. `None` if stage 0 did not read a valid one.
+    pub asked: Option<Request>,
     /// The findings of the rules.
     pub findings: Vec<Finding>,
     /// The pid line, without its newline.
@@ -183,8 +186,9 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         log: log(&run),
         run,
         assumptions: assumption_lines,
-        policy: policy_lines,
+        policy: words::policy(&policy),
         hash,
+        asked: facts.asked,
         findings,
         succeeds,
         error: error.take(),
@@ -240,7 +244,7 @@ fn shape(start: &Start, root_ids: bool, run: &Run) -> String {
     }
 }
 
-/// Returns the policy in words.
+/// Returns the policy for the hash.
 fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
     let lines = [

@@ -35,7 +35,7 @@ use super::sections::Site;
 use super::transcript::{Role, Run, Section};
 
 pub(crate) use facts::MESSAGE;
-pub use facts::{Facts, message_note};
+pub use facts::{Facts, Request, message_note};
 
 /// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
