@@ -2,6 +2,9 @@
 //!
 //! Each test runs as the user that runs the tests; as root, also as an ordinary user.
 
+#[path = "cli/seccomp.rs"]
+mod seccomp;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -327,7 +330,9 @@ fn stored_plan_is_shown_in_every_format() {
     let calls = |text: &str| text[text.find("\nlauncher\n").unwrap()..].to_owned();
     assert_eq!(calls(&text), calls(&planned));
     assert!(text.starts_with(planned.lines().next().unwrap()), "{text}");
-    for (format, begin) in [("json", "{\"schema\""), ("mermaid", "---\ntitle"), ("svg", "<svg")] {
+    for (format, begin) in
+        [("json", "{\"schema\""), ("mermaid", "---\ntitle"), ("svg", "<svg"), ("html", "<!DOCTYPE html>")]
+    {
         let (status, text, error) = caller.run(&["show", "--format", format, file]);
         assert_eq!((status, &error[..]), (0, ""), "{format}");
         assert!(text.starts_with(begin), "{format}: {text}");
@@ -405,12 +410,99 @@ fn traced_record_is_printed_after_the_output_of_the_command() {
         let record = text.strip_prefix("hello\n").unwrap();
         assert!(record.starts_with("Record of a start\n"), "{record}");
         assert_eq!(caller.run(&["show", file]).1, record);
+        let (status, page, _) = caller.run(&["trace", "--format", "html", "-r", "-p", "--", "true"]);
+        assert!(status == 0 && page.contains("Plan of a start and Record of a start"), "{page}");
         let plan = caller.folder.join("plan.jsonl");
         let planned = planned_json(&caller, &["--copy-memory", "-r", "-p", "--", "echo", "hello"]);
         fs::write(&plan, planned).unwrap();
         let (status, text, _) = caller.run(&["diff", plan.to_str().unwrap(), file]);
         assert_eq!(status, 0, "{text}");
         assert!(text.contains("the same calls: "), "{text}");
+    }
+}
+
+/// Runs `nsexec ARGS` under the seccomp profile of the plan of `-r -n -- true`.
+fn under_profile(caller: &Caller, args: &[&str]) -> (i32, String) {
+    let (status, text, error) = caller.run(&["plan", "--emit", "seccomp", "-r", "-n", "--", "true"]);
+    assert_eq!((status, &error[..]), (0, ""));
+    let profile: Value = serde_json::from_str(&text).unwrap();
+    let mut command = nsexec::launch::Command::new(caller.folder.join("nsexec"));
+    command.args(args).env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/");
+    command.seccomp_filter(seccomp::program(&profile));
+    let output = command.output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn planned_launch_runs_under_its_profile_and_another_kind_is_refused() {
+    let caller = Caller::all().remove(0);
+    if !caller.may_unshare("planned_launch_runs_under_its_profile_and_another_kind_is_refused") {
+        return;
+    }
+    let run = |flags: &[&str]| under_profile(&caller, &[&["run"], flags, &["--", "true"]].concat());
+    assert_eq!(run(&["-r", "-n"]), (0, String::new()));
+    // The launch fails at the call that is not in the profile, and names it.
+    let (status, error) = run(&["-r", "-n", "-u"]);
+    assert!(status == 1 && error.contains("unshare") && error.contains("Operation not permitted"), "{error}");
+    let (status, error) = run(&["-r", "-p"]);
+    assert!(status == 1 && error.contains("Operation not permitted"), "{error}");
+}
+
+#[test]
+fn emitted_restrictions_need_a_plan_that_succeeds() {
+    let caller = Caller::all().remove(0);
+    let plan = |emit: &str, uid: &str| {
+        let uid = format!("uid={uid}");
+        let assumed = ["--assume", "command=/bin/true", "--assume", &uid, "--assume", "caps=none"];
+        caller.run(&[&["plan", "--emit", emit], &assumed[..], &["-n", "--", "true"]].concat())
+    };
+    for emit in ["seccomp", "apparmor", "systemd"] {
+        let (status, out, error) = plan(emit, "1000");
+        assert_eq!((status, &out[..], error.lines().count()), (1, "", 1), "{error}");
+        assert!(error.starts_with("nsexec: a restriction needs a plan that succeeds: "), "{error}");
+    }
+    let (status, out, _) = caller.run(&["plan", "--emit", "systemd", "-r", "-p", "--", "true"]);
+    assert!(status == 0 && out.ends_with("RestrictNamespaces=pid user\n"), "{out}");
+    assert_eq!(caller.run(&["plan", "--emit", "seccomp", "--format", "svg", "-r", "--", "true"]).0, 2);
+}
+
+#[test]
+fn configuration_of_a_container_is_encoded_and_run() {
+    for caller in Caller::all() {
+        let uid = caller.uid;
+        let file = caller.folder.join("config.json");
+        let config = serde_json::json!({
+            "ociVersion": "1.2.0",
+            "hostname": "box",
+            "process": {"args": ["sh", "-c", "echo $$ $(id -u)"], "cwd": "/", "oomScoreAdj": 500},
+            "linux": {
+                "namespaces": [{"type": "user"}, {"type": "pid"}, {"type": "time"}],
+                "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
+                "gidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
+                "timeOffsets": {"boottime": {"secs": 7, "nanosecs": 0}},
+            },
+        });
+        fs::write(&file, config.to_string()).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let file = file.to_str().unwrap();
+        let note = format!(
+            "nsexec: {file}: not applied, since it is outside of the bootstrap: hostname, process.cwd\n"
+        );
+        let ok = caller.circle(&format!("--config {file}"));
+        assert_eq!(ok["clone_flags"], 0x3000_0080);
+        assert_eq!(ok["rootless_euid"], uid != 0);
+        assert_eq!(ok["uid_map"]["text"], format!("0 {uid} 1\n"));
+        assert_eq!(ok["timens_offsets"]["text"], "boottime 7 0\n");
+        assert_eq!(ok["oom_score_adj"]["text"], "500");
+        let (status, out, error) = caller.run(&["plan", "--config", file]);
+        assert_eq!((status, &error), (0, &note));
+        assert!(out.contains("sh -c echo $$ $(id -u)"), "{out}");
+        assert_eq!(caller.run(&["run", "--config", file, "-n", "--", "true"]).0, 2);
+        if caller.may_unshare("configuration_of_a_container_is_encoded_and_run") {
+            assert_eq!(caller.run(&["run", "--config", file]), (0, "1 0\n".to_owned(), note.clone()));
+            let (status, out, error) = caller.run(&["trace", "--config", file, "--", "echo", "other"]);
+            assert_eq!((status, &out[..]), (0, "other\n"), "{error}");
+        }
     }
 }
 

@@ -32,7 +32,7 @@ use crate::note::Values;
 use crate::plan::Plan;
 use crate::record::Recorder;
 use crate::record::shared::SharedSink;
-use crate::render::{Document, mermaid, saved, svg, text};
+use crate::render::{Document, html, mermaid, saved, svg, text};
 use crate::replay::{self, ReplayError, Replayed};
 use crate::rules::{self, Facts, Finding};
 use crate::sections;
@@ -136,6 +136,12 @@ impl Recording {
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         self.show(mermaid::mermaid)
+    }
+
+    /// Returns the record as a self-contained HTML page.
+    #[must_use]
+    pub fn to_html(&self) -> String {
+        self.show(html::html)
     }
 
     /// Returns the record as an SVG picture.

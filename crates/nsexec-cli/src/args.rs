@@ -238,6 +238,10 @@ pub(crate) enum SetgroupsFlag {
 /// The flags that describe namespaces, shared by `run`, `plan`, `trace` and `encode`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamespaceFlags {
+    /// Take the namespaces, id maps, time offsets, OOM score and command from an OCI configuration
+    /// (config.json), and name the parts that are not applied
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The kinds to create.
     #[command(flatten)]
     pub(crate) kinds: KindFlags,
@@ -343,7 +347,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// The command and its arguments, after `--`
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "CMD", required_unless_present = "config", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -412,6 +416,19 @@ pub(crate) enum Format {
     Mermaid,
     /// A sequence diagram as an SVG image
     Svg,
+    /// A self-contained HTML page
+    Html,
+}
+
+/// A restriction with the calls of a plan.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EmitFlag {
+    /// A seccomp profile of the OCI runtime specification
+    Seccomp,
+    /// AppArmor rules
+    Apparmor,
+    /// A line for a systemd unit
+    Systemd,
 }
 
 /// The order of the calls in the text format.
@@ -470,7 +487,7 @@ pub(crate) struct PlanArgs {
     /// Replace a fact about this machine by an assumption; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
     pub(crate) assume: Vec<AssumeValue>,
-    /// text, json, mermaid or svg
+    /// text, json, mermaid, svg or html
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub(crate) format: Format,
     /// In the text: the calls of one process after the other, or of all processes in time
@@ -479,6 +496,11 @@ pub(crate) struct PlanArgs {
     /// Colour the text: auto, always or never
     #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColourFlag,
+    /// Print the planned calls as a restriction: an OCI seccomp profile, AppArmor rules, or a line of a
+    /// systemd unit
+    #[arg(long, value_name = "seccomp|apparmor|systemd", hide_possible_values = true)]
+    #[arg(conflicts_with_all = ["format", "order", "color"])]
+    pub(crate) emit: Option<EmitFlag>,
     /// List the rules that every plan is checked against, with their reasons
     #[arg(long, exclusive = true)]
     pub(crate) rules: bool,
@@ -508,7 +530,8 @@ pub(crate) struct TraceArgs {
     /// Replay the record in FILE offline, with its replies of the kernel: reproduces the error
     #[arg(long, value_name = "FILE", exclusive = true)]
     pub(crate) replay: Option<PathBuf>,
-    /// Print the record on standard output after the command's end: text, json, mermaid or svg
+    /// Print the record on standard output after the command's end: text, json, mermaid, svg, or html
+    /// beside the plan
     #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     pub(crate) format: Option<Format>,
     /// Show the debug messages of each stage on standard error
@@ -525,7 +548,7 @@ pub(crate) struct ShowArgs {
     /// The file with the run; `-` is standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// text, json, mermaid or svg
+    /// text, json, mermaid, svg or html
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub(crate) format: Format,
     /// In the text: the calls of one process after the other, or of all processes in time
@@ -545,6 +568,9 @@ pub(crate) struct DiffArgs {
     /// The file with the second run
     #[arg(value_name = "B")]
     pub(crate) right: PathBuf,
+    /// Print an HTML page with both runs side by side
+    #[arg(long)]
+    pub(crate) html: bool,
 }
 
 /// `nsexec init`.

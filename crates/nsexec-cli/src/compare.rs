@@ -27,7 +27,10 @@ pub(crate) fn diff(args: &DiffArgs) -> Result<u8, Failure> {
     // One of the files may have the values of the environment, and the other only the names.
     let (left, right) = (show::read(&args.left)?.without_values(), show::read(&args.right)?.without_values());
     let names = [&args.left, &args.right].map(|file| file.display().to_string());
-    let (text, equal) = differences(&left, &right, [&names[0], &names[1]]);
+    let (mut text, equal) = differences(&left, &right, [&names[0], &names[1]]);
+    if args.html {
+        text = left.to_html_beside(&right);
+    }
     // Names and notes in the files must not send control sequences to the terminal.
     output::print(&text.chars().map(printable).collect::<String>())?;
     Ok(if equal { 0 } else { DIFFERENT })

@@ -3,6 +3,7 @@
 use nsexec::launch::encode;
 
 use super::args::EncodeArgs;
+use super::config;
 use super::failure::Failure;
 use super::output;
 use super::request;
@@ -12,9 +13,11 @@ use super::request;
 /// # Errors
 /// Flags that contradict each other, or that have no equivalent in a message; standard output is a terminal.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
-    request::refuse_flags_without_attribute(&args.namespaces, &args.command)?;
-    let facts = request::facts_of(&args.namespaces);
-    let request = request::decide(&args.namespaces, &facts, args.dialect)?;
+    // A message has no attribute for a command, so process.args of a configuration is left out.
+    let flags = config::merged(&args.namespaces, &[])?.flags;
+    request::refuse_flags_without_attribute(&flags, &args.command)?;
+    let facts = request::facts_of(&flags);
+    let request = request::decide(&flags, &facts, args.dialect)?;
     let bootstrap = request.bootstrap()?;
     let mut message = vec![0; encode::encoded_len(&bootstrap)];
     let length = encode::encode(&bootstrap, args.dialect, &mut message)

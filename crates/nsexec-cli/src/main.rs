@@ -8,6 +8,7 @@
 mod args;
 mod assume;
 mod compare;
+mod config;
 mod decode;
 mod encode;
 mod enter;

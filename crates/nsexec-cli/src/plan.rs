@@ -6,13 +6,19 @@ use std::path::Path;
 use nsexec::bootstrap::Dialect;
 use nsexec::launch::Launcher;
 use nsexec::policy::Policy;
+use nsexec_audit::emit::apparmor::apparmor;
+use nsexec_audit::emit::seccomp::seccomp;
+use nsexec_audit::emit::systemd;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
 use nsexec_audit::render::text;
 use nsexec_audit::rules::{self, Severity};
 
-use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, OrderFlag, PlanArgs};
+use super::args::{
+    ColourFlag, EmitFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, OrderFlag, PlanArgs,
+};
 use super::assume;
+use super::config::{self, Merged};
 use super::decode;
 use super::failure::{FAILED, Failure};
 use super::hand_over;
@@ -34,7 +40,11 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
         Some(file) => of_message(args, file)?,
         None => of_flags(args)?,
     };
-    print(&shown(&plan, args)?)?;
+    let text = match args.emit {
+        Some(emit) => emitted(&plan, emit)?,
+        None => shown(&plan, args)?,
+    };
+    print(&text)?;
     let breach = plan.findings.iter().any(|finding| finding.severity == Severity::Breach);
     Ok(if plan.succeeds && !breach { 0 } else { FAILED })
 }
@@ -43,11 +53,12 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     // As in `run`, so that the plan has the same signal masks. This process exits so soon that no signal is
     // missed.
     let signals = run::take_signals()?;
-    let machine = request::facts_of(&args.namespaces);
-    let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
+    let Merged { flags, command } = config::merged(&args.namespaces, &args.command)?;
+    let machine = request::facts_of(&flags);
+    let mut assumptions = assume::of_machine(&machine, &flags.join);
     assume::apply(&mut assumptions, &args.assume);
     let facts = assume::facts_under(&assumptions, machine);
-    let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let mut request = request::decide(&flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     let bootstrap = request.bootstrap()?;
@@ -55,7 +66,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
     // Without a command, plan a command that does nothing.
     let nothing = [std::ffi::OsString::from("/bin/true")];
-    let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
+    let command = if command.is_empty() { &nothing[..] } else { &command };
     if let Some((program, arguments)) = command.split_first() {
         request.hand_over.apply(&mut launcher);
         launcher.command(program, arguments).supervised(&signals);
@@ -93,11 +104,30 @@ fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {
     plan(start, assumptions).map_err(|error| Failure::ours(error.to_string()))
 }
 
+/// Returns the calls of a plan as a restriction.
+///
+/// # Errors
+/// The plan fails, so the calls after its failure are missing.
+fn emitted(plan: &Plan, emit: EmitFlag) -> Result<String, Failure> {
+    if !plan.succeeds {
+        return Err(Failure::ours(format!(
+            "a restriction needs a plan that succeeds: {}",
+            plan.verdict_in_words()
+        )));
+    }
+    match emit {
+        EmitFlag::Seccomp => seccomp(&plan.run).map_err(|error| Failure::ours(error.to_string())),
+        EmitFlag::Apparmor => Ok(apparmor(&plan.run)),
+        EmitFlag::Systemd => Ok(systemd(&plan.run)),
+    }
+}
+
 fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
     match args.format {
         Format::Json => plan.to_json().map_err(|error| Failure::ours(error.to_string())),
         Format::Mermaid => Ok(plan.to_mermaid()),
         Format::Svg => Ok(plan.to_svg()),
+        Format::Html => Ok(plan.to_html()),
         Format::Text => Ok(plan.to_text(look(args.color, args.order))),
     }
 }

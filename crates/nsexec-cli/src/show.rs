@@ -36,6 +36,7 @@ pub(crate) fn shown(run: &Run, format: Format, look: text::Look) -> Result<Strin
         Format::Json => run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?,
         Format::Mermaid => run.to_mermaid(),
         Format::Svg => run.to_svg(),
+        Format::Html => run.to_html(),
         Format::Text => run.to_text(look),
     })
 }

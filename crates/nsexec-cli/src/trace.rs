@@ -28,8 +28,9 @@ use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec_audit::witness::{self, Splitter};
 use nsexec_audit::{Origin, Role, Run, sections};
 
-use super::args::{ColourFlag, OrderFlag, TraceArgs};
+use super::args::{ColourFlag, Format, NamespaceFlags, OrderFlag, TraceArgs};
 use super::assume;
+use super::config::{self, Merged};
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::output;
@@ -59,29 +60,30 @@ const WITNESS_FILE: usize = 16 << 20;
 /// # Errors
 /// Wrong usage, or the reason why the command could not be started or recorded.
 pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
-    if args.command.is_empty() {
+    let merged = config::merged(&args.namespaces, &args.command)?;
+    if merged.command.is_empty() {
         return Err(Failure::Usage("the command is missing: put it after --".to_owned()));
     }
     hand_over::check(&args.hand_over)?;
-    let facts = request::facts_of(&args.namespaces);
-    let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let facts = request::facts_of(&merged.flags);
+    let mut request = request::decide(&merged.flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     if args.witness {
         return witnessed(&request, &facts);
     }
     sealed::ensure_for_joins(request.joined)?;
-    recorded(args, facts, &request)
+    recorded(args, &merged, facts, &request)
 }
 
 /// Runs the command in this process, which may itself run under strace.
-fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Failure> {
+fn recorded(args: &TraceArgs, merged: &Merged, facts: Facts, request: &Request) -> Result<u8, Failure> {
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     let job = Job {
         request,
-        command: &args.command,
+        command: &merged.command,
         verbose: args.verbose,
-        mount_proc_flag: args.namespaces.mount_proc,
+        mount_proc_flag: merged.flags.mount_proc,
     };
     let bootstrap = request.bootstrap()?;
     // The launcher passes records on before it marks the run's end. A write there would be a call in strace's
@@ -93,7 +95,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let signals = run::take_signals()?;
     // Each process has a copy of the recorder.
     launcher.supervised(&signals).copy_memory();
-    let plan = planned(&launcher, facts, args)?;
+    let plan = planned(&launcher, facts, &merged.flags)?;
     if let Some(file) = &args.json {
         // First: if the record cannot be saved, do not run anything.
         output::create(file)?;
@@ -133,7 +135,8 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     if let Some(folder) = &args.witnessed {
         write_whole(&record, &folder.join(RECORD))?;
     }
-    let kept = keep(args, || trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut));
+    let kept =
+        keep(args, &plan, || trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut));
     let agrees = report(&plan, &record, status, request);
     if cut && record.lost > 0 {
         output::print_to_stderr(format_args!(
@@ -145,9 +148,9 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
 }
 
 /// Returns the plan of this launch on this machine.
-fn planned(launcher: &Launcher, facts: Facts, args: &TraceArgs) -> Result<Plan, Failure> {
+fn planned(launcher: &Launcher, facts: Facts, flags: &NamespaceFlags) -> Result<Plan, Failure> {
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
-    let mut assumptions = assume::of_machine(&facts, &args.namespaces.join);
+    let mut assumptions = assume::of_machine(&facts, &flags.join);
     // The search uses this root directory. In another one the launch may find a different file.
     let (found, refused) = search::search(&prepared);
     (assumptions.command, assumptions.refused) = (Some(found.unwrap_or_default()), refused);
@@ -177,7 +180,7 @@ fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
 }
 
 /// Writes the record to the file of `--json`, and prints it in the format of `--format`.
-fn keep(args: &TraceArgs, record: impl FnOnce() -> Run) -> Result<(), Failure> {
+fn keep(args: &TraceArgs, plan: &Plan, record: impl FnOnce() -> Run) -> Result<(), Failure> {
     if args.json.is_none() && args.format.is_none() {
         return Ok(());
     }
@@ -186,9 +189,13 @@ fn keep(args: &TraceArgs, record: impl FnOnce() -> Run) -> Result<(), Failure> {
         let text = record.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
         output::save(file, &text)?;
     }
-    args.format.map_or(Ok(()), |format| {
-        output::print(&show::shown(&record, format, look(ColourFlag::Auto, OrderFlag::Process))?)
-    })
+    match args.format {
+        None => Ok(()),
+        Some(Format::Html) => output::print(&plan.to_run().to_html_beside(&record)),
+        Some(format) => {
+            output::print(&show::shown(&record, format, look(ColourFlag::Auto, OrderFlag::Process))?)
+        }
+    }
 }
 
 /// Writes the whole record, with the values of the environment, to the FIFO of the process that compares.

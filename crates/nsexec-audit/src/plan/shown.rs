@@ -8,9 +8,9 @@ use super::{Plan, Verdict};
 use crate::render::document::with_sections;
 use crate::render::saved::{FINDINGS, HASH, SHAPE, SUMMARY, VERDICT};
 use crate::render::summary::summary;
-use crate::render::{Document, Fact, mermaid, svg, text};
+use crate::render::{Document, Fact, html, mermaid, svg, text};
 use crate::rules::Severity;
-use crate::transcript::End;
+use crate::transcript::{End, Run};
 
 impl Plan {
     /// Returns the plan as text: each call of each process with its reason.
@@ -25,18 +25,30 @@ impl Plan {
         self.show(mermaid::mermaid)
     }
 
+    /// Returns the plan as a self-contained HTML page.
+    #[must_use]
+    pub fn to_html(&self) -> String {
+        self.show(html::html)
+    }
+
     /// Returns the plan as an SVG picture.
     #[must_use]
     pub fn to_svg(&self) -> String {
         self.show(svg::svg)
     }
 
-    /// Returns the calls as JSON lines. The hash, the shape, the policy, the assumptions and the findings are
-    /// notes. The values of the command's environment are left out.
+    /// Returns the calls as JSON lines: those of [`to_run`](Self::to_run).
     ///
     /// # Errors
     /// Never in practice: each value can be written.
     pub fn to_json(&self) -> serde_json::Result<String> {
+        self.to_run().to_json_lines()
+    }
+
+    /// Returns the plan as a run. The summary, the verdict, the hash, the shape, the policy, the assumptions
+    /// and the findings are notes. The values of the command's environment are left out.
+    #[must_use]
+    pub fn to_run(&self) -> Run {
         let mut run = self.run.clone().without_values();
         let summary = self.summary().into_iter().map(|(key, value)| format!("{key}: {value}"));
         run.notes.insert(SUMMARY.into(), summary.collect::<Vec<_>>().join("\n"));
@@ -48,7 +60,7 @@ impl Plan {
         for (key, value) in self.policy.iter().chain(&self.assumptions) {
             run.notes.insert(key.clone(), value.clone());
         }
-        run.to_json_lines()
+        run
     }
 
     /// Returns the summary of the plan as subject and value: the command, its namespaces, its ids, its rights.

@@ -1,6 +1,6 @@
-//! Renders a plan, or a run, as text, as a mermaid diagram, or as an SVG picture.
+//! Renders a plan, or a run, as text, as a mermaid diagram, as an SVG picture, or as an HTML page.
 //!
-//! All three are pure functions of a [`Document`], which borrows the lines from the caller.
+//! All four are pure functions of a [`Document`], which borrows the lines from the caller.
 //!
 //! | read | for |
 //! |---|---|
@@ -11,12 +11,13 @@
 //! | [`summary`] | the command, its namespaces, its ids and its rights |
 //! | [`document`] | the end of each process, in words |
 //! | [`saved`] | a run that was read from a file, as a document |
-//! | [`text`], [`mermaid`], [`svg`] | the three forms |
+//! | [`text`], [`mermaid`], [`svg`], [`html`] | the four forms |
 
 mod child;
 mod direct;
 pub mod document;
 pub mod events;
+pub mod html;
 pub mod mermaid;
 pub mod order;
 mod paint;

@@ -7,7 +7,8 @@ use std::vec::Vec;
 use super::document::{log, pid_line, with_sections};
 use super::summary::summary;
 use super::words::fatal_text;
-use super::{Document, Fact, mermaid, svg, text};
+use super::{Document, Fact, html, mermaid, svg, text};
+use crate::diff::compare;
 use crate::normalise::{INTERRUPT, TIMER};
 use crate::note;
 use crate::replay::JOB;
@@ -115,6 +116,22 @@ impl Run {
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         show(self, mermaid::mermaid)
+    }
+
+    /// Returns the run as a self-contained HTML page.
+    #[must_use]
+    pub fn to_html(&self) -> String {
+        show(self, html::html)
+    }
+
+    /// Returns this run and another one as one HTML page, side by side, with their first differences.
+    #[must_use]
+    pub fn to_html_beside(&self, other: &Self) -> String {
+        let differences = match compare(self, other) {
+            diff if diff.is_empty() => "the calls are the same".to_string(),
+            diff => diff.to_string(),
+        };
+        show(self, |left| show(other, |right| html::side_by_side(left, right, &differences)))
     }
 
     /// Returns the run as an SVG picture.

@@ -237,7 +237,7 @@ fn no_launcher() -> Sample {
     Sample { name: "no_launcher", ..sample }
 }
 
-fn assert_snapshot(name: &str, shown: &str) {
+pub(super) fn assert_snapshot(name: &str, shown: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../snapshots"));
     settings.set_prepend_module_to_snapshot(false);
