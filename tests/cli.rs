@@ -2,9 +2,6 @@
 //!
 //! Each test runs as the user that runs the tests; as root, also as an ordinary user.
 
-#[path = "cli/seccomp.rs"]
-mod seccomp;
-
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -428,7 +425,7 @@ fn under_profile(caller: &Caller, args: &[&str]) -> (i32, String) {
     let profile: Value = serde_json::from_str(&text).unwrap();
     let mut command = nsexec::launch::Command::new(caller.folder.join("nsexec"));
     command.args(args).env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/");
-    command.seccomp_filter(seccomp::program(&profile));
+    command.seccomp_filter_bytes(support::seccomp::program(&profile));
     let output = command.output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }

@@ -12,7 +12,7 @@ use nsexec::namespace::{NsKind, NsSet};
 
 use super::assume::value::AssumeValue;
 use super::help::{DIFF_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES};
-use super::values::{FdValue, JoinValue, MapValue, Variable, dialect};
+use super::values::{EmitFlag, FdValue, JoinValue, MapValue, OrderFlag, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
 const VERSION: &str = match option_env!("NSEXEC_VERSION") {
@@ -418,26 +418,6 @@ pub(crate) enum Format {
     Svg,
     /// A self-contained HTML page
     Html,
-}
-
-/// A restriction with the calls of a plan.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum EmitFlag {
-    /// A seccomp profile of the OCI runtime specification
-    Seccomp,
-    /// AppArmor rules
-    Apparmor,
-    /// A line for a systemd unit
-    Systemd,
-}
-
-/// The order of the calls in the text format.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OrderFlag {
-    /// One section for each process
-    Process,
-    /// One list of the calls of all processes
-    Time,
 }
 
 /// The condition under which text is coloured.

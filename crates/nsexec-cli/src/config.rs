@@ -1,5 +1,5 @@
-//! `--config`: the parts of an OCI runtime configuration (config.json) that belong to the bootstrap: namespaces,
-//! id maps, time offsets, the OOM score, and the command.
+//! `--config`: the parts of an OCI runtime configuration (config.json) that belong to the bootstrap:
+//! namespaces, id maps, time offsets, the OOM score, and the command.
 //!
 //! A pure function, apart from the file that it reads. The other parts of the file are named in one line.
 
@@ -82,8 +82,8 @@ pub(crate) struct Merged {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Returns the flags and the command, with those of `--config` if it is given. Names the parts of the file that
-/// are not applied on standard error.
+/// Returns the flags and the command, with those of `--config` if it is given. Names the parts of the file
+/// that are not applied on standard error.
 ///
 /// # Errors
 /// [`Failure::Usage`]: flags that the file decides too. [`Failure::Other`]: the file cannot be read, or is not a
@@ -114,7 +114,8 @@ fn read(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Merges the text of a configuration with the flags. Also returns the names of the parts that are not applied.
+/// Merges the text of a configuration with the flags. Also returns the names of the parts that are not
+/// applied.
 fn merge(
     text: &str,
     file: &Path,

@@ -14,9 +14,7 @@ use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
 use nsexec_audit::render::text;
 use nsexec_audit::rules::{self, Severity};
 
-use super::args::{
-    ColourFlag, EmitFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, OrderFlag, PlanArgs,
-};
+use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
 use super::config::{self, Merged};
 use super::decode;
@@ -25,6 +23,7 @@ use super::hand_over;
 use super::output;
 use super::request;
 use super::run;
+use super::values::{EmitFlag, OrderFlag};
 use nsexec_audit::machine::caller::Facts;
 use nsexec_audit::machine::search;
 

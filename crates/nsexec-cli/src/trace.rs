@@ -28,7 +28,7 @@ use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec_audit::witness::{self, Splitter};
 use nsexec_audit::{Origin, Role, Run, sections};
 
-use super::args::{ColourFlag, Format, NamespaceFlags, OrderFlag, TraceArgs};
+use super::args::{ColourFlag, Format, NamespaceFlags, TraceArgs};
 use super::assume;
 use super::config::{self, Merged};
 use super::failure::{FAILED, Failure, words};
@@ -40,6 +40,7 @@ use super::run::{self, Job};
 use super::sealed;
 use super::show;
 use super::trace_replay;
+use super::values::OrderFlag;
 use nsexec_audit::machine::caller::Facts;
 use nsexec_audit::machine::search;
 

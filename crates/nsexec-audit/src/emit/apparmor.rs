@@ -99,8 +99,8 @@ fn of_mount(mount: Mount) -> Vec<String> {
     std::vec!["capability sys_admin".to_owned(), rule.to_owned()]
 }
 
-/// Returns the rule for a file that is executed. A mapping tool keeps its own profile, if it has one. A failed
-/// attempt of the search in PATH needs no rule.
+/// Returns the rule for a file that is executed. A mapping tool keeps its own profile, if it has one. A
+/// failed attempt of the search in PATH needs no rule.
 fn exec(path: &Bytes, seen: &AnnotatedLine<'_>) -> Option<String> {
     (!matches!(seen.line.reply, Reply::Errno(_))).then(|| format!("{} pux", quoted(&path.0)))
 }
@@ -119,8 +119,8 @@ fn file(seen: &AnnotatedLine<'_>, path: &Bytes, flags: OpenFlags) -> Vec<String>
     }
 }
 
-/// Returns a path as a quoted string of AppArmor: its wildcards and quotes are escaped, and bytes that are not
-/// printable are octal.
+/// Returns a path as a quoted string of AppArmor: its wildcards and quotes are escaped, and bytes that are
+/// not printable are octal.
 fn quoted(path: &[u8]) -> String {
     let one = |byte: &u8| match byte {
         b'"' | b'\\' | b'*' | b'?' | b'[' | b']' | b'{' | b'}' | b'^' | b'@' => {

@@ -1,8 +1,8 @@
 //! The exact list of a run's calls as a restriction for other programs: an OCI seccomp profile, AppArmor
 //! rules, a line of systemd.
 //!
-//! The list covers the processes of the launch, from the launcher's first call to the exec of the command. The
-//! command needs its own calls in addition.
+//! The list covers the processes of the launch, from the launcher's first call to the exec of the command.
+//! The command needs its own calls in addition.
 //!
 //! | module | content |
 //! |---|---|

@@ -73,8 +73,8 @@ pub const RUNTIME: &[&str] = &[
     "writev",
 ];
 
-/// The calls with which a stage reports a failure and the launcher cleans up. Without them a refused call would
-/// end the launch without its reason.
+/// The calls with which a stage reports a failure and the launcher cleans up. Without them a refused call
+/// would end the launch without its reason.
 pub const FAILURE: &[&str] = &["getpid", "gettid", "kill", "pwritev2", "wait4", "write"];
 
 /// All flags of namespaces in the first argument of clone(2). `CLONE_NEWTIME` is none of them: clone(2) reads

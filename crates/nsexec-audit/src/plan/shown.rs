@@ -63,7 +63,8 @@ impl Plan {
         run
     }
 
-    /// Returns the summary of the plan as subject and value: the command, its namespaces, its ids, its rights.
+    /// Returns the summary of the plan as subject and value: the command, its namespaces, its ids, its
+    /// rights.
     #[must_use]
     pub fn summary(&self) -> Vec<(&'static str, String)> {
         summary(&self.run, self.asked.as_ref())

@@ -13,7 +13,7 @@ mod tests;
 use core::fmt::{self, Write};
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
-use std::string::{String, ToString};
+use std::string::String;
 use std::vec::Vec;
 
 use super::order::{Step, in_time};
@@ -244,7 +244,7 @@ fn rules(out: &mut String, used: &Used) -> fmt::Result {
     }
     writeln!(out, "<h2>Rules</h2>\n<dl class=\"rules\">")?;
     for rule in RULES.iter().filter(|rule| used.rules.contains(rule.name)) {
-        let reference = escaped(&rule.reference.to_string());
+        let reference = escaped(rule.reference);
         writeln!(
             out,
             "<dt id=\"rule-{0}\">{0}</dt><dd>{1} ({reference})</dd>",
