@@ -86,8 +86,8 @@ pub(crate) struct Merged {
 /// that are not applied on standard error.
 ///
 /// # Errors
-/// [`Failure::Usage`]: flags that the file decides too. [`Failure::Other`]: the file cannot be read, or is not a
-/// configuration.
+/// [`Failure::Usage`]: flags that the file decides too. [`Failure::Other`]: the file cannot be read, or is
+/// not a configuration.
 pub(crate) fn merged(flags: &NamespaceFlags, command: &[OsString]) -> Result<Merged, Failure> {
     let Some(file) = &flags.config else {
         return Ok(Merged { flags: flags.clone(), command: command.to_vec() });
