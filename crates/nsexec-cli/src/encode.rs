@@ -3,7 +3,7 @@
 use nsexec::launch::encode;
 
 use super::args::EncodeArgs;
-use super::config;
+use super::config::{self, Merged};
 use super::failure::Failure;
 use super::output;
 use super::request;
@@ -13,8 +13,12 @@ use super::request;
 /// # Errors
 /// Flags that contradict each other, or that have no equivalent in a message; standard output is a terminal.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
-    // A message has no attribute for a command, so process.args of a configuration is left out.
-    let flags = config::merged(&args.namespaces, &[])?.flags;
+    let Merged { flags, command } = config::merged(&args.namespaces, &[])?;
+    if !command.is_empty() {
+        output::print_to_stderr(format_args!(
+            "nsexec: process.args is not applied: a message has no attribute for the command\n"
+        ));
+    }
     request::refuse_flags_without_attribute(&flags, &args.command)?;
     let facts = request::facts_of(&flags);
     let request = request::decide(&flags, &facts, args.dialect)?;
