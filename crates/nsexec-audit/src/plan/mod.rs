@@ -27,6 +27,7 @@ pub use verdict::{Fault, Verdict};
 use super::normalise::INTERRUPT;
 use super::note;
 use super::render::document::{log, pid_line};
+use super::render::summary::command_line;
 use super::rules::{self, Facts, Finding, Request, message_note};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
@@ -80,6 +81,8 @@ pub struct Plan {
     /// surroundings or the runtime's manner. The input is normalised, so the hash is the same on every
     /// machine. The environment, and what a search of PATH finds, are not part of it.
     pub hash: String,
+    /// The command and its arguments, on one line. `None` for a start by a Go runtime.
+    pub command: Option<String>,
     /// The request of the message. `None` if stage 0 did not read a valid one.
     pub asked: Option<Request>,
     /// The findings of the rules.
@@ -188,6 +191,10 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         assumptions: assumption_lines,
         policy: words::policy(&policy),
         hash,
+        command: match start {
+            Start::Launcher(prepared) => Some(command_line(prepared)),
+            Start::Runc { .. } => None,
+        },
         asked: facts.asked,
         findings,
         succeeds,

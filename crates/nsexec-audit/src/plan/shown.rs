@@ -67,7 +67,7 @@ impl Plan {
     /// rights.
     #[must_use]
     pub fn summary(&self) -> Vec<(&'static str, String)> {
-        summary(&self.run, self.asked.as_ref())
+        summary(&self.run, self.asked.as_ref(), self.command.as_deref())
     }
 
     /// Returns the [`verdict`](Self::verdict) in words, with the number of broken rules.

@@ -5,7 +5,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::document::{log, pid_line, with_sections};
-use super::summary::summary;
+use super::summary::{command_line, summary};
 use super::words::fatal_text;
 use super::{Document, Fact, html, mermaid, svg, text};
 use crate::diff::compare;
@@ -49,7 +49,9 @@ pub fn show<T>(run: &Run, show: impl FnOnce(&Document<'_>) -> T) -> T {
     let (findings, log, pid_line) = (findings(run), log(run), pid_line(run));
     let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
     let log: Vec<&str> = log.iter().map(String::as_str).collect();
-    let summary = summary(run, asked(run).as_ref());
+    let launch = run.notes.get(JOB).and_then(|text| note::read(text).ok());
+    let command = launch.as_ref().map(command_line);
+    let summary = summary(run, asked(run).as_ref(), command.as_deref());
     let summary: Vec<Fact<'_>> = summary.iter().map(|(key, value)| Fact { key, value }).collect();
     let verdict = run.notes.get(VERDICT).cloned().unwrap_or_else(|| verdict(run));
     let base = Document {

@@ -10,6 +10,7 @@ use super::{Document, SectionView};
 use crate::record::{Call, Line, Reply};
 use crate::rules::Request;
 use crate::transcript::{Role, Run, Section};
+use nsexec::launch::Prepared;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::CloneFlags;
 
@@ -17,11 +18,12 @@ use nsexec::sys::types::CloneFlags;
 const COMMAND_MAX: usize = 160;
 
 /// Returns the summary as subject and value. `asked`: the request, if it is known; otherwise the successful
-/// calls stand for it.
+/// calls stand for it. `command`: the command and its arguments, for a run that does not come to its exec.
 #[must_use]
-pub fn summary(run: &Run, asked: Option<&Request>) -> Vec<(&'static str, String)> {
+pub fn summary(run: &Run, asked: Option<&Request>, command: Option<&str>) -> Vec<(&'static str, String)> {
     let (created, joined) = kinds(run, asked);
-    let mut lines = std::vec![("starts", starts(run)), ("namespaces", namespaces(run, created, joined))];
+    let mut lines =
+        std::vec![("starts", starts(run, command)), ("namespaces", namespaces(run, created, joined))];
     lines.push(("ids", ids(run, created, joined)));
     if let Some(asked) = asked {
         for (map, what) in [(&asked.uid_map, "user ids"), (&asked.gid_map, "group ids")] {
@@ -30,6 +32,13 @@ pub fn summary(run: &Run, asked: Option<&Request>) -> Vec<(&'static str, String)
     }
     lines.push(("rights", rights(run, created, joined)));
     lines
+}
+
+/// Returns a command and its arguments as one line.
+#[must_use]
+pub fn command_line(launch: &Prepared) -> String {
+    let words: Vec<String> = launch.argv().map(|word| one_line(word, COMMAND_MAX)).collect();
+    one_line(words.join(" ").as_bytes(), COMMAND_MAX)
 }
 
 /// Returns the sections of the processes that can become the command, the last one first.
@@ -61,7 +70,7 @@ fn kinds(run: &Run, asked: Option<&Request>) -> (NsSet, NsSet) {
     (created, NsSet::from_flags(joined).iter().filter(|kind| !created.contains(*kind)).collect())
 }
 
-fn starts(run: &Run) -> String {
+fn starts(run: &Run, words: Option<&str>) -> String {
     let starter = match run.section(Role::Launcher) {
         Some(_) => "the launcher starts",
         None => "stage 0 starts",
@@ -75,7 +84,7 @@ fn starts(run: &Run) -> String {
         let taken_over = command(run).any(|section| section.end == crate::transcript::End::HandedOver);
         return match taken_over {
             true => format!("{starter} the init of a Go runtime, which takes over in stage 2"),
-            false => format!("{starter} a command, and does not come to its exec"),
+            false => format!("{starter} {}, and does not come to its exec", words.unwrap_or("a command")),
         };
     };
     let words: Vec<String> = argv.iter().map(|word| one_line(&word.0, COMMAND_MAX)).collect();

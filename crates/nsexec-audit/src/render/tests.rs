@@ -121,7 +121,7 @@ impl Sample {
             "1001"
         };
         let run = Run { sections: sections.clone(), ..Run::default() };
-        let summary = summary(&run, None);
+        let summary = summary(&run, None, None);
         let summary: Vec<Fact<'_>> = summary.iter().map(|(key, value)| Fact { key, value }).collect();
         test(&Document {
             title: self.title,
