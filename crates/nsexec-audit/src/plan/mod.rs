@@ -192,7 +192,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         policy: words::policy(&policy),
         hash,
         command: match start {
-            Start::Launcher(prepared) => Some(command_line(prepared)),
+            Start::Launcher(prepared) => Some(command_line(prepared.argv())),
             Start::Runc { .. } => None,
         },
         asked: facts.asked,

@@ -50,7 +50,7 @@ pub fn show<T>(run: &Run, show: impl FnOnce(&Document<'_>) -> T) -> T {
     let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
     let log: Vec<&str> = log.iter().map(String::as_str).collect();
     let launch = run.notes.get(JOB).and_then(|text| note::read(text).ok());
-    let command = launch.as_ref().map(command_line);
+    let command = launch.as_ref().map(|launch| command_line(launch.argv()));
     let summary = summary(run, asked(run).as_ref(), command.as_deref());
     let summary: Vec<Fact<'_>> = summary.iter().map(|(key, value)| Fact { key, value }).collect();
     let verdict = run.notes.get(VERDICT).cloned().unwrap_or_else(|| verdict(run));

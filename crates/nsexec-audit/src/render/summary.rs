@@ -10,7 +10,6 @@ use super::{Document, SectionView};
 use crate::record::{Call, Line, Reply};
 use crate::rules::Request;
 use crate::transcript::{Role, Run, Section};
-use nsexec::launch::Prepared;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::CloneFlags;
 
@@ -36,8 +35,8 @@ pub fn summary(run: &Run, asked: Option<&Request>, command: Option<&str>) -> Vec
 
 /// Returns a command and its arguments as one line.
 #[must_use]
-pub fn command_line(launch: &Prepared) -> String {
-    let words: Vec<String> = launch.argv().map(|word| one_line(word, COMMAND_MAX)).collect();
+pub fn command_line<'w>(words: impl Iterator<Item = &'w [u8]>) -> String {
+    let words: Vec<String> = words.map(|word| one_line(word, COMMAND_MAX)).collect();
     one_line(words.join(" ").as_bytes(), COMMAND_MAX)
 }
 
