@@ -116,6 +116,7 @@ fn page(start: &Start) -> String {
         pid_line: pids.as_deref(),
         log: &log,
         findings: &findings,
+        ..Document::default()
     };
     text::text(&document, text::Look::default()) + &told(start, &ran)
 }

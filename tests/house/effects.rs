@@ -253,7 +253,8 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["terminal_size"],
         why: "queries the width of the terminal",
     },
-    Place { path: "crates/nsexec-cli/src/trace_replay.rs", uses: &["std::fs"], why: "reads a saved record" },
+    Place { path: "crates/nsexec-cli/src/config.rs", uses: &["std::fs"], why: "reads a configuration" },
+    Place { path: "crates/nsexec-cli/src/show.rs", uses: &["std::fs", "std::io"], why: "reads a saved run" },
     Place {
         path: "crates/nsexec-cli/src/start.rs",
         uses: &["nix"],

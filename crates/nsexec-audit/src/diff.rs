@@ -1,5 +1,7 @@
 //! Compares two runs, section by section.
 
+mod unified;
+
 use core::fmt;
 
 use std::format;
@@ -11,6 +13,8 @@ use super::transcript::{End, Origin, Run, Section};
 use super::witness::as_shown;
 use crate::record::{Bytes, Call, Line, Reply, without_value};
 use nsexec::sys::types::Signal;
+
+pub use unified::unified;
 
 /// The number of lines shown before and after the first different one.
 pub const CONTEXT: usize = 2;
@@ -57,25 +61,47 @@ impl Diff {
 /// runs, and are compared after [`normalise`].
 #[must_use]
 pub fn compare(left: &Run, right: &Run) -> Diff {
-    let origins = [left.origin, right.origin];
-    let witnessed = origins.contains(&Origin::Witnessed);
-    let same_run = witnessed && origins.contains(&Origin::Recorded);
-    let prepared = |run: &Run| {
-        let run = if witnessed { as_shown(run) } else { run.clone() };
-        if same_run { run } else { normalise(&run) }
-    };
     let mut diff = Diff { left: left.origin, right: right.origin, sections: Vec::new() };
-    let (left, right) = (prepared(left), prepared(right));
-    let mut roles: Vec<_> = left.sections.iter().chain(&right.sections).map(|section| section.role).collect();
-    roles.sort_unstable();
-    roles.dedup();
-    for role in roles {
-        let sections = [left.section(role), right.section(role)];
-        let name =
-            sections.iter().flatten().next().map_or_else(|| role.to_string(), |some| some.name.clone());
-        diff.sections.extend(difference(name, sections, same_run.then_some(origins)));
+    let pair = Pair::of(left, right);
+    for (name, sections) in pair.sections() {
+        diff.sections.extend(difference(name, sections, pair.same_run));
     }
     diff
+}
+
+/// Two runs as they are compared.
+struct Pair {
+    left: Run,
+    right: Run,
+    /// The origins of both, if they are views of the same run.
+    same_run: Option<[Origin; 2]>,
+}
+
+impl Pair {
+    fn of(left: &Run, right: &Run) -> Self {
+        let origins = [left.origin, right.origin];
+        let witnessed = origins.contains(&Origin::Witnessed);
+        let same_run = witnessed && origins.contains(&Origin::Recorded);
+        let prepared = |run: &Run| {
+            let run = if witnessed { as_shown(run) } else { run.clone() };
+            if same_run { run } else { normalise(&run) }
+        };
+        Self { left: prepared(left), right: prepared(right), same_run: same_run.then_some(origins) }
+    }
+
+    /// Returns each process of the runs: its name, and its section in each of them.
+    fn sections(&self) -> impl Iterator<Item = (String, [Option<&Section>; 2])> {
+        let Self { left, right, .. } = self;
+        let mut roles: Vec<_> =
+            left.sections.iter().chain(&right.sections).map(|section| section.role).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        roles.into_iter().map(|role| {
+            let sections = [left.section(role), right.section(role)];
+            let first = sections.iter().flatten().next();
+            (first.map_or_else(|| role.to_string(), |some| some.name.clone()), sections)
+        })
+    }
 }
 
 /// A line as it is compared. An undeclared call equals no other line.
@@ -120,13 +146,8 @@ fn items(section: &Section, ends: bool) -> Vec<Item<'_>> {
     items
 }
 
-/// Returns the first difference of two sections. `same_run`: the origins of both, if they are views of the
-/// same run.
-fn difference(
-    name: String,
-    sections: [Option<&Section>; 2],
-    same_run: Option<[Origin; 2]>,
-) -> Option<Difference> {
+/// Returns the lines of both sections. The end of the process is a line if both runs show it.
+fn both(sections: [Option<&Section>; 2]) -> [Vec<Item<'_>>; 2] {
     // After an exec, the end belongs to the executed program.
     let known = |section: &Option<&Section>| {
         section.is_none_or(|section| {
@@ -135,8 +156,17 @@ fn difference(
         })
     };
     let ends = sections.iter().all(known);
-    let [left, right] = sections.map(|section| section.map(|section| items(section, ends)));
-    let (left, right) = (left.unwrap_or_default(), right.unwrap_or_default());
+    sections.map(|section| section.map_or_else(Vec::new, |section| items(section, ends)))
+}
+
+/// Returns the first difference of two sections. `same_run`: the origins of both, if they are views of the
+/// same run.
+fn difference(
+    name: String,
+    sections: [Option<&Section>; 2],
+    same_run: Option<[Origin; 2]>,
+) -> Option<Difference> {
+    let [left, right] = both(sections);
     let same = left.iter().zip(&right).take_while(|(left, right)| left.same(right)).count();
     let killed =
         |section: Option<&Section>| section.is_some_and(|section| section.end == End::Signaled(Signal::KILL));
@@ -246,26 +276,35 @@ fn environments(left: &[Bytes], right: &[Bytes]) -> String {
 
 impl fmt::Display for Diff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.with_names([&self.left.to_string(), &self.right.to_string()]))
+    }
+}
+
+impl Diff {
+    /// Returns the differences as text, with these names of both runs.
+    #[must_use]
+    pub fn with_names(&self, [left, right]: [&str; 2]) -> String {
+        let mut out = String::new();
         for difference in &self.sections {
-            writeln!(f, "{}: line {} differs", difference.section, difference.line)?;
-            for (origin, lines) in [(self.left, &difference.left), (self.right, &difference.right)] {
-                writeln!(f, "  {origin}:")?;
+            out.push_str(&format!("{}: line {} differs\n", difference.section, difference.line));
+            for (name, lines) in [(left, &difference.left), (right, &difference.right)] {
+                out.push_str(&format!("  {name}:\n"));
                 if lines.is_empty() {
-                    writeln!(f, "        (no such process)")?;
+                    out.push_str("        (no such process)\n");
                 }
                 for (number, text) in lines {
                     let mark = if *number == difference.line { '>' } else { ' ' };
-                    writeln!(f, "  {mark} {number:>4}  {text}")?;
+                    out.push_str(&format!("  {mark} {number:>4}  {text}\n"));
                 }
                 if lines.last().is_some_and(|(number, _)| *number < difference.line) {
-                    writeln!(f, "  > {:>4}  (nothing more)", difference.line)?;
+                    out.push_str(&format!("  > {:>4}  (nothing more)\n", difference.line));
                 }
             }
             if let Some(unseen) = &difference.unseen {
-                writeln!(f, "  ({unseen})")?;
+                out.push_str(&format!("  ({unseen})\n"));
             }
         }
-        Ok(())
+        out
     }
 }
 

@@ -13,12 +13,13 @@
 //! | [`sections`] | the role of each process, derived from its parent and the call that created it |
 //! | [`normalise`] | the values that a comparison omits or renames |
 //! | [`diff`] | the comparison of two runs, section by section |
+//! | [`emit`] | the calls of a run as a seccomp profile, AppArmor rules, a line of systemd |
 //! | [`witness`] | strace's output in the same schema |
 //! | [`rules`] | conditions that hold in every run, each with its reason |
 //! | [`plan`] | a run before it happens, on the simulated kernel |
 //! | [`machine`] | the facts of a machine, which a plan of a `Command` depends on |
 //! | [`replay`] | a run of another machine, repeated with the recorded replies |
-//! | [`render`] | a run as text, as a diagram, as a picture |
+//! | [`render`] | a run as text, as a diagram, as a picture, as a page |
 //! | [`byte_order`] | messages of a machine with another byte order |
 
 extern crate std;
@@ -26,6 +27,7 @@ extern crate std;
 pub mod attest;
 pub mod byte_order;
 pub mod diff;
+pub mod emit;
 pub mod machine;
 pub mod normalise;
 pub mod note;

@@ -22,7 +22,7 @@
 //! ```
 
 use std::io;
-use std::string::{String, ToString};
+use std::string::String;
 use std::vec::Vec;
 
 use crate::diff::{Diff, compare};
@@ -30,8 +30,7 @@ use crate::note::Values;
 use crate::plan::Plan;
 use crate::record::Recorder;
 use crate::record::shared::SharedSink;
-use crate::render::document::with_sections;
-use crate::render::{Document, mermaid, svg, text};
+use crate::render::{Document, html, mermaid, saved, svg, text};
 use crate::replay::{self, ReplayError, Replayed};
 use crate::rules::{self, Facts, Finding};
 use crate::sections;
@@ -123,6 +122,12 @@ impl Recording {
         self.show(mermaid::mermaid)
     }
 
+    /// Returns the record as a self-contained HTML page.
+    #[must_use]
+    pub fn to_html(&self) -> String {
+        self.show(html::html)
+    }
+
     /// Returns the record as an SVG picture.
     #[must_use]
     pub fn to_svg(&self) -> String {
@@ -139,9 +144,6 @@ impl Recording {
     }
 
     fn show<T>(&self, show: impl FnOnce(&Document<'_>) -> T) -> T {
-        let findings: Vec<String> = self.check_rules().iter().map(ToString::to_string).collect();
-        let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
-        let base = Document { title: "Record of a start", findings: &findings, ..Document::default() };
-        with_sections(&self.run, &base, show)
+        saved::show(&replay::keep(&self.run, &self.launch, Values::LeftOut), show)
     }
 }

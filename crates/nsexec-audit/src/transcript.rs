@@ -228,6 +228,14 @@ impl Run {
         self.sections.iter().find(|section| section.role == role)
     }
 
+    /// Returns the run with the names of the environment variables only. Values may be secrets.
+    #[must_use]
+    pub fn without_values(mut self) -> Self {
+        let lines = self.sections.iter_mut().flat_map(|section| &mut section.lines);
+        lines.for_each(|line| line.call.remove_values());
+        self
+    }
+
     /// Returns the run as JSON lines.
     ///
     /// # Errors

@@ -12,11 +12,11 @@ use nsexec::namespace::{NsKind, NsSet};
 
 use super::assume::value::AssumeValue;
 use super::help::{
-    COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES, MAN_EXAMPLES,
-    TRACE_EXAMPLES,
+    COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DIFF_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES,
+    MAN_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES,
 };
 pub(crate) use super::namespace_flags::{NamespaceFlags, SetgroupsFlag};
-use super::values::{FdValue, Variable, dialect};
+use super::values::{EmitFlag, FdValue, OrderFlag, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
 pub(crate) const VERSION: &str = match option_env!("NSEXEC_VERSION") {
@@ -82,26 +82,6 @@ Examples:
   nsexec enter -t $(pidof -s nginx) -n -- ss -tln
   script -qc 'nsexec enter -t 4711 -a -- sh' /dev/null   with a pty between both";
 
-const PLAN_EXAMPLES: &str = "\
-The calls are those of the program itself, made on a simulated kernel. Facts about the machine
-are assumed and shown; --assume changes them:
-  uid=N gid=N caps=all|none|HEX kernel=X.Y subuid=FIRST:COUNT|none subgid=FIRST:COUNT|none
-  owner=KIND:caller|joined proc=whole|covered command=FILE uptime=SECONDS
-  hidepid=off|noaccess|invisible|ptraceable yama=off|on
-  join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own
-and of a user namespace that is joined: maker=UID setgroups=allow|deny
-  user-map=I:O:N,…|none group-map=I:O:N,…|none
-Paths to join and the command are looked up on this machine. To plan for another machine, use
-join=KIND:there and command=FILE.
-
-Examples:
-  nsexec plan -r -n -- ip address
-  nsexec plan --all --map-users auto --assume uid=1000 --assume subuid=100000:65536 -- sh
-  nsexec plan --format svg -- sh > plan.svg
-  nsexec plan --bootstrap message.bin
-
-Exit status: 0 if the plan ends with the command and breaks no rule, else 1.";
-
 /// Runs a command in namespaces: creates or joins them, and maps ids
 #[derive(Parser, Debug)]
 #[command(name = "nsexec", version = VERSION, styles = STYLES, after_help = EXAMPLES)]
@@ -135,6 +115,12 @@ pub(crate) enum Command {
     /// Run a command, record every call, and compare with the plan
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(Lazy<TraceArgs>),
+    /// Print a recorded or planned run that is stored in a file
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show(Lazy<ShowArgs>),
+    /// Compare two stored runs: of two machines, two kernels or two versions
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(Lazy<DiffArgs>),
     /// Run as stage 0 for a parent that uses runc's protocol
     #[command(after_help = INIT_EXAMPLES)]
     Init(Lazy<InitArgs>),
@@ -339,6 +325,8 @@ pub(crate) enum Format {
     Mermaid,
     /// A sequence diagram as an SVG image
     Svg,
+    /// A self-contained HTML page
+    Html,
 }
 
 /// The condition under which text is coloured.
@@ -388,12 +376,20 @@ pub(crate) struct PlanArgs {
     /// Replace a fact about this machine by an assumption; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
     pub(crate) assume: Vec<AssumeValue>,
-    /// text, json, mermaid or svg
+    /// text, json, mermaid, svg or html
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub(crate) format: Format,
+    /// In the text: the calls of one process after the other, or of all processes in time
+    #[arg(long, value_name = "process|time", default_value = "process", hide_possible_values = true)]
+    pub(crate) order: OrderFlag,
     /// Colour the text: auto, always or never
     #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColourFlag,
+    /// Print the planned calls as a restriction: an OCI seccomp profile, AppArmor rules, or a line of a
+    /// systemd unit
+    #[arg(long, value_name = "seccomp|apparmor|systemd", hide_possible_values = true)]
+    #[arg(conflicts_with_all = ["format", "order", "color"])]
+    pub(crate) emit: Option<EmitFlag>,
     /// List the rules that every plan is checked against, with their reasons
     #[arg(long, exclusive = true)]
     pub(crate) rules: bool,
@@ -440,12 +436,47 @@ pub(crate) struct TraceArgs {
     /// Replay the record in FILE offline, with its replies of the kernel: reproduces the error
     #[arg(long, value_name = "FILE", exclusive = true)]
     pub(crate) replay: Option<PathBuf>,
+    /// Print the record on standard output after the command's end: text, json, mermaid, svg, or html
+    /// beside the plan
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    pub(crate) format: Option<Format>,
     /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// `nsexec show`.
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// The file with the run; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// text, json, mermaid, svg or html
+    #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+    pub(crate) format: Format,
+    /// In the text: the calls of one process after the other, or of all processes in time
+    #[arg(long, value_name = "process|time", default_value = "process", hide_possible_values = true)]
+    pub(crate) order: OrderFlag,
+    /// Colour the text: auto, always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub(crate) color: ColourFlag,
+}
+
+/// `nsexec diff`.
+#[derive(Args, Debug)]
+pub(crate) struct DiffArgs {
+    /// The file with the first run; `-` is standard input
+    #[arg(value_name = "A")]
+    pub(crate) left: PathBuf,
+    /// The file with the second run
+    #[arg(value_name = "B")]
+    pub(crate) right: PathBuf,
+    /// Print an HTML page with both runs side by side
+    #[arg(long)]
+    pub(crate) html: bool,
 }
 
 /// `nsexec init`.
@@ -499,8 +530,20 @@ mod tests {
         let mut cli = Cli::command().term_width(100);
         cli.build();
         let mut out = cli.render_help().to_string();
-        let names =
-            ["run", "enter", "doctor", "plan", "trace", "decode", "encode", "init", "completions", "man"];
+        let names = [
+            "run",
+            "enter",
+            "doctor",
+            "plan",
+            "trace",
+            "show",
+            "diff",
+            "decode",
+            "encode",
+            "init",
+            "completions",
+            "man",
+        ];
         for name in names {
             let help = cli.find_subcommand_mut(name).unwrap().render_help();
             out += &format!("\n---- {name}\n{help}");

@@ -144,8 +144,12 @@ fn failed(error: String, cause: Option<Explanation>) -> Launch {
 /// failure of an earlier step.
 fn launched(request: &Request, args: &DoctorArgs) -> Result<Option<Launch>, Failure> {
     let directory = [OsString::from("/")];
-    let job =
-        Job { request, command: &directory, verbose: false, mount_proc_flag: args.namespaces.mount_proc.is_some() };
+    let job = Job {
+        request,
+        command: &directory,
+        verbose: false,
+        mount_proc_flag: args.namespaces.mount_proc.is_some(),
+    };
     let bootstrap = request.bootstrap()?;
     // The report has the failed step, so the stages' records are not shown.
     let launched = run::launcher_of(&bootstrap, &job, |_| {})?.spawn();

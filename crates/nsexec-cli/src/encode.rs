@@ -3,6 +3,7 @@
 use nsexec::launch::encode;
 
 use super::args::EncodeArgs;
+use super::config::{self, Merged};
 use super::failure::Failure;
 use super::output;
 use super::request;
@@ -12,9 +13,15 @@ use super::request;
 /// # Errors
 /// Flags that contradict each other, or that have no equivalent in a message; standard output is a terminal.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
-    request::refuse_flags_without_attribute(&args.namespaces, &args.command)?;
-    let facts = request::facts_of(&args.namespaces);
-    let request = request::decide(&args.namespaces, &facts, args.dialect)?;
+    let Merged { flags, command } = config::merged(&args.namespaces, &[])?;
+    if !command.is_empty() {
+        output::print_to_stderr(format_args!(
+            "nsexec: process.args is not applied: a message has no attribute for the command\n"
+        ));
+    }
+    request::refuse_flags_without_attribute(&flags, &args.command)?;
+    let facts = request::facts_of(&flags);
+    let request = request::decide(&flags, &facts, args.dialect)?;
     request::refuse_other_ids_than_root(&request)?;
     let bootstrap = request.bootstrap()?;
     let mut message = vec![0; encode::encoded_len(&bootstrap)];

@@ -7,6 +7,8 @@
 
 mod args;
 mod assume;
+mod compare;
+mod config;
 mod decode;
 mod doctor;
 mod encode;
@@ -26,6 +28,7 @@ mod plan;
 mod request;
 mod run;
 mod sealed;
+mod show;
 mod start;
 mod suggestions;
 mod target;
@@ -76,6 +79,8 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
                 None => trace::trace(args),
             },
         ),
+        Command::Show(args) => ("show", show::show(args)),
+        Command::Diff(args) => ("diff", compare::diff(args)),
         Command::Init(args) => ("init", init::init(args)),
         Command::Completions(args) => ("completions", manual::completions(args).map(|()| 0)),
         Command::Man(args) => ("man", manual::man(args).map(|()| 0)),
@@ -165,7 +170,7 @@ fn report(command: &str, failure: Failure) -> u8 {
 }
 
 /// Replaces a character that is not printable. Newlines stay: a failure may have several lines.
-fn printable(c: char) -> char {
+pub(crate) fn printable(c: char) -> char {
     if c != '\n' && is_invisible(c) { '?' } else { c }
 }
 

@@ -145,9 +145,7 @@ fn lines(ids: Ids<'_>, values: &[MapValue], own: Option<u32>) -> Result<Vec<Line
             }
             MapValue::All => ("all".to_owned(), pass_through(ids, hole)),
             MapValue::Auto if is_pass_through(ids) => ("auto".to_owned(), pass_through(ids, hole)),
-            MapValue::Auto => {
-                ("auto".to_owned(), one_after_the_other(&subordinate(ids, "auto")?, of_caller))
-            }
+            MapValue::Auto => ("auto".to_owned(), one_after_the_other(&subordinate(ids, "auto")?, of_caller)),
             MapValue::SubIds => {
                 let same = |line: Extent| Extent { inside: line.outside, ..line };
                 let extents = subordinate(ids, "subids")?.into_iter().map(same);
@@ -188,7 +186,11 @@ fn subordinate(ids: Ids<'_>, word: &str) -> Result<Vec<Extent>, Failure> {
     }
     let lines = in_order(ids.ranges, ids.own);
     if lines.is_empty() {
-        return Err(Failure::ours(format!("{} {word}: {}", ids.flag, ids.facts.no_range(ids.noun == "group"))));
+        return Err(Failure::ours(format!(
+            "{} {word}: {}",
+            ids.flag,
+            ids.facts.no_range(ids.noun == "group")
+        )));
     }
     Ok(lines)
 }

@@ -2,6 +2,7 @@
 //! `encode`: those of unshare(1), and our own.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -106,6 +107,10 @@ impl PropagationFlag {
 /// The flags that describe namespaces, shared by `run`, `plan`, `trace` and `encode`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamespaceFlags {
+    /// Take the namespaces, id maps, time offsets, OOM score and command from an OCI configuration
+    /// (config.json), and name the parts that are not applied
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The kinds to create.
     #[command(flatten)]
     pub(crate) kinds: NewKinds,

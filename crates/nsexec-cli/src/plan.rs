@@ -7,6 +7,9 @@ use std::path::Path;
 use nsexec::bootstrap::Dialect;
 use nsexec::launch::Launcher;
 use nsexec::policy::Policy;
+use nsexec_audit::emit::apparmor::apparmor;
+use nsexec_audit::emit::seccomp::seccomp;
+use nsexec_audit::emit::systemd;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
 use nsexec_audit::render::text;
@@ -15,12 +18,14 @@ use nsexec_audit::rules::{self, Severity};
 use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
 use super::assume::value::AssumeValue;
+use super::config::{self, Merged};
 use super::decode;
 use super::failure::{FAILED, Failure};
 use super::hand_over;
 use super::output;
 use super::request;
 use super::run;
+use super::values::{EmitFlag, OrderFlag};
 use nsexec_audit::machine::caller::Facts;
 use nsexec_audit::machine::search;
 
@@ -36,7 +41,11 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
         Some(file) => of_message(args, file)?,
         None => of_launch(&args.namespaces, &args.hand_over, &args.command, &args.assume)?,
     };
-    print(&shown(&plan, args)?)?;
+    let text = match args.emit {
+        Some(emit) => emitted(&plan, emit)?,
+        None => shown(&plan, args)?,
+    };
+    print(&text)?;
     let breach = plan.findings.iter().any(|finding| finding.severity == Severity::Breach);
     Ok(if plan.succeeds && !breach { 0 } else { FAILED })
 }
@@ -54,11 +63,12 @@ pub(crate) fn of_launch(
     // As in `run`, so that the plan has the same signal masks. This process exits so soon that no signal is
     // missed.
     let signals = run::take_signals()?;
-    let machine = request::facts_of(flags);
+    let Merged { flags, command } = config::merged(flags, command)?;
+    let machine = request::facts_of(&flags);
     let mut assumptions = assume::of_machine(&machine, &flags.join);
     assume::apply(&mut assumptions, assumed);
     let facts = assume::facts_under(&assumptions, machine);
-    let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
+    let mut request = request::decide(&flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, hand_over_flags, others, others);
     let bootstrap = request.bootstrap()?;
@@ -66,7 +76,7 @@ pub(crate) fn of_launch(
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
     // Without a command, plan a command that does nothing.
     let nothing = [OsString::from("/bin/true")];
-    let command = if command.is_empty() { &nothing[..] } else { command };
+    let command = if command.is_empty() { &nothing[..] } else { &command };
     if let Some((program, arguments)) = command.split_first() {
         request.hand_over.apply(&mut launcher);
         launcher.surroundings(request.around.clone()).command(program, arguments).supervised(&signals);
@@ -104,17 +114,36 @@ fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {
     plan(start, assumptions).map_err(|error| Failure::ours(error.to_string()))
 }
 
+/// Returns the calls of a plan as a restriction.
+///
+/// # Errors
+/// The plan fails, so the calls after its failure are missing.
+fn emitted(plan: &Plan, emit: EmitFlag) -> Result<String, Failure> {
+    if !plan.succeeds {
+        return Err(Failure::ours(format!(
+            "a restriction needs a plan that succeeds: {}",
+            plan.verdict_in_words()
+        )));
+    }
+    match emit {
+        EmitFlag::Seccomp => seccomp(&plan.run).map_err(|error| Failure::ours(error.to_string())),
+        EmitFlag::Apparmor => Ok(apparmor(&plan.run)),
+        EmitFlag::Systemd => Ok(systemd(&plan.run)),
+    }
+}
+
 fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
     match args.format {
         Format::Json => plan.to_json().map_err(|error| Failure::ours(error.to_string())),
         Format::Mermaid => Ok(plan.to_mermaid()),
         Format::Svg => Ok(plan.to_svg()),
-        Format::Text => Ok(plan.to_text(look(args.color))),
+        Format::Html => Ok(plan.to_html()),
+        Format::Text => Ok(plan.to_text(look(args.color, args.order))),
     }
 }
 
 /// Returns the text format: folded and coloured for a terminal, plain and unfolded for a pipe.
-pub(crate) fn look(colour: ColourFlag) -> text::Look {
+pub(crate) fn look(colour: ColourFlag, order: OrderFlag) -> text::Look {
     let terminal = output::is_terminal();
     let colour = match colour {
         ColourFlag::Auto => output::is_coloured(),
@@ -122,7 +151,11 @@ pub(crate) fn look(colour: ColourFlag) -> text::Look {
         ColourFlag::Never => false,
     };
     let width = terminal.then(|| terminal_size::terminal_size().map_or(80, |(width, _)| width.0.into()));
-    text::Look { width, colour }
+    let order = match order {
+        OrderFlag::Process => text::Order::Process,
+        OrderFlag::Time => text::Order::Time,
+    };
+    text::Look { width, colour, order }
 }
 
 fn print(text: &str) -> Result<(), Failure> {

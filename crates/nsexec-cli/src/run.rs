@@ -13,6 +13,7 @@ use nsexec::log::Level;
 use nsexec::sys::types::Errno;
 
 use super::args::RunArgs;
+use super::config;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::hints::FLAGS;
@@ -26,7 +27,8 @@ use super::sealed;
 /// # Errors
 /// Wrong usage, or a failure of the bootstrap.
 pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
-    let flags = &args.namespaces;
+    let merged = config::merged(&args.namespaces, &args.command)?;
+    let flags = &merged.flags;
     hand_over::check(&args.hand_over)?;
     let facts = request::facts_of(flags);
     let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
@@ -36,7 +38,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     sealed::ensure_for_joins(request.joined)?;
     start(&Job {
         request: &request,
-        command: &command_or_shell(&args.command),
+        command: &command_or_shell(&merged.command),
         verbose: args.verbose,
         mount_proc_flag: flags.mount_proc.is_some(),
     })
@@ -147,8 +149,10 @@ pub(crate) fn launcher_of(
 ) -> Result<Launcher, Failure> {
     let mut launcher =
         Launcher::new(bootstrap, job.request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
-    let (program, arguments) =
-        job.command.split_first().ok_or_else(|| Failure::Usage("no command".to_owned()))?;
+    let (program, arguments) = job
+        .command
+        .split_first()
+        .ok_or_else(|| Failure::Usage("the command is missing: put it after --".to_owned()))?;
     let request = job.request.clone();
     request.hand_over.apply(&mut launcher);
     launcher

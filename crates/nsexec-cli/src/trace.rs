@@ -28,15 +28,19 @@ use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec_audit::witness::{self, Splitter};
 use nsexec_audit::{Origin, Role, Run, sections};
 
-use super::args::TraceArgs;
+use super::args::{ColourFlag, Format, NamespaceFlags, TraceArgs};
 use super::assume;
+use super::config::{self, Merged};
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::output;
+use super::plan::look;
 use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
+use super::show;
 use super::trace_replay;
+use super::values::OrderFlag;
 use nsexec_audit::machine::caller::Facts;
 use nsexec_audit::machine::search;
 
@@ -57,9 +61,10 @@ const WITNESS_FILE: usize = 16 << 20;
 /// # Errors
 /// Wrong usage, or the reason why the command could not be started or recorded.
 pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
+    let merged = config::merged(&args.namespaces, &args.command)?;
     hand_over::check(&args.hand_over)?;
-    let facts = request::facts_of(&args.namespaces);
-    let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let facts = request::facts_of(&merged.flags);
+    let mut request = request::decide(&merged.flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     if args.witness {
@@ -67,17 +72,17 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     }
     run::check_persistent(&request)?;
     sealed::ensure_for_joins(request.joined)?;
-    recorded(args, facts, &request)
+    recorded(args, &merged, facts, &request)
 }
 
 /// Runs the command in this process, which may itself run under strace.
-fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Failure> {
+fn recorded(args: &TraceArgs, merged: &Merged, facts: Facts, request: &Request) -> Result<u8, Failure> {
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     let job = Job {
         request,
-        command: &run::command_or_shell(&args.command),
+        command: &run::command_or_shell(&merged.command),
         verbose: args.verbose,
-        mount_proc_flag: args.namespaces.mount_proc.is_some(),
+        mount_proc_flag: merged.flags.mount_proc.is_some(),
     };
     let bootstrap = request.bootstrap()?;
     // The launcher passes records on before it marks the run's end. A write there would be a call in strace's
@@ -89,7 +94,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let signals = run::take_signals()?;
     // Each process has a copy of the recorder.
     launcher.supervised(&signals).copy_memory();
-    let plan = planned(&launcher, facts, args)?;
+    let plan = planned(&launcher, facts, &merged.flags)?;
     if let Some(file) = &args.json {
         // First: if the record cannot be saved, do not run anything.
         output::create(file)?;
@@ -130,9 +135,8 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     if let Some(folder) = &args.witnessed {
         write_whole(&record, &folder.join(RECORD))?;
     }
-    let kept = args.json.as_ref().map_or(Ok(()), |file| {
-        write_json(&trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
-    });
+    let kept =
+        keep(args, &plan, || trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut));
     let agrees = report(&plan, &record, status, request);
     if cut && record.lost > 0 {
         output::print_to_stderr(format_args!(
@@ -144,9 +148,9 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
 }
 
 /// Returns the plan of this launch on this machine.
-fn planned(launcher: &Launcher, facts: Facts, args: &TraceArgs) -> Result<Plan, Failure> {
+fn planned(launcher: &Launcher, facts: Facts, flags: &NamespaceFlags) -> Result<Plan, Failure> {
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
-    let mut assumptions = assume::of_machine(&facts, &args.namespaces.join);
+    let mut assumptions = assume::of_machine(&facts, &flags.join);
     // The search uses this root directory. In another one the launch may find a different file.
     let (found, refused) = search::search(&prepared);
     (assumptions.command, assumptions.refused) = (Some(found.unwrap_or_default()), refused);
@@ -175,9 +179,23 @@ fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
     diff.is_empty() && breaches == 0
 }
 
-fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
-    let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
-    output::save(file, &text)
+/// Writes the record to the file of `--json`, and prints it in the format of `--format`.
+fn keep(args: &TraceArgs, plan: &Plan, record: impl FnOnce() -> Run) -> Result<(), Failure> {
+    if args.json.is_none() && args.format.is_none() {
+        return Ok(());
+    }
+    let record = record();
+    if let Some(file) = &args.json {
+        let text = record.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
+        output::save(file, &text)?;
+    }
+    match args.format {
+        None => Ok(()),
+        Some(Format::Html) => output::print(&plan.to_run().to_html_beside(&record)),
+        Some(format) => {
+            output::print(&show::shown(&record, format, look(ColourFlag::Auto, OrderFlag::Process))?)
+        }
+    }
 }
 
 /// Writes the whole record, with the values of the environment, to the FIFO of the process that compares.

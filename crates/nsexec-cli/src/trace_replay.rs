@@ -1,26 +1,18 @@
 //! `nsexec trace --replay`: replays a record of another machine, and reports the error that the record ends
 //! with. Also adds the data to a record that a replay needs.
 
-use std::fs;
-use std::io::{self, Read};
 use std::path::Path;
 
 use nsexec::launch::Prepared;
 use nsexec_audit::Run;
 use nsexec_audit::note::Values;
-use nsexec_audit::record::shared::PROCESS_MAX;
+use nsexec_audit::render::saved::CIRCUMSTANCES;
 use nsexec_audit::replay::{self, DIVERGED, Replayed};
 
-use super::failure::{Failure, words};
+use super::failure::Failure;
 use super::output;
 use super::run::{self, Job};
-
-/// The key of the note that stores `Circumstances` in a record.
-const CIRCUMSTANCES: &str = "circumstances";
-
-/// The largest record that is read, in bytes: the limit for all processes of a run, and as much again for
-/// their notes.
-const RECORD_MAX: usize = 2 * 8 * PROCESS_MAX;
+use super::show;
 
 /// Returns the record of `prepared` in a form that can be replayed on another machine, for `--json`.
 ///
@@ -44,28 +36,13 @@ pub(crate) fn keep(record: &Run, prepared: &Prepared, failed: Option<&Job<'_>>, 
 /// The failure that the record ends with; the file cannot be read, or is not a record.
 pub(crate) fn replay(file: &Path) -> Result<u8, Failure> {
     let no_record = |why: String| Failure::ours(format!("{} cannot be replayed: {why}", file.display()));
-    let text = read(file)
-        .map_err(|error| Failure::ours(format!("failed to read {}: {}", file.display(), words(&error))))?;
-    if text.len() > RECORD_MAX {
-        return Err(no_record(format!("it has more than {RECORD_MAX} bytes, the limit of a record")));
-    }
+    let text = show::text(file)?;
     let run = Run::from_json_lines(&text).map_err(|error| no_record(error.to_string()))?;
     let replayed = replay::replay(&run).map_err(|error| no_record(error.to_string()))?;
     let mut out = report(&replayed);
     let result = reported_failure(&run, &replayed, &mut out);
     output::print(&out)?;
     result
-}
-
-/// Reads the file, but at most one byte more than the largest record: the file may be a pipe that never ends.
-fn read(file: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    fs::File::open(file)?.take(RECORD_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    // Too long: the caller refuses it, so a character that is cut in two does not matter.
-    if bytes.len() > RECORD_MAX {
-        return Ok(String::from_utf8_lossy(&bytes).into_owned());
-    }
-    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
 fn report(replayed: &Replayed) -> String {
@@ -98,6 +75,8 @@ fn reported_failure(run: &Run, replayed: &Replayed, out: &mut String) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use nsexec::bootstrap::{Bootstrap, Dialect};
     use nsexec::launch::Launcher;

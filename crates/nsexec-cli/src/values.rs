@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use nsexec::bootstrap::Dialect;
 use nsexec::idmap::Extent;
 use nsexec::namespace::NsKind;
@@ -184,6 +185,26 @@ impl FromStr for FdValue {
             None => Err("expected a descriptor number above 2, or all".to_owned()),
         }
     }
+}
+
+/// A restriction with the calls of a plan.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EmitFlag {
+    /// A seccomp profile of the OCI runtime specification
+    Seccomp,
+    /// AppArmor rules
+    Apparmor,
+    /// A line for a systemd unit
+    Systemd,
+}
+
+/// The order of the calls in the text format.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OrderFlag {
+    /// One section for each process
+    Process,
+    /// One list of the calls of all processes
+    Time,
 }
 
 /// The value of `--set-env`.

@@ -6,6 +6,7 @@
 //! | `suite` | the main function of the suites that are not run by libtest |
 //! | `process` | the limit of every wait, and default signals for the processes of a test |
 //! | `ordinary` | the ordinary user that the suites `kernel` and `witness` start programs as |
+//! | `seccomp` | an emitted seccomp profile as a program for the kernel |
 //! | `scenarios` | the launches on the simulated kernel. Needs the feature `scenarios` |
 
 mod allocator;
@@ -13,6 +14,7 @@ mod ordinary;
 mod process;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
+pub mod seccomp;
 mod suite;
 
 pub use allocator::AbortsInChildren;

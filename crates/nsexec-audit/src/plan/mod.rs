@@ -9,6 +9,7 @@ mod launcher;
 pub mod runc;
 mod shown;
 mod verdict;
+mod words;
 
 use std::ffi::CString;
 use std::format;
@@ -25,7 +26,9 @@ pub use verdict::{Fault, Verdict};
 
 use super::normalise::INTERRUPT;
 use super::note;
-use super::rules::{self, Facts, Finding, message_note};
+use super::render::document::{log, pid_line};
+use super::render::summary::command_line;
+use super::rules::{self, Facts, Finding, Request, message_note};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
 use crate::record::{Call, Line, Reply};
@@ -78,6 +81,10 @@ pub struct Plan {
     /// surroundings or the runtime's manner. The input is normalised, so the hash is the same on every
     /// machine. The environment, and what a search of PATH finds, are not part of it.
     pub hash: String,
+    /// The command and its arguments, on one line. `None` for a start by a Go runtime.
+    pub command: Option<String>,
+    /// The request of the message. `None` if stage 0 did not read a valid one.
+    pub asked: Option<Request>,
     /// The findings of the rules.
     pub findings: Vec<Finding>,
     /// The pid line, without its newline.
@@ -182,8 +189,13 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         log: log(&run),
         run,
         assumptions: assumption_lines,
-        policy: policy_lines,
+        policy: words::policy(&policy),
         hash,
+        command: match start {
+            Start::Launcher(prepared) => Some(command_line(prepared.argv())),
+            Start::Runc { .. } => None,
+        },
+        asked: facts.asked,
         findings,
         succeeds,
         error: error.take(),
@@ -242,7 +254,7 @@ fn shape(start: &Start, assumptions: &Assumptions, run: &Run) -> String {
     }
 }
 
-/// Returns the policy in words.
+/// Returns the policy for the hash.
 fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
     let lines = [
@@ -410,27 +422,6 @@ fn run_of(report: &Report) -> Run {
         section.end = End::Unknown;
     }
     run
-}
-
-fn pid_line(run: &Run) -> Option<String> {
-    let lines = &run.section(Role::Stage(0))?.lines;
-    lines.iter().find_map(|line| match &line.call {
-        Call::Send { data, .. }
-            if data.0.starts_with(b"{\"stage1_pid\"") || data.0.starts_with(b"{\"pid\"") =>
-        {
-            Some(String::from_utf8_lossy(&data.0).trim_end().to_string())
-        }
-        _ => None,
-    })
-}
-
-fn log(run: &Run) -> Vec<String> {
-    let lines = run.sections.iter().flat_map(|section| &section.lines);
-    let records = lines.filter_map(|line| match &line.call {
-        Call::WriteNowait { data, .. } => Some(String::from_utf8_lossy(&data.0).trim_end().to_string()),
-        _ => None,
-    });
-    records.collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::{Document, Fate, SectionView};
+use crate::record::Call;
 use crate::transcript::{End, Role, Run, Section};
 
 /// Calls `show` with the document of a run. `base` has its other parts.
@@ -44,4 +45,27 @@ pub fn outcome(section: &Section, run: &Run) -> (String, Fate) {
         (_, end, _) => end.to_string(),
     };
     (words, fate)
+}
+
+/// Returns the pid line that stage 0 sent, without its newline.
+pub(crate) fn pid_line(run: &Run) -> Option<String> {
+    let lines = &run.section(Role::Stage(0))?.lines;
+    lines.iter().find_map(|line| match &line.call {
+        Call::Send { data, .. }
+            if data.0.starts_with(b"{\"stage1_pid\"") || data.0.starts_with(b"{\"pid\"") =>
+        {
+            Some(String::from_utf8_lossy(&data.0).trim_end().to_string())
+        }
+        _ => None,
+    })
+}
+
+/// Returns the records on the log pipe, in the order of the sections.
+pub(crate) fn log(run: &Run) -> Vec<String> {
+    let lines = run.sections.iter().flat_map(|section| &section.lines);
+    let records = lines.filter_map(|line| match &line.call {
+        Call::WriteNowait { data, .. } => Some(String::from_utf8_lossy(&data.0).trim_end().to_string()),
+        _ => None,
+    });
+    records.collect()
 }

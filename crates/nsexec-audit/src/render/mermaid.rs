@@ -22,8 +22,12 @@ pub fn mermaid(document: &Document<'_>) -> String {
         out.push_str(&format!("    {line}\n"));
     }
     let (first, last) = (id(Role::Launcher), id(Role::Stage(2)));
+    let summary = document.summary.iter().map(|fact| format!("{}: {}", fact.key, fact.value));
+    let verdict = document.verdict.map(|verdict| format!("verdict: {verdict}"));
     let hash = document.hash.map(|hash| format!("plan {hash}"));
-    for line in [hash.as_deref(), document.shape].into_iter().flatten() {
+    let shape = document.shape.map(String::from);
+    for line in summary.chain([verdict, hash, shape].into_iter().flatten()) {
+        let line = &line;
         out.push_str(&format!("    Note over {first},{last}: {}\n", escaped(line)));
     }
     let mut made: Vec<Role> = Vec::new();

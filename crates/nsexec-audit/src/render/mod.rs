@@ -1,22 +1,30 @@
-//! Renders a plan, or a run, as text, as a mermaid diagram, or as an SVG picture.
+//! Renders a plan, or a run, as text, as a mermaid diagram, as an SVG picture, or as an HTML page.
 //!
-//! All three are pure functions of a [`Document`], which borrows the lines from the caller.
+//! All four are pure functions of a [`Document`], which borrows the lines from the caller.
 //!
 //! | read | for |
 //! |---|---|
 //! | [`walk`] | each line with the object behind its descriptor and the content of its message |
 //! | [`why`] | the reason for a step, in words |
 //! | [`events`] | the sections merged into one order, for the diagrams |
+//! | [`order`] | all calls in one order in which they can have happened |
+//! | [`summary`] | the command, its namespaces, its ids and its rights |
 //! | [`document`] | the end of each process, in words |
-//! | [`text`], [`mermaid`], [`svg`] | the three forms |
+//! | [`saved`] | a run that was read from a file, as a document |
+//! | [`text`], [`mermaid`], [`svg`], [`html`] | the four forms |
 
 mod child;
 mod direct;
 pub mod document;
 pub mod events;
+pub mod html;
 pub mod mermaid;
+pub mod order;
 mod paint;
+mod rows;
+pub mod saved;
 mod steps;
+pub mod summary;
 pub mod svg;
 pub mod text;
 mod tree;
@@ -34,6 +42,10 @@ use crate::transcript::{Role, Section};
 pub struct Document<'a> {
     /// The title: `Plan of a start`, `Record of a run`.
     pub title: &'a str,
+    /// The summary: the command, its namespaces, its ids, its rights.
+    pub summary: &'a [Fact<'a>],
+    /// The answer of a plan, or the result of a run.
+    pub verdict: Option<&'a str>,
     /// The hash of a plan.
     pub hash: Option<&'a str>,
     /// The shape of the start, in words.

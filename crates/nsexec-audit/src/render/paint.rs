@@ -16,6 +16,9 @@ const STRING_LIMIT: usize = 64;
 /// The number of bytes that an abbreviated string shows.
 const STRING_SHOWN: usize = 48;
 
+/// The largest set of signals that is shown whole.
+const SIGNALS_SHOWN: usize = 6;
+
 /// The meaning of a piece of text, which selects its colour.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum SpanKind {
@@ -88,6 +91,8 @@ pub(super) fn call_spans(line: &Line) -> Vec<Span> {
     let (name, rest) = shown.split_at(shown.find('(').unwrap_or(0));
     // A string argument may contain ") = "; the result never does.
     let (arguments, result) = rest.split_at(rest.rfind(") = ").map_or(rest.len(), |at| at + ") = ".len()));
+    let short = name.starts_with("rt_sig").then(|| short_sets(arguments));
+    let arguments = short.as_deref().unwrap_or(arguments);
     let mut spans = vec![span(name, SpanKind::Call)];
     let pair = matches!(line.reply, Reply::Pair(..));
     let first_is_descriptor = descriptor(&line.call).is_some();
@@ -119,6 +124,29 @@ pub(super) fn call_spans(line: &Line) -> Vec<Span> {
     };
     spans.push(span(result, kind));
     spans
+}
+
+/// Shortens the sets of signals in the arguments of a call: of a long set it keeps the first names and the
+/// number of all.
+fn short_sets(arguments: &str) -> String {
+    let mut out = String::new();
+    for (index, part) in arguments.split('[').enumerate() {
+        if index > 0 {
+            out.push('[');
+        }
+        let Some((set, rest)) = part.split_once(']').filter(|_| index > 0) else {
+            out.push_str(part);
+            continue;
+        };
+        let names: Vec<&str> = set.split(' ').collect();
+        match names[..] {
+            [first, second, third, ..] if names.len() > SIGNALS_SHOWN => {
+                out.push_str(&format!("{first} {second} {third} … {} signals]{rest}", names.len()));
+            }
+            _ => out.push_str(&format!("{set}]{rest}")),
+        }
+    }
+    out
 }
 
 /// Returns whether no `[` has been seen yet: `AF_UNIX, SOCK_STREAM, 0, [` precedes both numbers of a pair.

@@ -7,11 +7,12 @@ use std::vec::Vec;
 
 use super::events::{EventKind, events};
 use super::mermaid::mermaid;
+use super::summary::summary;
 use super::svg::svg;
 use super::text::{Look, text};
 use super::{COLUMNS, Document, Fact, Fate, SectionView};
 use crate::record::{Call, Line, Reply, Transcript};
-use crate::transcript::{Role, Section};
+use crate::transcript::{Role, Run, Section};
 use nsexec::sys::types::{Errno, Fd, Pid, Signal, WaitFor, WaitStatus, Waited};
 
 /// Returns the column of a process from the name of its section.
@@ -119,8 +120,13 @@ impl Sample {
         } else {
             "1001"
         };
+        let run = Run { sections: sections.clone(), ..Run::default() };
+        let summary = summary(&run, None, None);
+        let summary: Vec<Fact<'_>> = summary.iter().map(|(key, value)| Fact { key, value }).collect();
         test(&Document {
             title: self.title,
+            summary: &summary,
+            verdict: Some("the command runs"),
             hash: Some("5d1f6a0e7c2b9384"),
             shape: self.shape(),
             assumptions: &[
@@ -231,7 +237,7 @@ fn no_launcher() -> Sample {
     Sample { name: "no_launcher", ..sample }
 }
 
-fn assert_snapshot(name: &str, shown: &str) {
+pub(super) fn assert_snapshot(name: &str, shown: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../snapshots"));
     settings.set_prepend_module_to_snapshot(false);
@@ -249,12 +255,21 @@ fn text_form_matches_its_snapshots() {
 }
 
 #[test]
+fn text_in_time_matches_its_snapshots() {
+    let look = Look { order: super::text::Order::Time, ..Look::default() };
+    for sample in samples().into_iter().filter(|sample| ["direct", "tools"].contains(&sample.name)) {
+        let shown = sample.with(|document| text(document, look));
+        assert_snapshot(&format!("render_time_{}", sample.name), &shown);
+    }
+}
+
+#[test]
 fn folded_text_keeps_to_its_width_and_loses_nothing() {
     for sample in samples() {
         let squeezed = |text: String| text.replace([' ', '\n'], "");
         let whole = sample.with(|document| text(document, Look::default()));
         for width in [40, 60, 100, 140] {
-            let look = Look { width: Some(width), colour: false };
+            let look = Look { width: Some(width), ..Look::default() };
             let shown = sample.with(|document| text(document, look));
             for line in shown.lines() {
                 assert!(line.chars().count() <= width, "{width}: {line}");
@@ -272,8 +287,9 @@ fn folded_text_keeps_to_its_width_and_loses_nothing() {
 fn coloured_text_without_escapes_is_the_plain_text() {
     for sample in samples() {
         for width in [None, Some(80)] {
-            let plain = sample.with(|document| text(document, Look { width, colour: false }));
-            let coloured = sample.with(|document| text(document, Look { width, colour: true }));
+            let plain = sample.with(|document| text(document, Look { width, ..Look::default() }));
+            let coloured =
+                sample.with(|document| text(document, Look { width, colour: true, ..Look::default() }));
             let mut bare = String::new();
             for (index, part) in coloured.split('\x1b').enumerate() {
                 bare.push_str(if index == 0 { part } else { part.split_once('m').unwrap().1 });

@@ -38,11 +38,7 @@ pub const DIVERGED: u8 = 3;
 pub fn keep(run: &Run, job: &Prepared, values: Values) -> Run {
     let mut run = run.clone();
     run.notes.insert(JOB.into(), note::write(job, values));
-    if values == Values::LeftOut {
-        let lines = run.sections.iter_mut().flat_map(|section| &mut section.lines);
-        lines.for_each(|line| line.call.remove_values());
-    }
-    run
+    if values == Values::LeftOut { run.without_values() } else { run }
 }
 
 /// The result of a replay.

@@ -96,7 +96,7 @@ impl Facts {
 }
 
 /// The name of the note with the bootstrap message.
-const MESSAGE: &str = "message";
+pub(crate) const MESSAGE: &str = "message";
 
 /// Returns the note from which [`Facts::of`] learns the request of a direct start: the name, and the message
 /// as hexadecimal digits.

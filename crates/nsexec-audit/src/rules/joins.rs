@@ -63,8 +63,8 @@ pub(super) const AS_ASKED: Rule = Rule {
 
 pub(super) const CGROUP: Rule = Rule {
     name: "cgroup-namespace",
-    reason: "If namespaces are created, the cgroup namespace is one of them. Otherwise the container sees the host's \
-             cgroup paths, and may be able to write to them.",
+    reason: "If a container is created, with a mount and a pid namespace, it has a cgroup namespace. Otherwise the \
+             container sees the host's cgroup paths, and may be able to write to them.",
     reference: "CVE-2023-25809",
     severity: Severity::Warning,
     check: cgroup,
@@ -247,7 +247,9 @@ fn own_namespaces(init: &Section) -> Vec<Finding> {
 fn cgroup(_: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(asked) = &facts.asked else { return Vec::new() };
     let has = asked.created.union(asked.joined).contains(CloneFlags::NEWCGROUP);
-    if has || asked.created == CloneFlags::EMPTY {
+    // A start with a few namespaces only is not meant as a container.
+    let is_container = asked.created.contains(CloneFlags::NEWNS.union(CloneFlags::NEWPID));
+    if has || !is_container {
         return Vec::new();
     }
     std::vec![Finding::of_run(format!("creates {} without CLONE_NEWCGROUP", asked.created))]

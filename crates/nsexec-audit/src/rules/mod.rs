@@ -34,7 +34,8 @@ use std::vec::Vec;
 use super::sections::Site;
 use super::transcript::{Role, Run, Section};
 
-pub use facts::{Facts, message_note};
+pub(crate) use facts::MESSAGE;
+pub use facts::{Facts, Request, message_note};
 
 /// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

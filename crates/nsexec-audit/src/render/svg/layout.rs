@@ -11,7 +11,7 @@ use std::vec::Vec;
 use super::super::events::{Event, EventKind, Mark, Note, PipeKind};
 use super::super::mermaid::{clone_word, columns, same};
 use super::super::walk::{is_direct, is_through_child};
-use super::super::{Document, Fate, SectionView};
+use super::super::{Document, Fact, Fate, SectionView};
 use super::bars::Bars;
 use super::measure::Font;
 use super::parts::{CHIP_HEIGHT, MARGIN, chip, chip_width, class};
@@ -76,6 +76,14 @@ impl Painter<'_> {
         }
         let mut texts = vec![Text::new(MARGIN, self.y, inner, lines)];
         self.y = texts.first().map_or(self.y, |text| text.rect.bottom());
+        let verdict = self.document.verdict.map(|value| Fact { key: "verdict", value });
+        for fact in self.document.summary.iter().copied().chain(verdict) {
+            let lines = LABEL.wrap(&format!("{}: {}", fact.key, fact.value), inner, 3);
+            let lines = lines.into_iter().map(|line| (line, LABEL)).collect();
+            let text = Text::new(MARGIN, self.y + 2, inner, lines).class("ink");
+            self.y = text.rect.bottom();
+            texts.push(text);
+        }
         if let Some(hash) = self.document.hash {
             let lines = DATA.wrap(&format!("plan {hash}"), inner, 2);
             let lines = lines.into_iter().map(|line| (line, DATA)).collect();

@@ -142,7 +142,7 @@ fn words(out: &mut String, text: &Text) -> fmt::Result {
 }
 
 /// Escapes text for XML: markup becomes entities, and characters that XML forbids are replaced.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         match c {

@@ -73,6 +73,8 @@ fn long_and_empty_texts_stay_in_their_boxes() {
         let view = SectionView { section: &section, outcome: text, fate: Fate::Failed };
         let document = Document {
             title: text,
+            summary: &[Fact { key: text, value: text }],
+            verdict: Some(text),
             hash: Some(text),
             shape: Some(text),
             assumptions: &[Fact { key: text, value: text }],

@@ -1,0 +1,287 @@
+//! `--config`: the parts of an OCI runtime configuration (config.json) that belong to the bootstrap:
+//! namespaces, id maps, time offsets, the OOM score, and the command.
+//!
+//! A pure function, apart from the file that it reads. The other parts of the file are named in one line.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::args::NamespaceFlags;
+use super::failure::{Failure, words};
+use super::output;
+use super::values::{JoinValue, MapValue};
+
+/// The largest file that is read, in bytes.
+const SIZE_MAX: u64 = 4 << 20;
+
+/// The parts of a configuration that are applied.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Config {
+    linux: Linux,
+    process: Process,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Linux {
+    namespaces: Vec<Namespace>,
+    uid_mappings: Vec<Mapping>,
+    gid_mappings: Vec<Mapping>,
+    time_offsets: std::collections::BTreeMap<String, Offset>,
+}
+
+#[derive(Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mapping {
+    #[serde(rename = "containerID")]
+    inside: u32,
+    #[serde(rename = "hostID")]
+    outside: u32,
+    size: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+struct Offset {
+    secs: i64,
+    nanosecs: u32,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Process {
+    args: Vec<String>,
+    oom_score_adj: Option<i16>,
+}
+
+/// The keys that are applied. Every other key of the file is named as not applied.
+const TOP: &[&str] = &["linux", "process", "ociVersion"];
+const LINUX: &[&str] = &["namespaces", "uidMappings", "gidMappings", "timeOffsets"];
+const PROCESS: &[&str] = &["args", "oomScoreAdj"];
+
+/// The request of the command line together with that of the file.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    /// The flags.
+    pub(crate) flags: NamespaceFlags,
+    /// The command: that after `--`, or else `process.args`.
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Returns the flags and the command, with those of `--config` if it is given. Names the parts of the file
+/// that are not applied on standard error.
+///
+/// # Errors
+/// [`Failure::Usage`]: flags that the file decides too. [`Failure::Other`]: the file cannot be read, or is
+/// not a configuration.
+pub(crate) fn merged(flags: &NamespaceFlags, command: &[OsString]) -> Result<Merged, Failure> {
+    let Some(file) = &flags.config else {
+        return Ok(Merged { flags: flags.clone(), command: command.to_vec() });
+    };
+    let (merged, outside) = read(file).and_then(|text| merge(&text, file, flags, command))?;
+    if !outside.is_empty() {
+        output::print_to_stderr(format_args!(
+            "nsexec: {}: not applied, since it is outside of the bootstrap: {}\n",
+            file.display(),
+            outside.join(", ").chars().map(super::printable).collect::<String>()
+        ));
+    }
+    Ok(merged)
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    use std::io::Read;
+    let mut text = String::new();
+    let opened = fs::File::open(file).and_then(|opened| opened.take(SIZE_MAX + 1).read_to_string(&mut text));
+    opened.map_err(|error| Failure::ours(format!("failed to read {}: {}", file.display(), words(&error))))?;
+    if text.len() as u64 > SIZE_MAX {
+        return Err(Failure::ours(format!("{}: it has more than {SIZE_MAX} bytes", file.display())));
+    }
+    Ok(text)
+}
+
+/// Merges the text of a configuration with the flags. Also returns the names of the parts that are not
+/// applied.
+fn merge(
+    text: &str,
+    file: &Path,
+    flags: &NamespaceFlags,
+    command: &[OsString],
+) -> Result<(Merged, Vec<String>), Failure> {
+    let name = file.display();
+    let malformed = |error: serde_json::Error| Failure::ours(format!("{name}: {error}"));
+    let value: Value = serde_json::from_str(text).map_err(malformed)?;
+    let config: Config = serde_json::from_str(text).map_err(malformed)?;
+    refuse_conflicts(flags)?;
+    let mut merged = flags.clone();
+    merged.config = None;
+    let Linux { namespaces, uid_mappings, gid_mappings, time_offsets } = config.linux;
+    for Namespace { kind, path } in namespaces {
+        add_namespace(&mut merged, &kind, &path)
+            .map_err(|why| Failure::ours(format!("{name}: linux.namespaces: {why}")))?;
+    }
+    for (mappings, values) in [(uid_mappings, &mut merged.map_users), (gid_mappings, &mut merged.map_groups)]
+    {
+        for Mapping { inside, outside, size } in mappings {
+            let line = format!("{inside}:{outside}:{size}").parse::<MapValue>();
+            values.push(line.map_err(|why| Failure::ours(format!("{name}: an id mapping: {why}")))?);
+        }
+    }
+    for (clock, Offset { secs, nanosecs }) in time_offsets {
+        if nanosecs != 0 {
+            let why = "nsexec sets whole seconds: nanosecs must be 0";
+            return Err(Failure::ours(format!("{name}: linux.timeOffsets.{clock}: {why}")));
+        }
+        match clock.as_str() {
+            "monotonic" => merged.monotonic = Some(secs),
+            "boottime" => merged.boottime = Some(secs),
+            _ => return Err(Failure::ours(format!("{name}: linux.timeOffsets: unknown clock {clock}"))),
+        }
+    }
+    if let Some(score) = config.process.oom_score_adj {
+        if !(-1000..=1000).contains(&score) {
+            let why = "expected -1000 to 1000";
+            return Err(Failure::ours(format!("{name}: process.oomScoreAdj is {score}, {why}")));
+        }
+        merged.oom_score_adj = Some(score);
+    }
+    let own: Vec<OsString> = config.process.args.into_iter().map(OsString::from).collect();
+    let command = if command.is_empty() { own } else { command.to_vec() };
+    Ok((Merged { flags: merged, command }, outside(&value)))
+}
+
+/// Refuses flags that the file decides too.
+fn refuse_conflicts(flags: &NamespaceFlags) -> Result<(), Failure> {
+    let rest = NamespaceFlags {
+        config: None,
+        fork: false,
+        kill_child: None,
+        copy_memory: false,
+        mount_proc: None,
+        setgroups: None,
+        propagation: None,
+        no_loopback: false,
+        forward_signals: false,
+        root: None,
+        directory: None,
+        ..flags.clone()
+    };
+    if rest == NamespaceFlags::default() {
+        return Ok(());
+    }
+    let why = "--config already defines the namespaces, the id maps, the offsets and the OOM score: leave out their flags";
+    Err(Failure::Usage(why.to_owned()))
+}
+
+/// Adds a namespace under its name in the configuration.
+fn add_namespace(flags: &mut NamespaceFlags, kind: &str, path: &str) -> Result<(), String> {
+    let name = match kind {
+        "network" => "net",
+        kind => kind,
+    };
+    if !path.is_empty() {
+        flags.join.push(JoinValue::parse(&OsString::from(format!("{name}={path}")))?);
+        return Ok(());
+    }
+    let kinds = &mut flags.kinds;
+    let flag = match name {
+        "user" => &mut kinds.user,
+        "mount" => &mut kinds.mount,
+        "pid" => &mut kinds.pid,
+        "net" => &mut kinds.net,
+        "ipc" => &mut kinds.ipc,
+        "uts" => &mut kinds.uts,
+        "cgroup" => &mut kinds.cgroup,
+        "time" => &mut kinds.time,
+        _ => return Err(format!("unknown type {kind}")),
+    };
+    if flag.replace(None).is_some() {
+        return Err(format!("the type {kind} is listed twice"));
+    }
+    Ok(())
+}
+
+/// Returns the keys of the file that are not applied, such as `linux.resources`.
+fn outside(value: &Value) -> Vec<String> {
+    let keys = |at: &str, known: &[&str]| -> Vec<String> {
+        let object = if at.is_empty() { value.as_object() } else { value.get(at).and_then(Value::as_object) };
+        let prefix = if at.is_empty() { String::new() } else { format!("{at}.") };
+        let unknown = |key: &&String| !known.contains(&key.as_str());
+        object.into_iter().flat_map(Map::keys).filter(unknown).map(|key| format!("{prefix}{key}")).collect()
+    };
+    [keys("", TOP), keys("process", PROCESS), keys("linux", LINUX)].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nsexec::namespace::NsKind;
+
+    fn merge(text: &str, flags: &NamespaceFlags) -> Result<(Merged, Vec<String>), Failure> {
+        super::merge(text, Path::new("config.json"), flags, &[])
+    }
+
+    #[test]
+    fn configuration_becomes_flags_and_its_other_parts_are_named() {
+        let text = r#"{"ociVersion": "1.2.0", "hostname": "box", "root": {"path": "rootfs"},
+            "process": {"args": ["sh", "-c", "id"], "oomScoreAdj": 100, "cwd": "/"},
+            "linux": {
+                "namespaces": [{"type": "user"}, {"type": "pid"}, {"type": "network", "path": "/run/netns/a"}, {"type": "time"}],
+                "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 1, "hostID": 100000, "size": 65536}],
+                "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}],
+                "timeOffsets": {"boottime": {"secs": 7, "nanosecs": 0}},
+                "resources": {}}}"#;
+        let (Merged { flags, command }, outside) = merge(text, &NamespaceFlags::default()).unwrap();
+        assert_eq!(command, ["sh", "-c", "id"]);
+        assert_eq!(flags.kinds.set(), [NsKind::User, NsKind::Pid, NsKind::Time].into_iter().collect());
+        assert_eq!((flags.join[0].kind, &flags.join[0].path[..]), (NsKind::Net, &b"/run/netns/a"[..]));
+        assert_eq!((flags.map_users.len(), flags.map_groups.len()), (2, 1));
+        assert_eq!((flags.monotonic, flags.boottime, flags.oom_score_adj), (None, Some(7), Some(100)));
+        assert_eq!(outside, ["hostname", "root", "process.cwd", "linux.resources"]);
+    }
+
+    #[test]
+    fn wrong_configurations_are_one_clear_line() {
+        for (text, fault) in [
+            ("{", "config.json: EOF"),
+            (r#"{"linux": {"namespaces": [{"type": "nett"}]}}"#, "linux.namespaces: unknown type nett"),
+            (r#"{"linux": {"namespaces": [{"type": "pid"}, {"type": "pid"}]}}"#, "listed twice"),
+            (
+                r#"{"linux": {"uidMappings": [{"containerID": 0, "hostID": 0, "size": 0}]}}"#,
+                "number of ids is 0",
+            ),
+            (r#"{"linux": {"timeOffsets": {"monotonic": {"nanosecs": 5}}}}"#, "nanosecs must be 0"),
+            (r#"{"process": {"oomScoreAdj": 1001}}"#, "expected -1000 to 1000"),
+        ] {
+            let Err(Failure::Other { text: error, status: 1 }) = merge(text, &NamespaceFlags::default())
+            else {
+                panic!("{text}")
+            };
+            assert!(error.starts_with("config.json: ") && error.contains(fault), "{error}");
+            assert_eq!(error.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn flags_that_the_file_decides_are_refused() {
+        let allowed =
+            NamespaceFlags { kill_child: Some(None), mount_proc: Some(None), ..NamespaceFlags::default() };
+        assert!(merge("{}", &allowed).is_ok());
+        let conflicting = NamespaceFlags { map_root_user: true, ..NamespaceFlags::default() };
+        assert!(matches!(merge("{}", &conflicting), Err(Failure::Usage(_))));
+    }
+}
