@@ -12,6 +12,7 @@ use nsexec_audit::plan::Verdict as Planned;
 use serde::Serialize;
 
 use super::args::{DoctorArgs, HandOverFlags, NamespaceFlags};
+use super::config::{self, Merged};
 use super::failure::{FAILED, Failure};
 use super::hand_over;
 use super::hints::FLAGS;
@@ -60,7 +61,11 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<u8, Failure> {
         && args.command.is_empty();
     let (text, works) = match is_bare {
         true => everything(args.json)?,
-        false => one_launch(args)?,
+        false => {
+            let Merged { flags, command } = config::merged(&args.namespaces, &args.command)?;
+            let (json, hand_over) = (args.json, args.hand_over.clone());
+            one_launch(&DoctorArgs { json, namespaces: flags, hand_over, command })?
+        }
     };
     output::print(&text)?;
     Ok(if works { 0 } else { FAILED })
@@ -127,7 +132,10 @@ fn tried(args: &DoctorArgs) -> Result<Launch, Failure> {
     };
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
-    if let Err(failure) = sealed::ensure_for_joins(request.joined) {
+    let checked = run::check_persistent(&request).and_then(|()| sealed::ensure_for_joins(request.joined));
+    // Not tried, since a mount on the file would stay.
+    request.around.persistent.clear();
+    if let Err(failure) = checked {
         return Ok(failed(failure.to_string(), None));
     }
     match launched(&request, args)? {

@@ -22,57 +22,19 @@ enum At {
 
 /// The flags, each with the commands at which it is looked up, and the text after "tip: ".
 const TABLE: &[(&[&str], At, &str)] = &[
-    (&["--map-auto"], At::Run, "use '--map-users auto --map-groups auto'"),
+    (&["--uid"], At::Both, "use '--setuid UID'"),
+    (&["--gid"], At::Both, "use '--setgid GID'"),
+    (&["--chdir"], At::Both, "use '--wd DIR'"),
     (
-        &["-c", "--map-current-user", "--map-user", "--map-group"],
-        At::Run,
-        "use '--map-users I:O:1 --map-groups I:O:1', with the id inside and the id outside; '-r' maps you to root",
-    ),
-    (
-        &["--uid", "--gid"],
-        At::Run,
-        "use '--map-users I:O:1' or '--map-groups I:O:1', with the id inside and the id outside",
-    ),
-    (
-        &["-w", "--wd", "--wdns", "-W", "--chdir"],
+        &["--cap-add", "--cap-drop"],
         At::Both,
-        "change the directory in the command: -- sh -c 'cd DIR && exec CMD'; without a joined mount namespace 'cd DIR' \
-         before nsexec does the same",
-    ),
-    (&["-R", "--root"], At::Run, "change the root directory in the command: -- chroot DIR CMD"),
-    (&["-r", "--root"], At::Enter, "use '-m', which joins the mount namespace and its root directory"),
-    (
-        &["-S", "-G", "--setuid", "--setgid"],
-        At::Both,
-        "change the ids in the command: -- setpriv --reuid UID --regid GID --clear-groups CMD",
-    ),
-    (
-        &["--propagation"],
-        At::Run,
-        "'-m' makes the mounts private; the command can change that: -- mount --make-rshared /",
-    ),
-    (
-        &["--keep-caps", "--cap-add", "--cap-drop"],
-        At::Both,
-        "change the capabilities in the command: -- setpriv or -- capsh",
-    ),
-    (&["-F", "--no-fork"], At::Enter, "leave it out: nsexec waits for the command in every case"),
-    (
-        &["-e", "--env"],
-        At::Enter,
-        "nsexec passes its environment on; '--clear-env' and '--set-env NAME=VALUE' change it",
+        "change the capabilities in the command: -- setpriv or -- capsh; '--keep-caps' keeps those of the user namespace",
     ),
     (
         &["-Z", "--follow-context"],
         At::Enter,
         "change the SELinux context in the command: -- runcon CONTEXT CMD",
     ),
-    (
-        &["--join-cgroup"],
-        At::Enter,
-        "write the pid into cgroup.procs before: echo $$ > /sys/fs/cgroup/PATH/cgroup.procs",
-    ),
-    (&["--user-parent"], At::Enter, "use 'run --join user=PATH' with the file of the parent user namespace"),
     (&["--unshare-all"], At::Run, "use '--all', or no flag at all, which mounts a new /proc too"),
     (
         &["--unshare-user", "--unshare-user-try"],
@@ -90,7 +52,7 @@ const TABLE: &[(&[&str], At, &str)] = &[
     (&["--setenv"], At::Both, "use '--set-env NAME=VALUE'"),
     (&["--clearenv"], At::Both, "use '--clear-env'"),
     (&["--unsetenv"], At::Both, "use '--clear-env' and '--set-env', or -- env -u NAME CMD"),
-    (&["--as-pid-1"], At::Run, "leave it out: the command of '-p' is process 1"),
+    (&["--as-pid-1"], At::Run, "leave it out: the command of '-p' is process 1, unless '--init' is given"),
     (&["--hostname"], At::Run, "add '-u', and set it in the command: -- sh -c 'hostname NAME && exec CMD'"),
     (
         &[
@@ -213,9 +175,9 @@ mod tests {
         for words in ["run -z", "run --bogus", "enter -z"] {
             assert!(!message(words).contains("tip:"), "{}", message(words));
         }
-        let auto = message("run --map-auto");
-        assert!(auto.contains("tip: use '--map-users auto") && !auto.contains("--map-root-user"), "{auto}");
-        assert!(message("run -Urw").contains("tip: change the directory"), "a cluster of letters");
+        let all = message("run --unshare-all");
+        assert!(all.contains("tip: use '--all'") && !all.contains("similar"), "{all}");
+        assert!(message("enter -Z").contains("runcon CONTEXT CMD"));
     }
 
     #[test]
