@@ -46,6 +46,9 @@ const CHILD: usize = 3;
 /// The launcher and the three stages.
 const STAGES: usize = 4;
 
+/// The process that keeps watch with `--kill-child`.
+const GUARD: usize = 1;
+
 const CASES: &[Case] = &[
     Case {
         name: "run_in_all_namespaces_as_root",
@@ -59,14 +62,14 @@ const CASES: &[Case] = &[
         args: &["run", "-n", "--kill-child", "--", "true"],
         uid: None,
         needs: &[],
-        processes: DIRECT,
+        processes: DIRECT + GUARD,
     },
     Case {
         name: "run_with_kill_child_through_a_child",
         args: &["run", "-m", "-p", "--join", "net=/proc/self/ns/net", "--kill-child", "--", "true"],
         uid: None,
         needs: &[],
-        processes: CHILD,
+        processes: CHILD + GUARD,
     },
     Case {
         name: "run_with_kill_child_through_the_stages",
