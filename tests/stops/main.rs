@@ -166,7 +166,13 @@ impl Workspace {
         std::fs::create_dir(&folder).expect("a folder");
         let program = folder.join("nsexec");
         std::fs::copy(env!("CARGO_BIN_EXE_nsexec"), &program).expect("a copy of the program");
-        for path in [&folder, &program] {
+        // Without getsubids(1), which the program runs before the launch: it would be stepped too.
+        let tools = folder.join("tools");
+        std::fs::create_dir(&tools).expect("a folder");
+        for tool in ["newuidmap", "newgidmap", "true"] {
+            std::os::unix::fs::symlink(Path::new("/usr/bin").join(tool), tools.join(tool)).expect("a link");
+        }
+        for path in [&folder, &program, &tools] {
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("permissions");
         }
         let target = std::process::Command::new(&program)
