@@ -412,6 +412,8 @@ fn keep_watch(sys: &mut LinuxSys, (ended, command): (Fd, Fd), signal: Signal) {
     /// The usual limit of descriptors (RLIMIT_NOFILE).
     const CLOSED_ONE_BY_ONE: i32 = 1024;
 
+    // The first call: when the launcher dies, the kernel continues a stopped guard.
+    let _ = sys.set_pdeathsig(Signal::CONT);
     // No signal of a terminal or of the caller's process group ends the guard.
     let _ = sys.sigprocmask(MaskHow::Block, SignalSet(u64::MAX));
     let _ = sys.setsid();

@@ -286,7 +286,7 @@ impl Live {
     }
 
     /// Waits until the launcher has started the guard of `--kill-child`, right after the command.
-    pub(crate) fn is_guarded(self) -> Self {
+    pub(crate) fn guarded(self) -> Self {
         let is_guard = |pid: i32| {
             fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "nsexec-guard\n")
         };

@@ -247,7 +247,7 @@ fn the_command_ends_with_the_launcher_also_with_other_ids(ctx: &Ctx) {
         let file = ctx.file("pid");
         let command = ["--", "sh", "-c", script, file.to_str().unwrap()];
         let args = [&["run", "--kill-child"], how, &command].concat();
-        let live = ctx.nsexec(args).start().says("on").is_guarded();
+        let live = ctx.nsexec(args).start().says("on").guarded();
         let command = PidFd::open(live.command()).unwrap();
         live.signal(Signal::SIGKILL);
         assert!(command.ends_within(DEADLINE), "{how:?}: the command lives on");
@@ -261,7 +261,7 @@ fn the_guard_sends_the_signal_that_is_named(ctx: &Ctx) {
     let file = ctx.file("signal");
     let script = "trap 'echo TERM > $0; exit 0' TERM; echo on; while :; do sleep 0.05; done";
     let args = ["--kill-child=TERM", "--", "sh", "-c", script, file.to_str().unwrap()];
-    let live = ctx.run(args).start().says("on").is_guarded();
+    let live = ctx.run(args).start().says("on").guarded();
     let command = PidFd::open(live.command()).unwrap();
     live.signal(Signal::SIGKILL);
     assert!(command.ends_within(DEADLINE));

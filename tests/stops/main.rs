@@ -46,6 +46,9 @@ const CHILD: usize = 3;
 /// The launcher and the three stages.
 const STAGES: usize = 4;
 
+/// The process that keeps watch with `--kill-child`.
+const GUARD: usize = 1;
+
 const CASES: &[Case] = &[
     Case {
         name: "run_in_all_namespaces_as_root",
@@ -59,14 +62,14 @@ const CASES: &[Case] = &[
         args: &["run", "-n", "--kill-child", "--", "true"],
         uid: None,
         needs: &[],
-        processes: DIRECT,
+        processes: DIRECT + GUARD,
     },
     Case {
         name: "run_with_kill_child_through_a_child",
         args: &["run", "-m", "-p", "--join", "net=/proc/self/ns/net", "--kill-child", "--", "true"],
         uid: None,
         needs: &[],
-        processes: CHILD,
+        processes: CHILD + GUARD,
     },
     Case {
         name: "run_with_kill_child_through_the_stages",
@@ -163,7 +166,13 @@ impl Workspace {
         std::fs::create_dir(&folder).expect("a folder");
         let program = folder.join("nsexec");
         std::fs::copy(env!("CARGO_BIN_EXE_nsexec"), &program).expect("a copy of the program");
-        for path in [&folder, &program] {
+        // Without getsubids(1), which the program runs before the launch: it would be stepped too.
+        let tools = folder.join("tools");
+        std::fs::create_dir(&tools).expect("a folder");
+        for tool in ["newuidmap", "newgidmap", "true"] {
+            std::os::unix::fs::symlink(Path::new("/usr/bin").join(tool), tools.join(tool)).expect("a link");
+        }
+        for path in [&folder, &program, &tools] {
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("permissions");
         }
         let target = std::process::Command::new(&program)

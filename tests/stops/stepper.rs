@@ -99,7 +99,9 @@ impl Tracer {
         let program = CString::new(launch.program.as_os_str().as_bytes()).expect("a path");
         let words = launch.args.iter().map(|arg| CString::new(arg.as_str()).expect("no NUL"));
         let argv: Vec<CString> = std::iter::once(program.clone()).chain(words).collect();
-        let env = [c"PATH=/usr/bin:/bin", c"LC_ALL=C"];
+        let tools = launch.program.with_file_name("tools");
+        let path = CString::new([b"PATH=", tools.as_os_str().as_encoded_bytes()].concat()).expect("a path");
+        let env = [path.as_c_str(), c"LC_ALL=C"];
         nix::sys::prctl::set_child_subreaper(true).expect("a subreaper");
         let (wait, go) = nix::unistd::pipe().expect("a pipe");
         // SAFETY: this program has one thread.

@@ -317,7 +317,8 @@ impl Names {
             }
             Call::Openat { path, .. } | Call::Openat2 { path, .. } if is_fdinfo(path) => {
                 if let Some((fd, b"")) = path.0.strip_prefix(FDINFO).and_then(text::number) {
-                    *path = Bytes([FDINFO, format!("{}", state.fd(Fd(fd)).0).as_bytes()].concat().into());
+                    let number = format!("{}", state.fd(Fd(fd)).0);
+                    *path = [FDINFO, number.as_bytes()].concat().as_slice().into();
                 }
             }
             Call::OpenTree { path, .. } => *path = self.namespace_path(path),
