@@ -10,6 +10,7 @@ mod assume;
 mod decode;
 mod encode;
 mod enter;
+mod enter_flags;
 mod failure;
 mod hand_over;
 mod hints;
@@ -19,6 +20,7 @@ mod machine;
 mod maps;
 mod namespace_flags;
 mod output;
+mod place;
 mod plan;
 mod request;
 mod run;
@@ -40,13 +42,13 @@ use clap::{CommandFactory, Parser};
 use nsexec::bootstrap::text::is_invisible;
 use nsexec::entry::Elevation;
 
-use args::{Cli, Command};
+use args::{Cli, Command, PLAN_ENTER, TRACE_ENTER};
 use failure::{FAILED, Failure, USAGE};
 
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
 pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     open_missing_standard_descriptors();
-    let arguments = letters::with_equals_signs(arguments.collect());
+    let arguments = letters::with_equals_signs(letters::with_joined_words(arguments.collect()));
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         // Help or the version was requested, so a failure to print it is an error.
@@ -69,6 +71,8 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
                 None => trace::trace(args),
             },
         ),
+        Command::PlanEnter(args) => (PLAN_ENTER, plan::plan_enter(args)),
+        Command::TraceEnter(args) => (TRACE_ENTER, trace::trace_enter(args)),
         Command::Init(args) => ("init", init::init(args)),
     };
     match result {

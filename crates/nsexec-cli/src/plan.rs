@@ -1,23 +1,28 @@
 //! `nsexec plan`: prints what a launch will do, without doing it and without privileges.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use nsexec::bootstrap::Dialect;
 use nsexec::launch::Launcher;
+use nsexec::launch::signals::Signals;
 use nsexec::policy::Policy;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
 use nsexec_audit::render::text;
 use nsexec_audit::rules::{self, Severity};
 
-use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
+use super::args::{
+    ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs, PlanEnterArgs, PlanFlags,
+};
 use super::assume;
 use super::decode;
+use super::enter;
 use super::failure::{FAILED, Failure};
 use super::hand_over;
 use super::output;
-use super::request;
+use super::request::{self, Request};
 use super::run;
 use nsexec_audit::machine::caller::Facts;
 use nsexec_audit::machine::search;
@@ -34,7 +39,26 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
         Some(file) => of_message(args, file)?,
         None => of_flags(args)?,
     };
-    print(&shown(&plan, args)?)?;
+    finish_command(&plan, &args.shown)
+}
+
+/// Prints the plan of entering a process. Returns the same as [`plan_command`].
+///
+/// # Errors
+/// Wrong usage; the process does not exist, or may not be entered; or output that cannot be written.
+pub(crate) fn plan_enter(args: &PlanEnterArgs) -> Result<u8, Failure> {
+    let signals = run::take_signals()?;
+    let entered = enter::decide(&args.flags, &args.hand_over)?;
+    entered.print_notes();
+    let mut assumptions = assume::of_machine(&Facts::gather(false, false), &entered.joins);
+    assume::apply(&mut assumptions, &args.shown.assume);
+    let start = of_request(&entered.request, &args.command, &signals, &mut assumptions)?;
+    finish_command(&finish(&start, &assumptions)?, &args.shown)
+}
+
+/// Prints the plan. Returns 0 if it ends with a command or an init process and breaks no rule, else 1.
+fn finish_command(plan: &Plan, flags: &PlanFlags) -> Result<u8, Failure> {
+    print(&shown(plan, flags)?)?;
     let breach = plan.findings.iter().any(|finding| finding.severity == Severity::Breach);
     Ok(if plan.succeeds && !breach { 0 } else { FAILED })
 }
@@ -45,30 +69,41 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let signals = run::take_signals()?;
     let machine = request::facts_of(&args.namespaces);
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
-    assume::apply(&mut assumptions, &args.assume);
+    assume::apply(&mut assumptions, &args.shown.assume);
     let facts = assume::facts_under(&assumptions, machine);
     let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
+    let start = of_request(&request, &args.command, &signals, &mut assumptions)?;
+    finish(&start, &assumptions)
+}
+
+/// Prepares the launch of a request, and searches its command on this machine.
+fn of_request(
+    request: &Request,
+    command: &[OsString],
+    signals: &Signals,
+    assumptions: &mut Assumptions,
+) -> Result<Start, Failure> {
     let bootstrap = request.bootstrap()?;
     let mut launcher =
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
     // Without a command, plan a command that does nothing.
-    let nothing = [std::ffi::OsString::from("/bin/true")];
-    let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
+    let nothing = [OsString::from("/bin/true")];
+    let command = if command.is_empty() { &nothing[..] } else { command };
     if let Some((program, arguments)) = command.split_first() {
         request.hand_over.apply(&mut launcher);
-        launcher.surroundings(request.around.clone()).command(program, arguments).supervised(&signals);
+        launcher.surroundings(request.around.clone()).command(program, arguments).supervised(signals);
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     // `--assume command=FILE` plans for another machine, so this machine's files do not matter.
     if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
         let (found, refused) = search::search(&prepared);
         // If the search finds nothing here, the launch will find nothing either.
-        assumptions.command = assumptions.command.or(Some(found.unwrap_or_default()));
+        assumptions.command = assumptions.command.take().or(Some(found.unwrap_or_default()));
         assumptions.refused = refused;
     }
-    finish(&Start::Launcher(prepared), &assumptions)
+    Ok(Start::Launcher(prepared))
 }
 
 fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
@@ -81,7 +116,7 @@ fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
     let opened = decode::open(file)?;
     opened.check(args.dialect)?;
     let mut assumptions = assume::of_machine(&Facts::gather(true, true), &[]);
-    assume::apply(&mut assumptions, &args.assume);
+    assume::apply(&mut assumptions, &args.shown.assume);
     let manner = match args.manner {
         MannerFlag::Init => Manner::Init,
         MannerFlag::Exec => Manner::Exec,
@@ -93,7 +128,7 @@ fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {
     plan(start, assumptions).map_err(|error| Failure::ours(error.to_string()))
 }
 
-fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
+fn shown(plan: &Plan, args: &PlanFlags) -> Result<String, Failure> {
     match args.format {
         Format::Json => plan.to_json().map_err(|error| Failure::ours(error.to_string())),
         Format::Mermaid => Ok(plan.to_mermaid()),

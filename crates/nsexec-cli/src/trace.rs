@@ -28,8 +28,9 @@ use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec_audit::witness::{self, Splitter};
 use nsexec_audit::{Origin, Role, Run, sections};
 
-use super::args::TraceArgs;
+use super::args::{RecordFlags, TraceArgs, TraceEnterArgs};
 use super::assume;
+use super::enter;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::output;
@@ -37,6 +38,7 @@ use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
 use super::trace_replay;
+use super::values::JoinValue;
 use nsexec_audit::machine::caller::Facts;
 use nsexec_audit::machine::search;
 
@@ -62,35 +64,57 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
-    if args.witness {
+    if args.record.witness {
         return witnessed(&request, &facts);
     }
     run::check_persistent(&request)?;
     sealed::ensure_for_joins(request.joined)?;
-    recorded(args, facts, &request)
+    let job = Job {
+        request: &request,
+        command: &run::command_or_shell(&args.command),
+        verbose: args.record.verbose,
+        mount_proc_flag: args.namespaces.mount_proc.is_some(),
+    };
+    recorded(&job, &facts, &args.namespaces.join, &args.record)
+}
+
+/// Enters a process, records it, and compares the record with the plan. Returns the same as [`trace`].
+///
+/// # Errors
+/// The same as [`trace`]; or the process does not exist, or may not be entered.
+pub(crate) fn trace_enter(args: &TraceEnterArgs) -> Result<u8, Failure> {
+    let entered = enter::decide(&args.flags, &args.hand_over)?;
+    let facts = Facts::gather(false, false);
+    if args.record.witness {
+        return witnessed(&entered.request, &facts);
+    }
+    entered.seal()?;
+    entered.print_notes();
+    let job = Job {
+        request: &entered.request,
+        command: &run::command_or_shell(&args.command),
+        verbose: args.record.verbose,
+        mount_proc_flag: false,
+    };
+    recorded(&job, &facts, &entered.joins, &args.record)
 }
 
 /// Runs the command in this process, which may itself run under strace.
-fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Failure> {
+fn recorded(job: &Job<'_>, facts: &Facts, joins: &[JoinValue], flags: &RecordFlags) -> Result<u8, Failure> {
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
-    let job = Job {
-        request,
-        command: &run::command_or_shell(&args.command),
-        verbose: args.verbose,
-        mount_proc_flag: args.namespaces.mount_proc.is_some(),
-    };
+    let request = job.request;
     let bootstrap = request.bootstrap()?;
     // The launcher passes records on before it marks the run's end. A write there would be a call in strace's
     // output that is not in the record. So the lines are kept until the end mark.
     let shown = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&shown);
-    let mut launcher = run::launcher_of(&bootstrap, &job, move |line| locked(&lines).push_str(line))?;
+    let mut launcher = run::launcher_of(&bootstrap, job, move |line| locked(&lines).push_str(line))?;
     // Before the sink is made: the descriptors of the signals come first, as in every run.
     let signals = run::take_signals()?;
     // Each process has a copy of the recorder.
     launcher.supervised(&signals).copy_memory();
-    let plan = planned(&launcher, facts, args)?;
-    if let Some(file) = &args.json {
+    let plan = planned(&launcher, facts, joins)?;
+    if let Some(file) = &flags.json {
         // First: if the record cannot be saved, do not run anything.
         output::create(file)?;
     }
@@ -114,7 +138,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
             u8::try_from(status).unwrap_or(FAILED)
         }
         Err(error) => {
-            let Failure::Other { text, status } = run::explain(&error, &job) else {
+            let Failure::Other { text, status } = run::explain(&error, job) else {
                 return Err(Failure::ours(error.to_string()));
             };
             output::print_to_stderr(format_args!("nsexec: {text}\n"));
@@ -127,11 +151,11 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     record.notes.extend([rules::message_note(prepared.message())]);
     record.notes.extend(prepared.interrupt().map(|Fd(fd)| (INTERRUPT.to_owned(), fd.to_string())));
-    if let Some(folder) = &args.witnessed {
+    if let Some(folder) = &flags.witnessed {
         write_whole(&record, &folder.join(RECORD))?;
     }
-    let kept = args.json.as_ref().map_or(Ok(()), |file| {
-        write_json(&trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
+    let kept = flags.json.as_ref().map_or(Ok(()), |file| {
+        write_json(&trace_replay::keep(&record, &prepared, failed.then_some(job), Values::LeftOut), file)
     });
     let agrees = report(&plan, &record, status, request);
     if cut && record.lost > 0 {
@@ -144,9 +168,9 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
 }
 
 /// Returns the plan of this launch on this machine.
-fn planned(launcher: &Launcher, facts: Facts, args: &TraceArgs) -> Result<Plan, Failure> {
+fn planned(launcher: &Launcher, facts: &Facts, joins: &[JoinValue]) -> Result<Plan, Failure> {
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
-    let mut assumptions = assume::of_machine(&facts, &args.namespaces.join);
+    let mut assumptions = assume::of_machine(facts, joins);
     // The search uses this root directory. In another one the launch may find a different file.
     let (found, refused) = search::search(&prepared);
     (assumptions.command, assumptions.refused) = (Some(found.unwrap_or_default()), refused);
