@@ -18,6 +18,7 @@ mod kinds;
 mod kit;
 mod load;
 mod mounts;
+mod place;
 mod reach;
 mod refusals;
 mod sealed;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         clocks::TESTS,
         joins::TESTS,
         enter::TESTS,
+        place::TESTS,
         hand_over::TESTS,
         reach::TESTS,
         surroundings::TESTS,

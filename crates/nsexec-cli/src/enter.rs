@@ -5,6 +5,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
@@ -12,7 +13,8 @@ use nix::unistd::geteuid;
 use nsexec::bootstrap::Dialect;
 use nsexec::launch::causes::CAP_SETGID;
 use nsexec::launch::{
-    Base, CgroupFile, Descriptors, Directory, Root, Surroundings, is_own_namespace, own_capabilities,
+    Base, CgroupFile, Descriptors, Directory, Root, Surroundings, is_own_namespace, open_owner_of,
+    own_capabilities,
 };
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::policy::{LogForm, Policy, Session, Setgroups};
@@ -21,7 +23,7 @@ use nsexec_audit::machine::caller::Facts;
 
 use super::args::{EnterArgs, HandOverFlags};
 use super::enter_flags::{EnterFlags, IdValue};
-use super::failure::Failure;
+use super::failure::{Failure, words};
 use super::hand_over::{self, HandOver};
 use super::output;
 use super::place::{self, Opened};
@@ -168,7 +170,40 @@ impl Joins {
                 (None, _) => {}
             }
         }
+        if flags.user_parent && !joins.joined.contains(NsKind::User) {
+            joins.add_owner()?;
+        }
         Ok(joins)
+    }
+
+    /// Adds the user namespace that owns the first namespace to join, unless it is ours.
+    fn add_owner(&mut self) -> Result<(), Failure> {
+        let first = self.paths.first().zip(self.shown.first());
+        let Some((entry, shown)) = first else {
+            return Err(Failure::Usage("--user-parent: no other namespace is joined".to_owned()));
+        };
+        let path = entry.split_at(entry.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1)).1;
+        let shown = format!("the user namespace that owns {}", String::from_utf8_lossy(&shown.path));
+        let owner = open_owner_of(Path::new(OsStr::from_bytes(path)))
+            .map_err(|error| Failure::ours(format!("failed to open {shown}: {}", words(&error))))?;
+        if is_own_namespace(&owner, NsKind::User) {
+            return Ok(());
+        }
+        self.add_opened(NsKind::User, owner, shown);
+        // People know no path of it.
+        if let (Some(join), Some((path, _))) = (self.shown.last_mut(), self.display_paths.last()) {
+            join.path = path.clone().into_bytes();
+        }
+        Ok(())
+    }
+
+    fn add_opened(&mut self, kind: NsKind, fd: OwnedFd, shown: String) {
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        self.joined.insert(kind);
+        self.paths.push(format!("{}:{path}", kind.name()).into_bytes());
+        self.shown.push(JoinValue { kind, path: shown.clone().into_bytes() });
+        self.display_paths.push((path, shown));
+        self.opened.push(fd);
     }
 
     /// Adds the namespace of a file, which the first stage opens. If it is ours, it is left out: the kernel
@@ -193,14 +228,7 @@ impl Joins {
         self.named = true;
         match process.namespace(kind)? {
             Some(theirs) if is_own_namespace(&theirs, kind) => {}
-            Some(theirs) => {
-                let (path, shown) = (format!("/proc/self/fd/{}", theirs.as_raw_fd()), process.path(kind));
-                self.joined.insert(kind);
-                self.paths.push(format!("{}:{path}", kind.name()).into_bytes());
-                self.shown.push(JoinValue { kind, path: shown.clone().into_bytes() });
-                self.display_paths.push((path, shown));
-                self.opened.push(theirs);
-            }
+            Some(theirs) => self.add_opened(kind, theirs, process.path(kind)),
             // `--all` skips a kind that the kernel does not have.
             None if !named => {}
             None => {
@@ -346,8 +374,10 @@ fn set_environment(
     if !flags.env {
         if hand_over::keeps_path(hand_over) {
             request.display_paths.push((
-                "no such command in PATH".to_owned(),
-                "no such command in PATH, which is the caller's: --env takes that of the process".to_owned(),
+                "no such command in PATH, or the interpreter that it names is missing".to_owned(),
+                "no such command in PATH, or the interpreter that it names is missing; the PATH is the caller's, \
+                 and --env takes that of the process"
+                    .to_owned(),
             ));
         }
         return Ok(());

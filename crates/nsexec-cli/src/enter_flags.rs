@@ -125,6 +125,9 @@ pub(crate) struct EnterFlags {
     /// The kinds to join: that of the process, or with a file the namespace of the file.
     #[command(flatten)]
     pub(crate) kinds: KindFlags,
+    /// Join the user namespace that owns the first other namespace to join
+    #[arg(long, conflicts_with = "user", help_heading = NAMESPACES)]
+    pub(crate) user_parent: bool,
     /// Run the command with this user id; `follow`: with that of the process
     #[arg(short = 'S', long, value_name = "UID|NAME|follow", value_parser = user, help_heading = IDS)]
     pub(crate) setuid: Option<IdValue>,
