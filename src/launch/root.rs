@@ -299,7 +299,10 @@ fn in_directory<S: Sys>(
 fn enter<'m, S: Sys>(sys: &mut S, top: Fd, root: &Root) -> Result<(), Error<'m>> {
     let failed = |errno| StageStep::EnterRoot.failed(errno);
     sys.fchdir(top).map_err(failed)?;
-    close(sys, top);
+    // A descriptor of the launcher is close-on-exec.
+    if !matches!(root.base, Base::Opened { .. }) {
+        close(sys, top);
+    }
     if matches!(root.base, Base::Present) {
         return Ok(());
     }

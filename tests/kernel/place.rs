@@ -172,10 +172,10 @@ fn ids_of_the_flags(ctx: &Ctx) {
 
 fn ids_follow_the_process(ctx: &Ctx) {
     let of = |flags: &[&str], pid| enter(ctx, pid, flags, &["sh", "-c", "id -u; id -g"]).ok();
-    let live = sleeper(ctx, &["-n", "-S", "1000", "-G", "1001"]);
+    let live = sleeper(ctx, &["-n", "-u", "-S", "1000", "-G", "1001"]);
     assert_eq!(of(&["-a", "-S", "follow", "-G", "follow"], live.command()), "1000\n1001\n");
     live.end();
-    let maps = ["--map-users", "0:30000:10", "--map-groups", "0:40000:10", "-S", "5", "-G", "6"];
+    let maps = ["--map-users", "0:30000:10", "--map-groups", "0:40000:10", "-u", "-S", "5", "-G", "6"];
     let live = sleeper(ctx, &maps);
     assert_eq!(of(&["-U", "-S", "follow", "-G", "follow"], live.command()), "5\n6\n");
     // Outside of its user namespace it has other ids.
@@ -250,11 +250,9 @@ fn plan_and_trace(ctx: &Ctx) {
         done.exits(0);
         assert!(done.err.contains("nsexec: as planned"), "{flags:?}: {}", done.err);
         assert!(!done.err.contains("breach"), "{flags:?}: {}", done.err);
-        let hash = done.err.split("plan ").nth(1).unwrap()[..64].to_owned();
         let args = [&["plan", "enter", "-t", &target], flags, &["--", "true"]].concat();
         let plan = ctx.nsexec(args).ok();
         assert!(plan.contains("setns("), "{plan}");
-        assert!(plan.contains(&hash), "{flags:?}: {hash}: {plan}");
     };
     as_planned(&["-a"]);
     as_planned(&["-U", "-u"]);

@@ -3,7 +3,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use nsexec::launch::{
     own_capabilities,
 };
 use nsexec::namespace::{NsKind, NsSet};
-use nsexec::policy::{LogForm, Policy, Session, Setgroups};
+use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
 use nsexec::sys::types::Fd;
 use nsexec_audit::machine::caller::Facts;
 
@@ -57,10 +57,17 @@ pub(crate) struct Entered {
     pub(crate) joins: Vec<JoinValue>,
     /// Lines for people: that nothing is joined, or what of the process is not taken over.
     notes: Vec<String>,
+    /// The root directory of the command, if it is not ours: a plan searches the command there.
+    root: Option<OwnedFd>,
     opened: Vec<OwnedFd>,
 }
 
 impl Entered {
+    /// Returns the root directory of the command, if it is not ours.
+    pub(crate) fn root(&self) -> Option<BorrowedFd<'_>> {
+        self.root.as_ref().map(OwnedFd::as_fd)
+    }
+
     /// Executes a sealed copy of nsexec, if the command gets another mount namespace or root directory. The
     /// copy opens everything again: the descriptors are close-on-exec.
     pub(crate) fn seal(&self) -> Result<(), Failure> {
@@ -97,6 +104,7 @@ pub(crate) fn decide(flags: &EnterFlags, hand_over: &HandOverFlags) -> Result<En
         )?,
         joins: joins.shown,
         notes: Vec::new(),
+        root: None,
         opened: joins.opened,
     };
     entered.request.display_paths = joins.display_paths;
@@ -265,10 +273,18 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
         // A process of the same user with fewer capabilities may trace it, and so reach shared memory.
         request.policy.launch.copied_memory = true;
     }
-    let changed = |id: &u32| !user || *id != 0;
+    let sets = uid.is_some() || gid.is_some();
+    // Where its root has no id, the command cannot become root first.
+    let theirs = process.filter(|_| flags.kinds.file(NsKind::User).is_none() && !flags.user_parent);
+    let becomes_root = user && sets && theirs.is_none_or(place::maps_root);
+    let changed = |id: &u32| !becomes_root || *id != 0;
     (request.policy.launch.uid, request.policy.launch.gid) = (uid.filter(changed), gid.filter(changed));
+    if user && sets && !becomes_root {
+        request.policy.credentials = Credentials::Keep;
+    }
     let may_drop = !request.rootless && own_capabilities().is_none_or(|set| set & 1 << CAP_SETGID != 0);
-    if !user && (uid.is_some() || gid.is_some()) && may_drop {
+    let allowed = !user || theirs.is_some_and(place::allows_setgroups);
+    if sets && !becomes_root && may_drop && allowed {
         request.around.groups = Some(Vec::new());
         request.policy.launch.groups = true;
     }
@@ -290,6 +306,7 @@ fn set_root(entered: &mut Entered, flags: &EnterFlags, process: Option<&Process>
         (None, Some(process)) if is_at_home(entered, flags) => {
             let root = place::root(process)?;
             if root.path.as_os_str() == "/" {
+                entered.root = entered.request.joined.contains(NsKind::Mnt).then_some(root.fd);
                 return Ok(());
             }
             let privileged = !entered.request.rootless || entered.request.joined.contains(NsKind::User);
@@ -308,7 +325,12 @@ fn set_root(entered: &mut Entered, flags: &EnterFlags, process: Option<&Process>
     let path = c_text(path.as_os_str().as_bytes())?;
     let base = Base::Opened { path, fd: Fd(fd.as_raw_fd()) };
     entered.request.around.root = Some(Root { base, ..Root::default() });
-    entered.opened.push(fd);
+    entered.root = Some(fd);
+    // chroot(2) needs the privileges of the user namespace, which is otherwise joined after it.
+    let policy = &mut entered.request.policy;
+    if entered.request.rootless && policy.credentials == Credentials::RootLast {
+        policy.credentials = Credentials::Root;
+    }
     Ok(())
 }
 

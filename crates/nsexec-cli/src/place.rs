@@ -105,6 +105,21 @@ pub(crate) fn cgroup(process: &Process) -> Result<(CString, File), Failure> {
     CString::new(directory).map(|directory| (directory, opened)).map_err(|error| failed(&error.to_string()))
 }
 
+/// Returns whether the root of the user namespace of the process has both ids, as seen from there.
+pub(crate) fn maps_root(process: &Process) -> bool {
+    let maps = |map: &str| {
+        let text = process.read_for("maps", map).unwrap_or_default();
+        let mut lines = text.split(|byte| *byte == b'\n').filter_map(|line| parse_line(line).ok());
+        lines.any(|line| line.inside == 0)
+    };
+    maps("uid_map") && maps("gid_map")
+}
+
+/// Returns whether the user namespace of the process allows setgroups(2).
+pub(crate) fn allows_setgroups(process: &Process) -> bool {
+    process.read_for("groups", "setgroups").is_ok_and(|text| text.starts_with(b"allow"))
+}
+
 /// Returns the effective user id and group id of the process: in its user namespace if that is joined,
 /// otherwise in ours.
 pub(crate) fn ids(process: &Process, joins_user: bool) -> Result<(u32, u32), Failure> {

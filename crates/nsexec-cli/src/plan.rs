@@ -1,15 +1,17 @@
 //! `nsexec plan`: prints what a launch will do, without doing it and without privileges.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use nsexec::bootstrap::Dialect;
-use nsexec::launch::Launcher;
 use nsexec::launch::signals::Signals;
+use nsexec::launch::{Launcher, Prepared};
 use nsexec::policy::Policy;
 use nsexec_audit::plan::runc::Manner;
-use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
+use nsexec_audit::plan::{Assumptions, Plan, Refused, Start, plan};
 use nsexec_audit::render::text;
 use nsexec_audit::rules::{self, Severity};
 
@@ -47,12 +49,13 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
 /// # Errors
 /// Wrong usage; the process does not exist, or may not be entered; or output that cannot be written.
 pub(crate) fn plan_enter(args: &PlanEnterArgs) -> Result<u8, Failure> {
-    let signals = run::take_signals()?;
     let entered = enter::decide(&args.flags, &args.hand_over)?;
+    // After the opened files, as in `enter`.
+    let signals = run::take_signals()?;
     entered.print_notes();
     let mut assumptions = assume::of_machine(&Facts::gather(false, false), &entered.joins);
     assume::apply(&mut assumptions, &args.shown.assume);
-    let start = of_request(&entered.request, &args.command, &signals, &mut assumptions)?;
+    let start = of_request(&entered.request, &args.command, &signals, (&mut assumptions, entered.root()))?;
     finish_command(&finish(&start, &assumptions)?, &args.shown)
 }
 
@@ -74,8 +77,19 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
-    let start = of_request(&request, &args.command, &signals, &mut assumptions)?;
+    let start = of_request(&request, &args.command, &signals, (&mut assumptions, None))?;
     finish(&start, &assumptions)
+}
+
+/// Searches the command: below this root directory, or else in ours.
+pub(crate) fn searched(
+    prepared: &Prepared,
+    root: Option<BorrowedFd<'_>>,
+) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
+    match root {
+        Some(root) => search::search_below(prepared, root),
+        None => search::search(prepared),
+    }
 }
 
 /// Prepares the launch of a request, and searches its command on this machine.
@@ -83,7 +97,7 @@ fn of_request(
     request: &Request,
     command: &[OsString],
     signals: &Signals,
-    assumptions: &mut Assumptions,
+    (assumptions, root): (&mut Assumptions, Option<BorrowedFd<'_>>),
 ) -> Result<Start, Failure> {
     let bootstrap = request.bootstrap()?;
     let mut launcher =
@@ -98,7 +112,7 @@ fn of_request(
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     // `--assume command=FILE` plans for another machine, so this machine's files do not matter.
     if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
-        let (found, refused) = search::search(&prepared);
+        let (found, refused) = searched(&prepared, root);
         // If the search finds nothing here, the launch will find nothing either.
         assumptions.command = assumptions.command.take().or(Some(found.unwrap_or_default()));
         assumptions.refused = refused;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,13 +35,13 @@ use super::enter;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::output;
+use super::plan::searched;
 use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
 use super::trace_replay;
 use super::values::JoinValue;
 use nsexec_audit::machine::caller::Facts;
-use nsexec_audit::machine::search;
 
 /// The exit status if the run differs from the plan.
 const NOT_AS_PLANNED: u8 = 3;
@@ -75,7 +76,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
         verbose: args.record.verbose,
         mount_proc_flag: args.namespaces.mount_proc.is_some(),
     };
-    recorded(&job, &facts, &args.namespaces.join, &args.record)
+    recorded(&job, &facts, (&args.namespaces.join, None), &args.record)
 }
 
 /// Enters a process, records it, and compares the record with the plan. Returns the same as [`trace`].
@@ -96,11 +97,14 @@ pub(crate) fn trace_enter(args: &TraceEnterArgs) -> Result<u8, Failure> {
         verbose: args.record.verbose,
         mount_proc_flag: false,
     };
-    recorded(&job, &facts, &entered.joins, &args.record)
+    recorded(&job, &facts, (&entered.joins, entered.root()), &args.record)
 }
 
+/// The namespaces to join, and the root directory of the command if it is not ours.
+type Place<'p> = (&'p [JoinValue], Option<BorrowedFd<'p>>);
+
 /// Runs the command in this process, which may itself run under strace.
-fn recorded(job: &Job<'_>, facts: &Facts, joins: &[JoinValue], flags: &RecordFlags) -> Result<u8, Failure> {
+fn recorded(job: &Job<'_>, facts: &Facts, place: Place<'_>, flags: &RecordFlags) -> Result<u8, Failure> {
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     let request = job.request;
     let bootstrap = request.bootstrap()?;
@@ -113,7 +117,7 @@ fn recorded(job: &Job<'_>, facts: &Facts, joins: &[JoinValue], flags: &RecordFla
     let signals = run::take_signals()?;
     // Each process has a copy of the recorder.
     launcher.supervised(&signals).copy_memory();
-    let plan = planned(&launcher, facts, joins)?;
+    let plan = planned(&launcher, facts, place)?;
     if let Some(file) = &flags.json {
         // First: if the record cannot be saved, do not run anything.
         output::create(file)?;
@@ -168,11 +172,11 @@ fn recorded(job: &Job<'_>, facts: &Facts, joins: &[JoinValue], flags: &RecordFla
 }
 
 /// Returns the plan of this launch on this machine.
-fn planned(launcher: &Launcher, facts: &Facts, joins: &[JoinValue]) -> Result<Plan, Failure> {
+fn planned(launcher: &Launcher, facts: &Facts, place: Place<'_>) -> Result<Plan, Failure> {
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
-    let mut assumptions = assume::of_machine(facts, joins);
+    let mut assumptions = assume::of_machine(facts, place.0);
     // The search uses this root directory. In another one the launch may find a different file.
-    let (found, refused) = search::search(&prepared);
+    let (found, refused) = searched(&prepared, place.1);
     (assumptions.command, assumptions.refused) = (Some(found.unwrap_or_default()), refused);
     plan(&Start::Launcher(prepared), &assumptions).map_err(|error| Failure::ours(error.to_string()))
 }
