@@ -460,7 +460,7 @@ mod tests {
         let net = NsSet::EMPTY.with(NsKind::Net);
         let with_user = net.with(NsKind::User);
         let decided = |joined, preserve| {
-            let policy = request(joined, "net:/proc/self/fd/3", preserve, true).unwrap().policy;
+            let policy = request(joined, b"net:/proc/self/fd/3", preserve, true).unwrap().policy;
             (policy.credentials, policy.setgroups)
         };
         assert_eq!(decided(net, false), (Credentials::Keep, Setgroups::FromMessage));

@@ -57,8 +57,8 @@ fn group(text: &str) -> Result<IdValue, String> {
     if text == "follow" { Ok(IdValue::Follow) } else { group_id(text).map(IdValue::Id) }
 }
 
-/// One flag for each kind of namespace, with the names and letters of nsenter(1). With a file its namespace is
-/// joined, otherwise that of the process.
+/// One flag for each kind of namespace, with the names and letters of nsenter(1). With a file its namespace
+/// is joined, otherwise that of the process.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KindFlags {
     /// User namespace: ids and privileges

@@ -1,5 +1,5 @@
-//! The letters of unshare(1) and nsenter(1) with a file: `-n/run/netns/blue`. clap accepts a value of such a letter after an
-//! equals sign only.
+//! The letters of unshare(1) and nsenter(1) with a file: `-n/run/netns/blue`. clap accepts a value of such a
+//! letter after an equals sign only.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

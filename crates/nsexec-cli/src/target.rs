@@ -40,8 +40,8 @@ impl Process {
     /// # Errors
     /// The process does not exist; /proc does not show the process, or does not show us.
     ///
-    /// With an inode, only the process whose pidfd has it: no other process gets the same inode, even after the
-    /// pid is used again (Linux 6.9).
+    /// With an inode, only the process whose pidfd has it: no other process gets the same inode, even after
+    /// the pid is used again (Linux 6.9).
     pub(crate) fn open(TargetValue { pid, inode }: TargetValue) -> Result<Self, Failure> {
         match open_pidfd(pid) {
             Ok(pidfd) => {

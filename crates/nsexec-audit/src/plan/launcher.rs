@@ -104,6 +104,31 @@ fn joined_descriptors(prepared: &Prepared) -> Vec<Fd> {
     paths.into_iter().flat_map(|paths| paths.iter()).filter_map(|entry| number(entry.path)).collect()
 }
 
+/// Opens the descriptors of the launcher that the launch uses, before its pipes, which would get the numbers.
+fn descriptors(sim: &mut Sim, prepared: &Prepared) {
+    let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
+    for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
+        // The file does not matter.
+        sim.duplicate(Fd(0), *fd);
+    }
+    for fd in joined_descriptors(prepared) {
+        // Its path leads to the namespace.
+        sim.duplicate(Fd(0), fd);
+    }
+    if let Some(Base::Opened { path, fd }) = prepared.around.root.as_ref().map(|root| &root.base) {
+        if let Ok(path) = path.to_str() {
+            sim.directory(path, *fd);
+        }
+    }
+    for cgroup in &prepared.around.cgroups {
+        // The file does not matter: a cgroup accepts every process on the simulated machine.
+        sim.duplicate(Fd(0), cgroup.fd);
+    }
+    if let Some(ruleset) = prepared.around.landlock {
+        sim.ruleset(ruleset);
+    }
+}
+
 /// The error of the launcher, if the launch failed.
 pub(super) type Outcome = Rc<RefCell<Option<LaunchError>>>;
 
@@ -138,27 +163,7 @@ pub(super) fn set_up(
         sim.terminal();
     }
     let mut prepared = prepared.clone();
-    let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
-    for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
-        // The file does not matter. It is created before the pipe, which would get the number.
-        sim.duplicate(Fd(0), *fd);
-    }
-    for fd in joined_descriptors(&prepared) {
-        // Its path leads to the namespace. The number must be in use before the pipe is created.
-        sim.duplicate(Fd(0), fd);
-    }
-    if let Some(Base::Opened { path, fd }) = prepared.around.root.as_ref().map(|root| &root.base) {
-        if let Ok(path) = path.to_str() {
-            sim.directory(path, *fd);
-        }
-    }
-    for cgroup in &prepared.around.cgroups {
-        // The file does not matter: a cgroup accepts every process on the simulated machine.
-        sim.duplicate(Fd(0), cgroup.fd);
-    }
-    if let Some(ruleset) = prepared.around.landlock {
-        sim.ruleset(ruleset);
-    }
+    descriptors(sim, &prepared);
     if prepared.is_interruptible() {
         // No interrupt occurs in a plan: the pipe is never written to.
         let (interrupt, _) = sim.pipe(false);
