@@ -193,6 +193,17 @@ fn wrong_usage_exits_2_and_prints_the_usage() {
             &["enter", "-a", "--", "true"],
             &["enter", "-t", "1", "--", "true"],
             &["enter", "-t", "0", "-a", "--", "true"],
+            &["enter", "-t", "1:x", "-a", "--", "true"],
+            &["enter", "-n", "--", "true"],
+            &["enter", "-t", "1", "--net=a,b", "--", "true"],
+            &["enter", "-t", "1", "--net=", "--", "true"],
+            &["enter", "--net=/x", "-r", "--", "true"],
+            &["enter", "--net=/x", "--env", "--", "true"],
+            &["enter", "--net=/x", "-S", "follow", "--", "true"],
+            &["enter", "--net=/x", "--keep-caps", "-S", "1", "--", "true"],
+            &["enter", "-t", "1", "-a", "--preserve-credentials", "-S", "1", "--", "true"],
+            &["plan", "enter", "-a", "--", "true"],
+            &["trace", "enter", "-t", "1", "--", "true"],
             &["decode", "--dialect", "v2"],
             &["encode", "--mount-proc"],
             &["encode", "--map-user", "7"],
@@ -1091,7 +1102,8 @@ fn enter_without_differing_namespaces_runs_the_command() {
             shell.uid(ORDINARY_UID).gid(ORDINARY_UID);
         }
         let output = shell.output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        let note = "nsexec: nothing to join: every namespace that is named is ours already\n";
+        assert_eq!(String::from_utf8_lossy(&output.stderr), note);
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"in\n"[..]));
     }
 }

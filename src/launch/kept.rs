@@ -46,6 +46,7 @@ fn add_surroundings(kept: &mut Vec<Fd>, around: &Surroundings) {
     let Some(root) = &around.root else { return };
     match &root.base {
         Base::Present | Base::Memory => {}
+        Base::Opened { fd, .. } => kept.push(*fd),
         Base::Directory { path: text, .. }
         | Base::Chroot { path: text }
         | Base::Overlay { options: text } => {

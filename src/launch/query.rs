@@ -277,11 +277,20 @@ fn asked(path: &Path, request: libc::Ioctl) -> io::Result<libc::c_int> {
 /// # Errors
 /// `EPERM`: the owner is outside our own user namespace. `ENOTTY`: the file is not a namespace.
 pub fn owner_of(path: &Path) -> io::Result<(u64, u64)> {
+    let owner = File::from(open_owner_of(path)?);
+    owner.metadata().map(|data| (data.dev(), data.ino()))
+}
+
+/// Opens the user namespace that owns the namespace at `path`, close-on-exec (ioctl_ns(2), NS_GET_USERNS,
+/// Linux 4.9).
+///
+/// # Errors
+/// `EPERM`: the owner is outside our own user namespace. `ENOTTY`: the file is not a namespace.
+pub fn open_owner_of(path: &Path) -> io::Result<OwnedFd> {
     const NS_GET_USERNS: libc::Ioctl = 0xb701;
     let owner = asked(path, NS_GET_USERNS)?;
     // SAFETY: the kernel has just created this descriptor for this process.
-    let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
-    owner.metadata().map(|data| (data.dev(), data.ino()))
+    Ok(unsafe { OwnedFd::from_raw_fd(owner) })
 }
 
 /// Returns the kind of the namespace at `path`, as the flag that creates one (ioctl_ns(2), NS_GET_NSTYPE,

@@ -101,6 +101,7 @@ fn open_base<'m, S: Sys>(sys: &mut S, base: &'m Base) -> Result<Fd, Error<'m>> {
         Base::Chroot { path } => sys
             .openat(Fd::CWD, path, OpenFlags::Directory)
             .map_err(|errno| StageStep::NewRoot(path.to_bytes()).failed(errno)),
+        Base::Opened { fd, .. } => Ok(*fd),
         Base::Directory { path, attributes } => {
             let failed = |errno| StageStep::NewRoot(path.to_bytes()).failed(errno);
             let top = sys.open_tree(path, true).map_err(failed)?;
@@ -298,11 +299,14 @@ fn in_directory<S: Sys>(
 fn enter<'m, S: Sys>(sys: &mut S, top: Fd, root: &Root) -> Result<(), Error<'m>> {
     let failed = |errno| StageStep::EnterRoot.failed(errno);
     sys.fchdir(top).map_err(failed)?;
-    close(sys, top);
+    // A descriptor of the launcher is close-on-exec.
+    if !matches!(root.base, Base::Opened { .. }) {
+        close(sys, top);
+    }
     if matches!(root.base, Base::Present) {
         return Ok(());
     }
-    if root.by_chroot || matches!(root.base, Base::Chroot { .. }) {
+    if root.by_chroot || matches!(root.base, Base::Chroot { .. } | Base::Opened { .. }) {
         return sys.chroot_here().map_err(failed);
     }
     // The old root is stacked on the new one, and "." leads to the topmost mount (pivot_root(2)).

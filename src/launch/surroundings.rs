@@ -129,6 +129,9 @@ pub enum Base {
     Present,
     /// A directory, by chroot(2) alone: the mounts stay as they are. Needs no mount namespace.
     Chroot { path: CString },
+    /// An open directory of the launcher, close-on-exec, by chroot(2) alone. It may be one of the mount
+    /// namespace to join. `path` is for an error's text, and for a plan.
+    Opened { path: CString, fd: Fd },
     /// A directory with the mounts below it.
     Directory { path: CString, attributes: MountAttributes },
     /// An empty file system in memory.

@@ -236,7 +236,16 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &[IO, "std::fs"],
         why: "reads the message to decode",
     },
-    Place { path: "crates/nsexec-cli/src/enter.rs", uses: &["nix"], why: "reads the effective user id" },
+    Place {
+        path: "crates/nsexec-cli/src/enter.rs",
+        uses: &["nix", "std::fs"],
+        why: "reads the effective user id, compares a file with the own namespace",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/place.rs",
+        uses: &["nix", "std::fs"],
+        why: "opens the directories and the cgroup of the process to enter",
+    },
     Place {
         path: "crates/nsexec-cli/src/init.rs",
         uses: &["nix"],

@@ -19,6 +19,7 @@ mod kinds;
 mod kit;
 mod load;
 mod mounts;
+mod place;
 mod reach;
 mod refusals;
 mod sealed;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         clocks::TESTS,
         joins::TESTS,
         enter::TESTS,
+        place::TESTS,
         hand_over::TESTS,
         reach::TESTS,
         surroundings::TESTS,

@@ -8,9 +8,9 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{OsStringValueParser, Resettable, TypedValueParser};
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nsexec::bootstrap::Dialect;
-use nsexec::namespace::{NsKind, NsSet};
 
 use super::assume::value::AssumeValue;
+pub(crate) use super::enter_flags::EnterFlags;
 use super::help::{
     COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DIFF_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES,
     MAN_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES,
@@ -23,6 +23,11 @@ pub(crate) const VERSION: &str = match option_env!("NSEXEC_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
+
+/// The subcommands of two words: [`with_joined_words`](super::letters::with_joined_words) makes each one
+/// argument.
+pub(crate) const PLAN_ENTER: &str = "plan enter";
+pub(crate) const TRACE_ENTER: &str = "trace enter";
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -66,20 +71,28 @@ Examples:
 
 const ENTER_EXAMPLES: &str = "\
 A namespace that the process and nsexec share is not joined. Where a user namespace is joined,
-the command is its root, and supplementary groups are dropped if that is allowed.
+the command is its root, and supplementary groups are dropped if that is allowed (-S, -G).
+With =FILE, or FILE after the letter (-n/run/n), the namespace of FILE is joined, and no process
+is needed. Without CMD, $SHELL runs.
+
+With -a or -m the command gets the root directory of the process, if it is not that of the mount
+namespace, and its working directory if that is below (--wd=/ for the root). Its environment is
+not taken over (--env): the PATH is the caller's.
 
 The command may be a program of the container, so it inherits descriptors 0 to 2 and no other
 (--fd). It gets a session of its own if the process has less power than nsexec (another user
 namespace or user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has none).
 Ctrl-C, Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control.
 --same-session gives it job control and our terminal; then it can type into that terminal. The
-command also inherits the environment (--clear-env), working directory, limits, umask and
-signal state. If it joins a mount namespace, nsexec first executes a sealed copy of itself
+command also inherits the environment (--clear-env), limits, umask and signal state. If it joins a mount namespace, nsexec first executes a sealed copy of itself
 (CVE-2019-5736).
 
 Examples:
   nsexec enter -t 4711 -a -- sh
   nsexec enter -t $(pidof -s nginx) -n -- ss -tln
+  nsexec enter -t 4711 -a --env -- sh            with the variables of the process
+  nsexec enter --net=/run/netns/blue -- ss       in the namespace of a file
+  nsexec plan enter -t 4711 -a -- sh             the calls, without making them
   script -qc 'nsexec enter -t 4711 -a -- sh' /dev/null   with a pty between both";
 
 /// Runs a command in namespaces: creates or joins them, and maps ids
@@ -121,6 +134,12 @@ pub(crate) enum Command {
     /// Compare two stored runs: of two machines, two kernels or two versions
     #[command(after_help = DIFF_EXAMPLES)]
     Diff(Lazy<DiffArgs>),
+    /// Show what enter would do, call by call, without doing it
+    #[command(name = PLAN_ENTER, hide = true)]
+    PlanEnter(Lazy<PlanEnterArgs>),
+    /// Enter a process, record every call, and compare with the plan
+    #[command(name = TRACE_ENTER, hide = true)]
+    TraceEnter(Lazy<TraceEnterArgs>),
     /// Run as stage 0 for a parent that uses runc's protocol
     #[command(after_help = INIT_EXAMPLES)]
     Init(Lazy<InitArgs>),
@@ -176,52 +195,6 @@ impl<T: FromArgMatches> FromArgMatches for Lazy<T> {
     }
 }
 
-/// One flag for each kind of namespace, with the names and letters of util-linux.
-#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct KindFlags {
-    /// User namespace: ids and privileges
-    #[arg(short = 'U', long, help_heading = "Namespaces")]
-    pub(crate) user: bool,
-    /// Mount namespace: the mounts
-    #[arg(short, long, help_heading = "Namespaces")]
-    pub(crate) mount: bool,
-    /// Pid namespace: process ids; the command is process 1 of a new one
-    #[arg(short, long, help_heading = "Namespaces")]
-    pub(crate) pid: bool,
-    /// Network namespace: devices, addresses, ports
-    #[arg(short, long, help_heading = "Namespaces")]
-    pub(crate) net: bool,
-    /// IPC namespace: System V IPC, POSIX message queues
-    #[arg(short, long, help_heading = "Namespaces")]
-    pub(crate) ipc: bool,
-    /// UTS namespace: host name
-    #[arg(short, long, help_heading = "Namespaces")]
-    pub(crate) uts: bool,
-    /// Cgroup namespace: the root of /proc/PID/cgroup
-    #[arg(short = 'C', long, help_heading = "Namespaces")]
-    pub(crate) cgroup: bool,
-    /// Time namespace: offsets of the monotonic and the boot-time clock
-    #[arg(short = 'T', long, help_heading = "Namespaces")]
-    pub(crate) time: bool,
-}
-
-impl KindFlags {
-    /// Returns the kinds that are named.
-    pub(crate) fn set(self) -> NsSet {
-        let flags = [
-            (self.user, NsKind::User),
-            (self.mount, NsKind::Mnt),
-            (self.pid, NsKind::Pid),
-            (self.net, NsKind::Net),
-            (self.ipc, NsKind::Ipc),
-            (self.uts, NsKind::Uts),
-            (self.cgroup, NsKind::Cgroup),
-            (self.time, NsKind::Time),
-        ];
-        flags.into_iter().filter_map(|(named, kind)| named.then_some(kind)).collect()
-    }
-}
-
 /// The flags for the command's descriptors, session and environment.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HandOverFlags {
@@ -263,26 +236,17 @@ pub(crate) struct RunArgs {
 /// `nsexec enter`.
 #[derive(Args, Debug)]
 pub(crate) struct EnterArgs {
-    /// The process whose namespaces are joined
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
-    pub(crate) target: i32,
-    /// Join every kind of namespace in which the process differs from nsexec
-    #[arg(short, long, help_heading = "Namespaces")]
-    pub(crate) all: bool,
-    /// The kinds to join.
+    /// The process and the namespaces.
     #[command(flatten)]
-    pub(crate) kinds: KindFlags,
+    pub(crate) flags: EnterFlags,
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
-    /// If a user namespace is joined, keep the user id, group id and supplementary groups
-    #[arg(long)]
-    pub(crate) preserve_credentials: bool,
     /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// The command and its arguments, after `--`
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    /// The command and its arguments, after `--`; without it, $SHELL or /bin/sh
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -349,6 +313,45 @@ pub(crate) enum MannerFlag {
     Exec,
 }
 
+/// The flags of every plan.
+#[derive(Args, Debug)]
+pub(crate) struct PlanFlags {
+    /// Replace a fact about this machine by an assumption; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
+    pub(crate) assume: Vec<AssumeValue>,
+    /// text, json, mermaid, svg or html
+    #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+    pub(crate) format: Format,
+    /// In the text: the calls of one process after the other, or of all processes in time
+    #[arg(long, value_name = "process|time", default_value = "process", hide_possible_values = true)]
+    pub(crate) order: OrderFlag,
+    /// Colour the text: auto, always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub(crate) color: ColourFlag,
+    /// Print the planned calls as a restriction: an OCI seccomp profile, AppArmor rules, or a line of a
+    /// systemd unit
+    #[arg(long, value_name = "seccomp|apparmor|systemd", hide_possible_values = true)]
+    #[arg(conflicts_with_all = ["format", "order", "color"])]
+    pub(crate) emit: Option<EmitFlag>,
+}
+
+/// `nsexec plan enter`.
+#[derive(Args, Debug)]
+pub(crate) struct PlanEnterArgs {
+    /// The process and the namespaces.
+    #[command(flatten)]
+    pub(crate) flags: EnterFlags,
+    /// The command's descriptors, session and environment.
+    #[command(flatten)]
+    pub(crate) hand_over: HandOverFlags,
+    /// The assumptions and the format.
+    #[command(flatten)]
+    pub(crate) shown: PlanFlags,
+    /// The command and its arguments, after `--`
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
 /// `nsexec plan`.
 #[derive(Args, Debug)]
 pub(crate) struct PlanArgs {
@@ -373,23 +376,9 @@ pub(crate) struct PlanArgs {
         requires = "bootstrap"
     )]
     pub(crate) manner: MannerFlag,
-    /// Replace a fact about this machine by an assumption; repeatable
-    #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
-    pub(crate) assume: Vec<AssumeValue>,
-    /// text, json, mermaid, svg or html
-    #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
-    pub(crate) format: Format,
-    /// In the text: the calls of one process after the other, or of all processes in time
-    #[arg(long, value_name = "process|time", default_value = "process", hide_possible_values = true)]
-    pub(crate) order: OrderFlag,
-    /// Colour the text: auto, always or never
-    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
-    pub(crate) color: ColourFlag,
-    /// Print the planned calls as a restriction: an OCI seccomp profile, AppArmor rules, or a line of a
-    /// systemd unit
-    #[arg(long, value_name = "seccomp|apparmor|systemd", hide_possible_values = true)]
-    #[arg(conflicts_with_all = ["format", "order", "color"])]
-    pub(crate) emit: Option<EmitFlag>,
+    /// The assumptions and the format.
+    #[command(flatten)]
+    pub(crate) shown: PlanFlags,
     /// List the rules that every plan is checked against, with their reasons
     #[arg(long, exclusive = true)]
     pub(crate) rules: bool,
@@ -415,15 +404,9 @@ pub(crate) struct DoctorArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// `nsexec trace`.
+/// The flags of every recorded run.
 #[derive(Args, Debug)]
-pub(crate) struct TraceArgs {
-    /// The namespaces and the id maps.
-    #[command(flatten)]
-    pub(crate) namespaces: NamespaceFlags,
-    /// The command's descriptors, session and environment.
-    #[command(flatten)]
-    pub(crate) hand_over: HandOverFlags,
+pub(crate) struct RecordFlags {
     /// Also run under strace, and compare the record with strace's output
     #[arg(long)]
     pub(crate) witness: bool,
@@ -433,9 +416,6 @@ pub(crate) struct TraceArgs {
     /// Write the record to FILE, as JSON lines, without the values of environment variables
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Replay the record in FILE offline, with its replies of the kernel: reproduces the error
-    #[arg(long, value_name = "FILE", exclusive = true)]
-    pub(crate) replay: Option<PathBuf>,
     /// Print the record on standard output after the command's end: text, json, mermaid, svg, or html
     /// beside the plan
     #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
@@ -443,6 +423,40 @@ pub(crate) struct TraceArgs {
     /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
+}
+
+/// `nsexec trace enter`.
+#[derive(Args, Debug)]
+pub(crate) struct TraceEnterArgs {
+    /// The process and the namespaces.
+    #[command(flatten)]
+    pub(crate) flags: EnterFlags,
+    /// The command's descriptors, session and environment.
+    #[command(flatten)]
+    pub(crate) hand_over: HandOverFlags,
+    /// The record, and the comparison with strace.
+    #[command(flatten)]
+    pub(crate) record: RecordFlags,
+    /// The command and its arguments, after `--`
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `nsexec trace`.
+#[derive(Args, Debug)]
+pub(crate) struct TraceArgs {
+    /// The namespaces and the id maps.
+    #[command(flatten)]
+    pub(crate) namespaces: NamespaceFlags,
+    /// The command's descriptors, session and environment.
+    #[command(flatten)]
+    pub(crate) hand_over: HandOverFlags,
+    /// The record, and the comparison with strace.
+    #[command(flatten)]
+    pub(crate) record: RecordFlags,
+    /// Replay the record in FILE offline, with its replies of the kernel: reproduces the error
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    pub(crate) replay: Option<PathBuf>,
     /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
@@ -516,6 +530,7 @@ fn variable_parser() -> impl TypedValueParser<Value = Variable> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use nsexec::namespace::NsSet;
 
     use super::*;
 
@@ -535,7 +550,9 @@ mod tests {
             "enter",
             "doctor",
             "plan",
+            PLAN_ENTER,
             "trace",
+            TRACE_ENTER,
             "show",
             "diff",
             "decode",

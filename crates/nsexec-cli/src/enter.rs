@@ -1,48 +1,244 @@
 //! `nsexec enter`: opens the namespaces of a process, joins them through these descriptors, and runs a
-//! command.
+//! command where the process lives.
 
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 use nsexec::bootstrap::Dialect;
-use nsexec::launch::{Descriptors, Surroundings, is_own_namespace};
+use nsexec::launch::causes::CAP_SETGID;
+use nsexec::launch::{
+    Base, CgroupFile, Descriptors, Directory, Root, Surroundings, is_own_namespace, open_owner_of,
+    own_capabilities,
+};
 use nsexec::namespace::{NsKind, NsSet};
-use nsexec::policy::{LogForm, Policy, Session, Setgroups};
+use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
+use nsexec::sys::types::Fd;
+use nsexec_audit::machine::caller::Facts;
 
-use super::args::EnterArgs;
-use super::failure::Failure;
+use super::args::{EnterArgs, HandOverFlags};
+use super::enter_flags::{EnterFlags, IdValue};
+use super::failure::{Failure, words};
 use super::hand_over::{self, HandOver};
+use super::output;
+use super::place::{self, Opened};
 use super::request::{Request, credentials};
 use super::run::{self, Job};
 use super::sealed;
 use super::target::Process;
-use super::values::{KIND_NAMES, flag_of};
+use super::values::{JoinValue, KIND_NAMES, flag_of};
 
 /// Joins the namespaces that the flags name, and runs the command. Returns the command's exit status.
 ///
 /// # Errors
 /// The process does not exist, its namespaces may not be opened, or the bootstrap fails.
 pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
-    let named = args.kinds.set();
-    if !args.all && named.is_empty() {
+    let entered = decide(&args.flags, &args.hand_over)?;
+    entered.seal()?;
+    entered.print_notes();
+    run::start(&Job {
+        request: &entered.request,
+        command: &run::command_or_shell(&args.command),
+        verbose: args.verbose,
+        mount_proc_flag: false,
+    })
+}
+
+/// The request, and the open files that it names. They must stay open until the stages, which are forks of
+/// this process, have joined.
+pub(crate) struct Entered {
+    pub(crate) request: Request,
+    /// The namespaces to join, by the paths that people know.
+    pub(crate) joins: Vec<JoinValue>,
+    /// Lines for people: that nothing is joined, or what of the process is not taken over.
+    notes: Vec<String>,
+    /// The root directory of the command, if it is not ours: a plan searches the command there.
+    root: Option<OwnedFd>,
+    opened: Vec<OwnedFd>,
+}
+
+impl Entered {
+    /// Returns the root directory of the command, if it is not ours.
+    pub(crate) fn root(&self) -> Option<BorrowedFd<'_>> {
+        self.root.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Executes a sealed copy of nsexec, if the command gets another mount namespace or root directory. The
+    /// copy opens everything again: the descriptors are close-on-exec.
+    pub(crate) fn seal(&self) -> Result<(), Failure> {
+        let foreign = self.request.around.root.is_some();
+        let joined = self.request.joined;
+        sealed::ensure_for_joins(if foreign { joined.with(NsKind::Mnt) } else { joined })
+    }
+
+    /// Prints the lines for people on standard error.
+    pub(crate) fn print_notes(&self) {
+        for note in &self.notes {
+            output::print_to_stderr(format_args!("nsexec: {note}\n"));
+        }
+    }
+}
+
+/// Decides what the flags ask for, and opens everything of the process that they need.
+///
+/// # Errors
+/// Wrong usage; or the process does not exist, or may not be entered.
+pub(crate) fn decide(flags: &EnterFlags, hand_over: &HandOverFlags) -> Result<Entered, Failure> {
+    check_usage(flags)?;
+    hand_over::check(hand_over)?;
+    let process = flags.target.map(Process::open).transpose()?;
+    let joins = Joins::open(flags, process.as_ref())?;
+    // All namespaces are open. If the process is still alive, all of them belong to this one process.
+    process.as_ref().map_or(Ok(()), Process::check_alive)?;
+    let mut entered = Entered {
+        request: request(
+            joins.joined,
+            &joins.paths.join(&b','),
+            flags.preserve_credentials,
+            !geteuid().is_root(),
+        )?,
+        joins: joins.shown,
+        notes: Vec::new(),
+        root: None,
+        opened: joins.opened,
+    };
+    entered.request.display_paths = joins.display_paths;
+    if joins.joined.is_empty() && joins.named {
+        entered.notes.push("nothing to join: every namespace that is named is ours already".to_owned());
+    }
+    let less =
+        process.as_ref().map_or_else(|| hand_over::has_others(joins.joined), Process::is_less_privileged);
+    entered.request.hand_over = hand_over::decide(&mut entered.request.policy, hand_over, true, less);
+    set_ids(&mut entered.request, flags, process.as_ref())?;
+    set_root(&mut entered, flags, process.as_ref())?;
+    set_directory(&mut entered, flags, process.as_ref())?;
+    if let Some(process) = &process {
+        if flags.join_cgroup {
+            let (path, file) = place::cgroup(process)?;
+            entered.request.around.cgroups.push(CgroupFile { path, fd: Fd(file.as_raw_fd()) });
+            entered.opened.push(File::into(file));
+        }
+        set_environment(&mut entered.request, flags, hand_over, process, less)?;
+    }
+    Ok(entered)
+}
+
+fn check_usage(flags: &EnterFlags) -> Result<(), Failure> {
+    let of_process = flags.kinds.of_process();
+    let files = KIND_NAMES.into_iter().any(|(_, kind)| flags.kinds.file(kind).is_some());
+    let follows = [flags.setuid, flags.setgid].contains(&Some(IdValue::Follow));
+    let no_dir = |flag: &Option<Option<OsString>>| *flag == Some(None);
+    let without_target = [
+        (!of_process.is_empty(), "a namespace without =FILE is that of a process"),
+        (no_dir(&flags.root), "--root without a directory is that of a process"),
+        (no_dir(&flags.directory), "--wd without a directory is that of a process"),
+        (follows, "`follow` is the id of a process"),
+    ];
+    let missing = without_target.into_iter().find(|(given, _)| *given && flags.target.is_none());
+    if let Some((_, why)) = missing {
+        return Err(Failure::Usage(format!("{why}: add --target PID")));
+    }
+    let place = flags.root.is_some() || flags.directory.is_some() || flags.join_cgroup || flags.env;
+    if !flags.all && of_process.is_empty() && !files && !place {
         return Err(Failure::Usage(
             "no namespace to join: add -a for all that differ from ours, or name them (-U -m -p -n -i -u -C -T)"
                 .to_owned(),
         ));
     }
-    hand_over::check(&args.hand_over)?;
-    let process = Process::open(args.target)?;
-    let mut joins = Vec::new();
-    for (_, kind) in KIND_NAMES {
-        if !(args.all || named.contains(kind)) {
-            continue;
+    Ok(())
+}
+
+/// The namespaces to join.
+#[derive(Default)]
+struct Joins {
+    joined: NsSet,
+    /// A namespace was named, ours or another one.
+    named: bool,
+    /// The entries of the message.
+    paths: Vec<Vec<u8>>,
+    shown: Vec<JoinValue>,
+    display_paths: Vec<(String, String)>,
+    opened: Vec<OwnedFd>,
+}
+
+impl Joins {
+    fn open(flags: &EnterFlags, process: Option<&Process>) -> Result<Self, Failure> {
+        let mut joins = Self::default();
+        let of_process = flags.kinds.of_process();
+        for (_, kind) in KIND_NAMES {
+            let named = of_process.contains(kind);
+            match (flags.kinds.file(kind), process) {
+                (Some(file), _) => joins.add_file(kind, file)?,
+                (None, Some(process)) if flags.all || named => joins.add_of(process, kind, named)?,
+                (None, _) => {}
+            }
         }
+        if flags.user_parent && !joins.joined.contains(NsKind::User) {
+            joins.add_owner()?;
+        }
+        Ok(joins)
+    }
+
+    /// Adds the user namespace that owns the first namespace to join, unless it is ours.
+    fn add_owner(&mut self) -> Result<(), Failure> {
+        let first = self.paths.first().zip(self.shown.first());
+        let Some((entry, shown)) = first else {
+            return Err(Failure::Usage("--user-parent: no other namespace is joined".to_owned()));
+        };
+        let path = entry.split_at(entry.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1)).1;
+        let shown = format!("the user namespace that owns {}", String::from_utf8_lossy(&shown.path));
+        let owner = open_owner_of(Path::new(OsStr::from_bytes(path)))
+            .map_err(|error| Failure::ours(format!("failed to open {shown}: {}", words(&error))))?;
+        if is_own_namespace(&owner, NsKind::User) {
+            return Ok(());
+        }
+        self.add_opened(NsKind::User, owner, shown);
+        // People know no path of it.
+        if let (Some(join), Some((path, _))) = (self.shown.last_mut(), self.display_paths.last()) {
+            join.path = path.clone().into_bytes();
+        }
+        Ok(())
+    }
+
+    fn add_opened(&mut self, kind: NsKind, fd: OwnedFd, shown: String) {
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        self.joined.insert(kind);
+        self.paths.push(format!("{}:{path}", kind.name()).into_bytes());
+        self.shown.push(JoinValue { kind, path: shown.clone().into_bytes() });
+        self.display_paths.push((path, shown));
+        self.opened.push(fd);
+    }
+
+    /// Adds the namespace of a file, which the first stage opens. If it is ours, it is left out: the kernel
+    /// refuses the own user namespace.
+    fn add_file(&mut self, kind: NsKind, file: &OsStr) -> Result<(), Failure> {
+        self.named = true;
+        let flag = flag_of(kind);
+        let join = JoinValue::of(kind, file.as_bytes())
+            .map_err(|why| Failure::Usage(format!("--{flag}={}: {why}", file.to_string_lossy())))?;
+        let opened = openat(AT_FDCWD, file, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        if opened.is_ok_and(|theirs| is_own_namespace(&theirs, kind)) {
+            return Ok(());
+        }
+        self.joined.insert(kind);
+        self.paths.push([kind.name().as_bytes(), b":", &join.path].concat());
+        self.shown.push(join);
+        Ok(())
+    }
+
+    /// Adds the namespace of the process, unless it is ours.
+    fn add_of(&mut self, process: &Process, kind: NsKind, named: bool) -> Result<(), Failure> {
+        self.named = true;
         match process.namespace(kind)? {
             Some(theirs) if is_own_namespace(&theirs, kind) => {}
-            Some(theirs) => joins.push((kind, theirs)),
+            Some(theirs) => self.add_opened(kind, theirs, process.path(kind)),
             // `--all` skips a kind that the kernel does not have.
-            None if !named.contains(kind) => {}
+            None if !named => {}
             None => {
                 return Err(Failure::ours(format!(
                     "failed to open {}: No such file or directory (this kernel has no {} namespaces)",
@@ -51,33 +247,183 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
                 )));
             }
         }
+        Ok(())
     }
-    // All namespaces are open. If the process is still alive, all of them belong to this one process.
-    process.check_alive()?;
-    let joined = joins.iter().map(|(kind, _)| *kind).collect();
-    // This executes a sealed copy of nsexec, which opens the namespaces again: the descriptors are
-    // close-on-exec.
-    sealed::ensure_for_joins(joined)?;
-    let paths: Vec<String> =
-        joins.iter().map(|(kind, fd)| format!("{}:/proc/self/fd/{}", kind.name(), fd.as_raw_fd())).collect();
-    let mut request = request(joined, &paths.join(","), args.preserve_credentials, !geteuid().is_root())?;
-    let display_paths =
-        |(kind, fd): &(NsKind, OwnedFd)| (format!("/proc/self/fd/{}", fd.as_raw_fd()), process.path(*kind));
-    request.display_paths = joins.iter().map(display_paths).collect();
-    request.hand_over =
-        hand_over::decide(&mut request.policy, &args.hand_over, true, process.is_less_privileged());
-    // Keep the descriptors in `joins` open until the stages, which are forks of this process, have joined.
-    let job =
-        Job { request: &request, command: &args.command, verbose: args.verbose, mount_proc_flag: false };
-    let status = run::start(&job);
-    drop(joins);
-    status
+}
+
+/// Sets the ids and the capabilities of the command. Without flags it is root of a user namespace that it
+/// joins, and keeps its ids otherwise.
+fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>) -> Result<(), Failure> {
+    let user = request.joined.contains(NsKind::User);
+    let follows = [flags.setuid, flags.setgid].contains(&Some(IdValue::Follow));
+    let theirs = process.filter(|_| follows).map(|process| place::ids(process, user)).transpose()?;
+    let id = |value: Option<IdValue>, theirs: Option<u32>| match value? {
+        IdValue::Id(id) => Some(id),
+        IdValue::Follow => theirs,
+    };
+    let uid = id(flags.setuid, theirs.map(|ids| ids.0));
+    let gid = id(flags.setgid, theirs.map(|ids| ids.1));
+    if flags.keep_caps {
+        if !user {
+            return Err(Failure::Usage("--keep-caps: no user namespace is joined: add -U".to_owned()));
+        }
+        let mut facts = Facts::gather(false, false);
+        facts.gather_known_capabilities();
+        request.around.capabilities = Some(facts.known_capabilities);
+        // A process of the same user with fewer capabilities may trace it, and so reach shared memory.
+        request.policy.launch.copied_memory = true;
+    }
+    let sets = uid.is_some() || gid.is_some();
+    // Where its root has no id, the command cannot become root first.
+    let theirs = process.filter(|_| flags.kinds.file(NsKind::User).is_none() && !flags.user_parent);
+    let becomes_root = user && sets && theirs.is_none_or(place::maps_root);
+    let changed = |id: &u32| !becomes_root || *id != 0;
+    (request.policy.launch.uid, request.policy.launch.gid) = (uid.filter(changed), gid.filter(changed));
+    if user && sets && !becomes_root {
+        request.policy.credentials = Credentials::Keep;
+    }
+    let may_drop = !request.rootless && own_capabilities().is_none_or(|set| set & 1 << CAP_SETGID != 0);
+    let allowed = !user || theirs.is_some_and(place::allows_setgroups);
+    if sets && !becomes_root && may_drop && allowed {
+        request.around.groups = Some(Vec::new());
+        request.policy.launch.groups = true;
+    }
+    Ok(())
+}
+
+/// Returns whether the command shall live where the process does: it gets its files.
+fn is_at_home(entered: &Entered, flags: &EnterFlags) -> bool {
+    let mounts = entered.request.joined.contains(NsKind::Mnt) && flags.kinds.file(NsKind::Mnt).is_none();
+    flags.all || mounts
+}
+
+/// Sets the root directory: with `--all` or the mount namespace that of the process, if it is another one
+/// than that of its mount namespace.
+fn set_root(entered: &mut Entered, flags: &EnterFlags, process: Option<&Process>) -> Result<(), Failure> {
+    let opened = match (&flags.root, process) {
+        (Some(Some(path)), _) => place::of_caller("--root", path)?,
+        (Some(None), Some(process)) => place::root(process)?,
+        (None, Some(process)) if is_at_home(entered, flags) => {
+            let root = place::root(process)?;
+            if root.path.as_os_str() == "/" {
+                entered.root = entered.request.joined.contains(NsKind::Mnt).then_some(root.fd);
+                return Ok(());
+            }
+            let privileged = !entered.request.rootless || entered.request.joined.contains(NsKind::User);
+            if !privileged {
+                entered.notes.push(format!(
+                    "the root directory {} of the process is not taken over: you are not root",
+                    root.path.display()
+                ));
+                return Ok(());
+            }
+            root
+        }
+        _ => return Ok(()),
+    };
+    let Opened { path, fd } = opened;
+    let path = c_text(path.as_os_str().as_bytes())?;
+    let base = Base::Opened { path, fd: Fd(fd.as_raw_fd()) };
+    entered.request.around.root = Some(Root { base, ..Root::default() });
+    entered.root = Some(fd);
+    // chroot(2) needs the privileges of the user namespace, which is otherwise joined after it.
+    let policy = &mut entered.request.policy;
+    if entered.request.rootless && policy.credentials == Credentials::RootLast {
+        policy.credentials = Credentials::Root;
+    }
+    Ok(())
+}
+
+/// Sets the working directory. Below another root directory or in another mount namespace it is looked up
+/// there, and cannot lead out of it.
+fn set_directory(
+    entered: &mut Entered,
+    flags: &EnterFlags,
+    process: Option<&Process>,
+) -> Result<(), Failure> {
+    let mounts = entered.request.joined.contains(NsKind::Mnt);
+    let confined = mounts || entered.request.around.root.is_some();
+    let directory = match (&flags.wdns, &flags.directory, process) {
+        (Some(path), ..) => Directory { path: c_text(&[b"/", path.as_bytes()].concat())?, confined: true },
+        (None, Some(Some(path)), _) => {
+            if confined && !path.as_bytes().starts_with(b"/") {
+                return Err(Failure::Usage(format!(
+                    "--wd={}: the path must be absolute, since the command has another root directory or mount \
+                     namespace",
+                    path.to_string_lossy()
+                )));
+            }
+            Directory { path: c_text(path.as_bytes())?, confined }
+        }
+        (None, Some(None), Some(process)) => {
+            let own =
+                process.namespace(NsKind::Mnt)?.is_some_and(|theirs| is_own_namespace(&theirs, NsKind::Mnt));
+            if !confined && !own {
+                return Err(Failure::Usage(
+                    "--wd: the working directory of the process is in another mount namespace: add -m"
+                        .to_owned(),
+                ));
+            }
+            let path = place::directory(process, &place::root(process)?)?;
+            Directory { path: c_text(path.as_os_str().as_bytes())?, confined: true }
+        }
+        (None, None, Some(process)) if confined && flags.root.is_none() && is_at_home(entered, flags) => {
+            match place::root(process).and_then(|root| place::directory(process, &root)) {
+                // The join and the change of the root directory lead there.
+                Ok(path) if path.as_os_str() == "/" => return Ok(()),
+                Ok(path) => Directory { path: c_text(path.as_os_str().as_bytes())?, confined: true },
+                Err(Failure::Other { text, .. }) => {
+                    entered.notes.push(text);
+                    return Ok(());
+                }
+                Err(usage) => return Err(usage),
+            }
+        }
+        _ => return Ok(()),
+    };
+    entered.request.around.directory = Some(directory);
+    Ok(())
+}
+
+/// Sets the environment of the process, or the text for a command that the caller's PATH does not have.
+fn set_environment(
+    request: &mut Request,
+    flags: &EnterFlags,
+    hand_over: &HandOverFlags,
+    process: &Process,
+    less: bool,
+) -> Result<(), Failure> {
+    if !flags.env {
+        if hand_over::keeps_path(hand_over) {
+            request.display_paths.push((
+                "no such command in PATH, or the interpreter that it names is missing".to_owned(),
+                "no such command in PATH, or the interpreter that it names is missing; the PATH is the caller's, \
+                 and --env takes that of the process"
+                    .to_owned(),
+            ));
+        }
+        return Ok(());
+    }
+    // LD_PRELOAD, for example, names a file that the command executes code of.
+    if less && !request.joined.contains(NsKind::Mnt) && request.around.root.is_none() {
+        return Err(Failure::Usage(
+            "--env: the process has less power than nsexec, and could execute code on our files through variables \
+             such as LD_PRELOAD: add -m, which takes its files too"
+                .to_owned(),
+        ));
+    }
+    request.hand_over.environment = Some(place::environment(process)?);
+    Ok(())
+}
+
+fn c_text(text: &[u8]) -> Result<CString, Failure> {
+    CString::new(text).map_err(|error| Failure::ours(error.to_string()))
 }
 
 /// Builds the request, which joins namespaces and creates none.
-fn request(joined: NsSet, paths: &str, preserve: bool, rootless: bool) -> Result<Request, Failure> {
+fn request(joined: NsSet, paths: &[u8], preserve: bool, rootless: bool) -> Result<Request, Failure> {
     let user = joined.contains(NsKind::User) && !preserve;
-    let paths = CString::new(paths).map_err(|error| Failure::ours(error.to_string()))?;
+    let paths = c_text(paths)?;
     Ok(Request {
         created: NsSet::EMPTY,
         joined,
@@ -114,7 +460,7 @@ mod tests {
         let net = NsSet::EMPTY.with(NsKind::Net);
         let with_user = net.with(NsKind::User);
         let decided = |joined, preserve| {
-            let policy = request(joined, "net:/proc/self/fd/3", preserve, true).unwrap().policy;
+            let policy = request(joined, b"net:/proc/self/fd/3", preserve, true).unwrap().policy;
             (policy.credentials, policy.setgroups)
         };
         assert_eq!(decided(net, false), (Credentials::Keep, Setgroups::FromMessage));
@@ -124,7 +470,7 @@ mod tests {
 
     #[test]
     fn descriptor_paths_are_replaced_by_namespace_paths() {
-        let mut request = request(NsSet::EMPTY, "", false, false).unwrap();
+        let mut request = request(NsSet::EMPTY, b"", false, false).unwrap();
         let pair = |fd: i32, kind: &str| (format!("/proc/self/fd/{fd}"), format!("/proc/9/ns/{kind}"));
         request.display_paths = vec![pair(1, "uts"), pair(12, "net")];
         let shown = request
@@ -134,6 +480,6 @@ mod tests {
 
     #[test]
     fn message_without_joins_has_no_paths() {
-        assert_eq!(request(NsSet::EMPTY, "", false, false).unwrap().paths, None);
+        assert_eq!(request(NsSet::EMPTY, b"", false, false).unwrap().paths, None);
     }
 }

@@ -1,5 +1,7 @@
 //! Applies the flags for the command's descriptors, session and environment.
 
+use std::ffi::OsString;
+
 use nsexec::launch::Descriptors;
 use nsexec::launch::{Launcher, is_open};
 use nsexec::namespace::{NsKind, NsSet};
@@ -18,6 +20,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) struct HandOver {
     named: Vec<Fd>,
     clear_env: bool,
+    /// The environment of the process that the command enters, in place of ours.
+    pub(crate) environment: Option<Vec<(OsString, OsString)>>,
     variables: Vec<Variable>,
 }
 
@@ -33,10 +37,23 @@ impl HandOver {
                 launcher.env("TERM", term);
             }
         }
+        if let Some(environment) = &self.environment {
+            launcher.env_clear();
+            // The terminal is the caller's. A variable of the process overrides it.
+            let term = std::env::var_os("TERM").map(|term| (OsString::from("TERM"), term));
+            for (name, value) in term.iter().chain(environment) {
+                launcher.env(name, value);
+            }
+        }
         for Variable { name, value } in &self.variables {
             launcher.env(name, value);
         }
     }
+}
+
+/// Returns whether the command searches the caller's PATH, as far as the flags say.
+pub(crate) fn keeps_path(flags: &HandOverFlags) -> bool {
+    !flags.clear_env && flags.set_env.iter().all(|variable| variable.name != "PATH")
 }
 
 /// Returns whether a joined namespace can have processes that influence the command. A mount namespace
@@ -61,7 +78,7 @@ pub(crate) fn decide(policy: &mut Policy, flags: &HandOverFlags, foreign: bool, 
     if flags.new_session || (less && !flags.same_session) {
         policy.session = Session::New;
     }
-    HandOver { named, clear_env: flags.clear_env, variables: flags.set_env.clone() }
+    HandOver { named, clear_env: flags.clear_env, environment: None, variables: flags.set_env.clone() }
 }
 
 /// Checks that the named descriptors are open. Called before nsexec opens any descriptor, which could get one

@@ -47,6 +47,7 @@ Examples:
   nsexec plan --all --map-users auto --assume uid=1000 --assume subuid=100000:65536 -- sh
   nsexec plan --format svg -- sh > plan.svg
   nsexec plan --bootstrap message.bin
+  nsexec plan enter -t 4711 -a -- sh       with the flags of enter
 
 Exit status: 0 if the plan ends with the command and breaks no rule, else 1.";
 
@@ -54,6 +55,7 @@ pub(crate) const TRACE_EXAMPLES: &str = "\
 Examples:
   nsexec trace -r -n -- ip address
   nsexec trace --witness --all -- true
+  nsexec trace enter -t 4711 -a -- true    with the flags of enter
   nsexec trace --json run.jsonl -r -p -- true; nsexec trace --replay run.jsonl
   nsexec trace --format svg -r -n -- true > run.svg
 

@@ -13,6 +13,7 @@ mod decode;
 mod doctor;
 mod encode;
 mod enter;
+mod enter_flags;
 mod failure;
 mod hand_over;
 mod help;
@@ -24,6 +25,7 @@ mod manual;
 mod maps;
 mod namespace_flags;
 mod output;
+mod place;
 mod plan;
 mod request;
 mod run;
@@ -47,13 +49,13 @@ use clap::{CommandFactory, Parser};
 use nsexec::bootstrap::text::is_invisible;
 use nsexec::entry::Elevation;
 
-use args::{Cli, Command};
+use args::{Cli, Command, PLAN_ENTER, TRACE_ENTER};
 use failure::{FAILED, Failure, USAGE};
 
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
 pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     open_missing_standard_descriptors();
-    let arguments = letters::with_equals_signs(arguments.collect());
+    let arguments = letters::with_equals_signs(letters::with_joined_words(arguments.collect()));
     let command = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -81,6 +83,8 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
         ),
         Command::Show(args) => ("show", show::show(args)),
         Command::Diff(args) => ("diff", compare::diff(args)),
+        Command::PlanEnter(args) => (PLAN_ENTER, plan::plan_enter(args)),
+        Command::TraceEnter(args) => (TRACE_ENTER, trace::trace_enter(args)),
         Command::Init(args) => ("init", init::init(args)),
         Command::Completions(args) => ("completions", manual::completions(args).map(|()| 0)),
         Command::Man(args) => ("man", manual::man(args).map(|()| 0)),

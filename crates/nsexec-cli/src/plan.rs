@@ -1,29 +1,35 @@
 //! `nsexec plan`: prints what a launch will do, without doing it and without privileges.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use nsexec::bootstrap::Dialect;
-use nsexec::launch::Launcher;
+use nsexec::launch::signals::Signals;
+use nsexec::launch::{Launcher, Prepared};
 use nsexec::policy::Policy;
 use nsexec_audit::emit::apparmor::apparmor;
 use nsexec_audit::emit::seccomp::seccomp;
 use nsexec_audit::emit::systemd;
 use nsexec_audit::plan::runc::Manner;
-use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
+use nsexec_audit::plan::{Assumptions, Plan, Refused, Start, plan};
 use nsexec_audit::render::text;
 use nsexec_audit::rules::{self, Severity};
 
-use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
+use super::args::{
+    ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs, PlanEnterArgs, PlanFlags,
+};
 use super::assume;
 use super::assume::value::AssumeValue;
 use super::config::{self, Merged};
 use super::decode;
+use super::enter;
 use super::failure::{FAILED, Failure};
 use super::hand_over;
 use super::output;
-use super::request;
+use super::request::{self, Request};
 use super::run;
 use super::values::{EmitFlag, OrderFlag};
 use nsexec_audit::machine::caller::Facts;
@@ -39,11 +45,31 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
     }
     let plan = match &args.bootstrap {
         Some(file) => of_message(args, file)?,
-        None => of_launch(&args.namespaces, &args.hand_over, &args.command, &args.assume)?,
+        None => of_launch(&args.namespaces, &args.hand_over, &args.command, &args.shown.assume)?,
     };
-    let text = match args.emit {
-        Some(emit) => emitted(&plan, emit)?,
-        None => shown(&plan, args)?,
+    finish_command(&plan, &args.shown)
+}
+
+/// Prints the plan of entering a process. Returns the same as [`plan_command`].
+///
+/// # Errors
+/// Wrong usage; the process does not exist, or may not be entered; or output that cannot be written.
+pub(crate) fn plan_enter(args: &PlanEnterArgs) -> Result<u8, Failure> {
+    let entered = enter::decide(&args.flags, &args.hand_over)?;
+    // After the opened files, as in `enter`.
+    let signals = run::take_signals()?;
+    entered.print_notes();
+    let mut assumptions = assume::of_machine(&Facts::gather(false, false), &entered.joins);
+    assume::apply(&mut assumptions, &args.shown.assume);
+    let start = of_request(&entered.request, &args.command, &signals, (&mut assumptions, entered.root()))?;
+    finish_command(&finish(&start, &assumptions)?, &args.shown)
+}
+
+/// Prints the plan. Returns 0 if it ends with a command or an init process and breaks no rule, else 1.
+fn finish_command(plan: &Plan, flags: &PlanFlags) -> Result<u8, Failure> {
+    let text = match flags.emit {
+        Some(emit) => emitted(plan, emit)?,
+        None => shown(plan, flags)?,
     };
     print(&text)?;
     let breach = plan.findings.iter().any(|finding| finding.severity == Severity::Breach);
@@ -71,25 +97,47 @@ pub(crate) fn of_launch(
     let mut request = request::decide(&flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, hand_over_flags, others, others);
+    let start = of_request(&request, &command, &signals, (&mut assumptions, None))?;
+    finish(&start, &assumptions)
+}
+
+/// Searches the command: below this root directory, or else in ours.
+pub(crate) fn searched(
+    prepared: &Prepared,
+    root: Option<BorrowedFd<'_>>,
+) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
+    match root {
+        Some(root) => search::search_below(prepared, root),
+        None => search::search(prepared),
+    }
+}
+
+/// Prepares the launch of a request, and searches its command on this machine.
+fn of_request(
+    request: &Request,
+    command: &[OsString],
+    signals: &Signals,
+    (assumptions, root): (&mut Assumptions, Option<BorrowedFd<'_>>),
+) -> Result<Start, Failure> {
     let bootstrap = request.bootstrap()?;
     let mut launcher =
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
     // Without a command, plan a command that does nothing.
     let nothing = [OsString::from("/bin/true")];
-    let command = if command.is_empty() { &nothing[..] } else { &command };
+    let command = if command.is_empty() { &nothing[..] } else { command };
     if let Some((program, arguments)) = command.split_first() {
         request.hand_over.apply(&mut launcher);
-        launcher.surroundings(request.around.clone()).command(program, arguments).supervised(&signals);
+        launcher.surroundings(request.around.clone()).command(program, arguments).supervised(signals);
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     // `--assume command=FILE` plans for another machine, so this machine's files do not matter.
     if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
-        let (found, refused) = search::search(&prepared);
+        let (found, refused) = searched(&prepared, root);
         // If the search finds nothing here, the launch will find nothing either.
-        assumptions.command = assumptions.command.or(Some(found.unwrap_or_default()));
+        assumptions.command = assumptions.command.take().or(Some(found.unwrap_or_default()));
         assumptions.refused = refused;
     }
-    finish(&Start::Launcher(prepared), &assumptions)
+    Ok(Start::Launcher(prepared))
 }
 
 fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
@@ -102,7 +150,7 @@ fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
     let opened = decode::open(file)?;
     opened.check(args.dialect)?;
     let mut assumptions = assume::of_machine(&Facts::gather(true, true), &[]);
-    assume::apply(&mut assumptions, &args.assume);
+    assume::apply(&mut assumptions, &args.shown.assume);
     let manner = match args.manner {
         MannerFlag::Init => Manner::Init,
         MannerFlag::Exec => Manner::Exec,
@@ -132,7 +180,7 @@ fn emitted(plan: &Plan, emit: EmitFlag) -> Result<String, Failure> {
     }
 }
 
-fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
+fn shown(plan: &Plan, args: &PlanFlags) -> Result<String, Failure> {
     match args.format {
         Format::Json => plan.to_json().map_err(|error| Failure::ours(error.to_string())),
         Format::Mermaid => Ok(plan.to_mermaid()),

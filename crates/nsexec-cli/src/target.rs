@@ -3,19 +3,23 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::geteuid;
 use nsexec::error::Code;
 use nsexec::launch::causes::{Circumstances, likely, open_files_limit};
 use nsexec::launch::{StatusText, is_own_namespace, open_pidfd, own_status, pid_in_proc};
 use nsexec::namespace::NsKind;
 
+use super::enter_flags::TargetValue;
 use super::failure::Failure;
 use super::hints::FLAGS;
+
+/// The flags to open a directory.
+const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// A process, identified by its open directory in /proc.
 ///
@@ -38,10 +42,20 @@ impl Process {
     ///
     /// # Errors
     /// The process does not exist; /proc does not show the process, or does not show us.
-    pub(crate) fn open(pid: i32) -> Result<Self, Failure> {
+    ///
+    /// With an inode, only the process whose pidfd has it: no other process gets the same inode, even after
+    /// the pid is used again (Linux 6.9).
+    pub(crate) fn open(TargetValue { pid, inode }: TargetValue) -> Result<Self, Failure> {
         match open_pidfd(pid) {
-            Ok(pidfd) => Self::of_pidfd(pid, &pidfd),
+            Ok(pidfd) => {
+                check_inode(pid, inode, &pidfd)?;
+                Self::of_pidfd(pid, &pidfd)
+            }
             Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(gone(pid)),
+            Err(error) if inode.is_some() => Err(Failure::ours(format!(
+                "failed to enter process {pid}: its inode cannot be compared without a pidfd: {}",
+                super::failure::words(&error)
+            ))),
             // A kernel before 5.3, a seccomp filter, or the id of a thread: it has a directory, but no pidfd.
             Err(error) => match own_number_in_proc() {
                 Some(own) if own == std::process::id() => Self::at(pid, pid),
@@ -73,12 +87,7 @@ impl Process {
 
     fn at(pid: i32, number: i32) -> Result<Self, Failure> {
         let path = format!("/proc/{number}");
-        match openat(
-            AT_FDCWD,
-            Path::new(&path),
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        ) {
+        match openat(AT_FDCWD, Path::new(&path), DIRECTORY, Mode::empty()) {
             Ok(directory) => Ok(Self { pid, number, directory }),
             Err(Errno::ENOENT | Errno::ESRCH) => Err(gone(pid)),
             Err(errno) => Err(Failure::ours(format!("failed to open {path}: {}", words_and_limit(errno)))),
@@ -132,11 +141,67 @@ impl Process {
         }
     }
 
+    /// Opens the directory that a link of the process leads to: `root` or `cwd`.
+    pub(crate) fn directory(&self, link: &str) -> Result<OwnedFd, Failure> {
+        openat(&self.directory, Path::new(link), DIRECTORY, Mode::empty()).map_err(|errno| {
+            Failure::ours(format!(
+                "failed to open /proc/{}/{link}: {}{}",
+                self.number,
+                words_and_limit(errno),
+                permission(errno)
+            ))
+        })
+    }
+
+    /// Returns the path of the directory that a link of the process leads to.
+    pub(crate) fn path_of_directory(&self, link: &str) -> Result<PathBuf, Failure> {
+        readlinkat(&self.directory, link).map(PathBuf::from).map_err(|errno| {
+            Failure::ours(format!(
+                "failed to read /proc/{}/{link}: {}{}",
+                self.number,
+                words_and_limit(errno),
+                permission(errno)
+            ))
+        })
+    }
+
+    /// Reads a file of the process that a flag needs.
+    pub(crate) fn read_for(&self, flag: &str, file: &str) -> Result<Vec<u8>, Failure> {
+        self.read(file).map_err(|error| {
+            let words = super::failure::words(&error);
+            Failure::ours(format!("{flag}: failed to read /proc/{}/{file}: {words}", self.number))
+        })
+    }
+
     fn read(&self, file: &str) -> io::Result<Vec<u8>> {
         let fd = openat(&self.directory, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         let mut bytes = Vec::new();
         File::from(fd?).read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+}
+
+/// Returns the likely cause of a refusal.
+const fn permission(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EACCES | Errno::EPERM => {
+            " (it is another user's process, or it has privileges that we lack: be root)"
+        }
+        _ => "",
+    }
+}
+
+/// Checks that the pidfd has this inode.
+fn check_inode(pid: i32, inode: Option<u64>, pidfd: &OwnedFd) -> Result<(), Failure> {
+    let Some(wanted) = inode else { return Ok(()) };
+    match fstat(pidfd) {
+        Ok(found) if found.st_ino == wanted => Ok(()),
+        Ok(found) => Err(Failure::ours(format!(
+            "failed to enter process {pid}: its pidfd has the inode {}, and not {wanted}: it is another process, or \
+             this kernel is older than 6.9",
+            found.st_ino
+        ))),
+        Err(errno) => Err(Failure::ours(format!("failed to enter process {pid}: {errno}"))),
     }
 }
 

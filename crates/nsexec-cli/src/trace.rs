@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,21 +29,21 @@ use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec_audit::witness::{self, Splitter};
 use nsexec_audit::{Origin, Role, Run, sections};
 
-use super::args::{ColourFlag, Format, NamespaceFlags, TraceArgs};
+use super::args::{ColourFlag, Format, RecordFlags, TraceArgs, TraceEnterArgs};
 use super::assume;
-use super::config::{self, Merged};
+use super::config;
+use super::enter;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::output;
-use super::plan::look;
+use super::plan::{look, searched};
 use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
 use super::show;
 use super::trace_replay;
-use super::values::OrderFlag;
+use super::values::{JoinValue, OrderFlag};
 use nsexec_audit::machine::caller::Facts;
-use nsexec_audit::machine::search;
 
 /// The exit status if the run differs from the plan.
 const NOT_AS_PLANNED: u8 = 3;
@@ -67,35 +68,60 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     let mut request = request::decide(&merged.flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
-    if args.witness {
+    if args.record.witness {
         return witnessed(&request, &facts);
     }
     run::check_persistent(&request)?;
     sealed::ensure_for_joins(request.joined)?;
-    recorded(args, &merged, facts, &request)
-}
-
-/// Runs the command in this process, which may itself run under strace.
-fn recorded(args: &TraceArgs, merged: &Merged, facts: Facts, request: &Request) -> Result<u8, Failure> {
-    let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     let job = Job {
-        request,
+        request: &request,
         command: &run::command_or_shell(&merged.command),
-        verbose: args.verbose,
+        verbose: args.record.verbose,
         mount_proc_flag: merged.flags.mount_proc.is_some(),
     };
+    recorded(&job, &facts, (&merged.flags.join, None), &args.record)
+}
+
+/// Enters a process, records it, and compares the record with the plan. Returns the same as [`trace`].
+///
+/// # Errors
+/// The same as [`trace`]; or the process does not exist, or may not be entered.
+pub(crate) fn trace_enter(args: &TraceEnterArgs) -> Result<u8, Failure> {
+    let entered = enter::decide(&args.flags, &args.hand_over)?;
+    let facts = Facts::gather(false, false);
+    if args.record.witness {
+        return witnessed(&entered.request, &facts);
+    }
+    entered.seal()?;
+    entered.print_notes();
+    let job = Job {
+        request: &entered.request,
+        command: &run::command_or_shell(&args.command),
+        verbose: args.record.verbose,
+        mount_proc_flag: false,
+    };
+    recorded(&job, &facts, (&entered.joins, entered.root()), &args.record)
+}
+
+/// The namespaces to join, and the root directory of the command if it is not ours.
+type Place<'p> = (&'p [JoinValue], Option<BorrowedFd<'p>>);
+
+/// Runs the command in this process, which may itself run under strace.
+fn recorded(job: &Job<'_>, facts: &Facts, place: Place<'_>, flags: &RecordFlags) -> Result<u8, Failure> {
+    let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
+    let request = job.request;
     let bootstrap = request.bootstrap()?;
     // The launcher passes records on before it marks the run's end. A write there would be a call in strace's
     // output that is not in the record. So the lines are kept until the end mark.
     let shown = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&shown);
-    let mut launcher = run::launcher_of(&bootstrap, &job, move |line| locked(&lines).push_str(line))?;
+    let mut launcher = run::launcher_of(&bootstrap, job, move |line| locked(&lines).push_str(line))?;
     // Before the sink is made: the descriptors of the signals come first, as in every run.
     let signals = run::take_signals()?;
     // Each process has a copy of the recorder.
     launcher.supervised(&signals).copy_memory();
-    let plan = planned(&launcher, facts, &merged.flags)?;
-    if let Some(file) = &args.json {
+    let plan = planned(&launcher, facts, place)?;
+    if let Some(file) = &flags.json {
         // First: if the record cannot be saved, do not run anything.
         output::create(file)?;
     }
@@ -119,7 +145,7 @@ fn recorded(args: &TraceArgs, merged: &Merged, facts: Facts, request: &Request) 
             u8::try_from(status).unwrap_or(FAILED)
         }
         Err(error) => {
-            let Failure::Other { text, status } = run::explain(&error, &job) else {
+            let Failure::Other { text, status } = run::explain(&error, job) else {
                 return Err(Failure::ours(error.to_string()));
             };
             output::print_to_stderr(format_args!("nsexec: {text}\n"));
@@ -132,11 +158,11 @@ fn recorded(args: &TraceArgs, merged: &Merged, facts: Facts, request: &Request) 
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     record.notes.extend([rules::message_note(prepared.message())]);
     record.notes.extend(prepared.interrupt().map(|Fd(fd)| (INTERRUPT.to_owned(), fd.to_string())));
-    if let Some(folder) = &args.witnessed {
+    if let Some(folder) = &flags.witnessed {
         write_whole(&record, &folder.join(RECORD))?;
     }
     let kept =
-        keep(args, &plan, || trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut));
+        keep(flags, &plan, || trace_replay::keep(&record, &prepared, failed.then_some(job), Values::LeftOut));
     let agrees = report(&plan, &record, status, request);
     if cut && record.lost > 0 {
         output::print_to_stderr(format_args!(
@@ -148,11 +174,11 @@ fn recorded(args: &TraceArgs, merged: &Merged, facts: Facts, request: &Request) 
 }
 
 /// Returns the plan of this launch on this machine.
-fn planned(launcher: &Launcher, facts: Facts, flags: &NamespaceFlags) -> Result<Plan, Failure> {
+fn planned(launcher: &Launcher, facts: &Facts, place: Place<'_>) -> Result<Plan, Failure> {
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
-    let mut assumptions = assume::of_machine(&facts, &flags.join);
+    let mut assumptions = assume::of_machine(facts, place.0);
     // The search uses this root directory. In another one the launch may find a different file.
-    let (found, refused) = search::search(&prepared);
+    let (found, refused) = searched(&prepared, place.1);
     (assumptions.command, assumptions.refused) = (Some(found.unwrap_or_default()), refused);
     plan(&Start::Launcher(prepared), &assumptions).map_err(|error| Failure::ours(error.to_string()))
 }
@@ -180,7 +206,7 @@ fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
 }
 
 /// Writes the record to the file of `--json`, and prints it in the format of `--format`.
-fn keep(args: &TraceArgs, plan: &Plan, record: impl FnOnce() -> Run) -> Result<(), Failure> {
+fn keep(args: &RecordFlags, plan: &Plan, record: impl FnOnce() -> Run) -> Result<(), Failure> {
     if args.json.is_none() && args.format.is_none() {
         return Ok(());
     }

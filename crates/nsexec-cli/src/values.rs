@@ -126,6 +126,14 @@ impl JoinValue {
         if path.is_empty() {
             return Err("the path is empty, expected KIND=PATH".to_owned());
         }
+        Self::of(kind, path)
+    }
+
+    /// Returns the value for a path, which must not be empty and must not contain a comma.
+    pub(crate) fn of(kind: NsKind, path: &[u8]) -> Result<Self, String> {
+        if path.is_empty() {
+            return Err("the path is empty".to_owned());
+        }
         if path.contains(&b',') {
             return Err("a path with a comma cannot be put into a bootstrap message".to_owned());
         }

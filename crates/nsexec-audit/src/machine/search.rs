@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{IsTerminal as _, Read as _, stdin};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::Path;
 use std::vec;
 use std::vec::Vec;
 
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{AccessFlags, faccessat, geteuid};
 use nsexec::bootstrap::decode;
 use nsexec::idmap::IdMap;
@@ -39,6 +39,24 @@ const DEPTH: usize = 5;
 pub fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
     let other = OtherUser::of(prepared).filter(|_| geteuid().is_root());
     let look = |path: &[u8]| other.as_ref().map_or_else(|| program(path), |user| user.program(path));
+    let (found, refused, _) = search_with(prepared, look);
+    (found, refused)
+}
+
+/// Searches for the command below an open root directory, which may be that of another mount namespace. A
+/// path is looked up as the kernel does in that root directory. Interpreters are not looked at.
+#[must_use]
+pub fn search_below(
+    prepared: &Prepared,
+    root: BorrowedFd<'_>,
+) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let look = |path: &[u8]| match openat2(root, path, how).map(|file| File::from(file).metadata()) {
+        Ok(Ok(data)) if data.is_file() && data.mode() & 0o111 != 0 => FileState::Usable,
+        Ok(Ok(_)) => FileState::Refused(Refused::NotExecutable),
+        Ok(Err(error)) => FileState::Refused(refused(&error)),
+        Err(errno) => FileState::Refused(refused(&errno.into())),
+    };
     let (found, refused, _) = search_with(prepared, look);
     (found, refused)
 }

@@ -11,6 +11,7 @@ use super::above;
 use super::assume::{Assumptions, Refused};
 use crate::record::AnySys;
 use crate::sim::{Ended, Extra, LauncherFile, Program, Sim};
+use nsexec::bootstrap::decode;
 use nsexec::launch::script::Launched;
 use nsexec::launch::shape::Memory;
 use nsexec::launch::shared::Stack;
@@ -51,7 +52,8 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
 /// Creates the files of the caller that become a part of the command's root directory.
 fn sources(sim: &mut Sim, root: &Root, assumptions: &Assumptions) {
     let base = match &root.base {
-        Base::Present | Base::Memory => None,
+        // An open directory is created with the other descriptors.
+        Base::Present | Base::Memory | Base::Opened { .. } => None,
         Base::Directory { path, .. } | Base::Chroot { path } => Some(path),
         // Its directories are in the options only.
         Base::Overlay { .. } => None,
@@ -91,6 +93,42 @@ fn working_directory(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptio
     }
 }
 
+/// Returns the descriptors in the paths of the namespaces to join.
+fn joined_descriptors(prepared: &Prepared) -> Vec<Fd> {
+    let Ok((bootstrap, _)) = decode(prepared.message(), prepared.policy().dialect) else { return Vec::new() };
+    let number = |path: &[u8]| {
+        let digits = path.strip_prefix(b"/proc/self/fd/")?;
+        core::str::from_utf8(digits).ok()?.parse().ok().map(Fd)
+    };
+    let paths = bootstrap.namespaces();
+    paths.into_iter().flat_map(|paths| paths.iter()).filter_map(|entry| number(entry.path)).collect()
+}
+
+/// Opens the descriptors of the launcher that the launch uses, before its pipes, which would get the numbers.
+fn descriptors(sim: &mut Sim, prepared: &Prepared) {
+    let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
+    for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
+        // The file does not matter.
+        sim.duplicate(Fd(0), *fd);
+    }
+    for fd in joined_descriptors(prepared) {
+        // Its path leads to the namespace.
+        sim.duplicate(Fd(0), fd);
+    }
+    if let Some(Base::Opened { path, fd }) = prepared.around.root.as_ref().map(|root| &root.base) {
+        if let Ok(path) = path.to_str() {
+            sim.directory(path, *fd);
+        }
+    }
+    for cgroup in &prepared.around.cgroups {
+        // The file does not matter: a cgroup accepts every process on the simulated machine.
+        sim.duplicate(Fd(0), cgroup.fd);
+    }
+    if let Some(ruleset) = prepared.around.landlock {
+        sim.ruleset(ruleset);
+    }
+}
+
 /// The error of the launcher, if the launch failed.
 pub(super) type Outcome = Rc<RefCell<Option<LaunchError>>>;
 
@@ -125,18 +163,7 @@ pub(super) fn set_up(
         sim.terminal();
     }
     let mut prepared = prepared.clone();
-    let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
-    for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
-        // The file does not matter. It is created before the pipe, which would get the number.
-        sim.duplicate(Fd(0), *fd);
-    }
-    for cgroup in &prepared.around.cgroups {
-        // The file does not matter: a cgroup accepts every process on the simulated machine.
-        sim.duplicate(Fd(0), cgroup.fd);
-    }
-    if let Some(ruleset) = prepared.around.landlock {
-        sim.ruleset(ruleset);
-    }
+    descriptors(sim, &prepared);
     if prepared.is_interruptible() {
         // No interrupt occurs in a plan: the pipe is never written to.
         let (interrupt, _) = sim.pipe(false);

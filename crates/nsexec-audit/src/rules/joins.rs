@@ -137,6 +137,8 @@ fn no_proc_after_mount(run: &Run, _: &Facts) -> Vec<Finding> {
             // Mount sources are opened in that namespace on purpose. Stage 0's other steps there have a rule
             // of their own.
             Call::Openat { flags: OpenFlags::Path, .. } if site.section.role == Role::Stage(0) => return,
+            // The root directory itself. The working directory is opened below it, through no magic link.
+            Call::Openat { path, flags: OpenFlags::Directory, .. } if &*path.0 == b"/" => return,
             Call::Openat { dir: Fd::CWD, path, .. }
             | Call::Openat2 { dir: Fd::CWD, path, .. }
             | Call::Readlink { path, .. }

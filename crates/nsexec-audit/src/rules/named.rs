@@ -187,6 +187,8 @@ fn is_used(run: &Run, wanted: Fd) -> bool {
     let mut lines = run.sections.iter().flat_map(|section| &section.lines);
     lines.any(|line| match &line.call {
         Call::DupTo { fd, .. } | Call::LandlockRestrictSelf { ruleset: fd } => *fd == wanted,
+        // The root directory, which the launcher has opened.
+        Call::Fchdir { dir } => *dir == wanted,
         // The file of a cgroup that the process enters.
         Call::Write { fd, data } if data.0 == b"0" => *fd == wanted,
         _ => by_path(&line.to_string()),

@@ -21,7 +21,7 @@ use super::schedule::{self, Choice};
 use super::turn::SimSys;
 use crate::transcript::Role;
 use nsexec::namespace::NsKind;
-use nsexec::sys::types::{CloneFlags, ExitSignal, Fd, Pid, Seals, Signal, SignalSet};
+use nsexec::sys::types::{CloneFlags, ExitSignal, Fd, OpenFlags, Pid, Seals, Signal, SignalSet};
 
 /// The first user namespace. The first namespaces are in [`CREATION_ORDER`], so it is number 0.
 const FIRST_USER: NsId = NsId(0);
@@ -264,6 +264,20 @@ impl Sim {
     /// Opens a Landlock rule set in the launcher under this number.
     pub fn ruleset(&mut self, number: Fd) {
         self.open(Object::Ruleset, number);
+    }
+
+    /// Creates a directory with this path, and opens it in the launcher under this number.
+    ///
+    /// # Panics
+    /// If the path is not absolute.
+    pub fn directory(&mut self, path: &str, number: Fd) {
+        self.file(path, Extra::Directory);
+        let opened = self.kernel.openat(self.launcher, Fd::CWD, path.as_bytes(), OpenFlags::Directory);
+        let fd = opened.expect("a directory");
+        if fd != number {
+            self.duplicate(fd, number);
+            self.kernel.close(self.launcher, fd).expect("an open descriptor");
+        }
     }
 
     /// Opens an object in the launcher under this number.
