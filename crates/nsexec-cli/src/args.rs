@@ -84,7 +84,8 @@ The command may be a program of the container, so it inherits descriptors 0 to 2
 namespace or user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has none).
 Ctrl-C, Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control.
 --same-session gives it job control and our terminal; then it can type into that terminal. The
-command also inherits the environment (--clear-env), limits, umask and signal state. If it joins a mount namespace, nsexec first executes a sealed copy of itself
+command also inherits the environment (--clear-env), limits, umask and signal state. If it gets
+another mount namespace or root directory, nsexec first executes a sealed copy of itself
 (CVE-2019-5736).
 
 Examples:
