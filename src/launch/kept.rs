@@ -117,6 +117,13 @@ mod tests {
     }
 
     #[test]
+    fn an_open_root_directory_is_kept() {
+        let base = Base::Opened { path: c"/srv".into(), fd: Fd(35) };
+        let around = Surroundings { root: Some(Root { base, ..Root::default() }), ..Surroundings::default() };
+        assert_eq!(kept([b"", b""], &[], &[], Some(&around)), Some(fds(&[35])));
+    }
+
+    #[test]
     fn code_of_the_caller_keeps_all() {
         let around = Surroundings::default().with_idle_hooks(1);
         assert_eq!(kept([b"", b""], &[], &[], Some(&around)), None);

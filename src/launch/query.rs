@@ -293,6 +293,28 @@ pub fn open_owner_of(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(owner) })
 }
 
+/// Opens the network namespace of a socket, which is descriptor `number` of the process of a pidfd
+/// (pidfd_getfd(2), Linux 5.6; SIOCGSKNS, Linux 4.9).
+///
+/// # Errors
+/// `EPERM`: this process may not trace the other one, or lacks CAP_NET_ADMIN in that namespace. `EBADF`: the
+/// descriptor is not open there. `ENOTTY`: it is not a socket.
+pub fn network_of_socket(pidfd: &OwnedFd, number: Fd) -> io::Result<OwnedFd> {
+    const SIOCGSKNS: libc::Ioctl = 0x894c;
+    // SAFETY: one call, which only creates a descriptor.
+    let socket = unsafe { LinuxSys::new() }.pidfd_getfd(Fd(pidfd.as_raw_fd()), number);
+    let socket = socket.map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+    // SAFETY: the kernel has just created this descriptor for this process.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket.0) };
+    // SAFETY: the request has no argument. It returns a new descriptor, or −1.
+    let namespace = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    if namespace < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
+}
+
 /// Returns the kind of the namespace at `path`, as the flag that creates one (ioctl_ns(2), NS_GET_NSTYPE,
 /// Linux 4.11).
 ///

@@ -10,6 +10,7 @@ use crate::kit::{Ctx, ids};
 pub(crate) const TESTS: &[Test] = &[
     test!(namespaces_of_files, BOTH),
     test!(parent_user_namespace, BOTH),
+    test!(network_namespace_of_a_socket, BOTH),
     test!(target_with_the_inode_of_its_pidfd, BOTH),
     test!(root_and_working_directory_of_the_process, BOTH),
     test!(working_directory_outside_of_the_root, BOTH),
@@ -63,6 +64,25 @@ fn parent_user_namespace(ctx: &Ctx) {
     let text = ctx.nsexec([&["enter", &net, "--user-parent", "--"], &read[..]].concat()).ok();
     assert_eq!(text.trim(), theirs);
     assert_eq!(enter(ctx, pid, &["-n", "--user-parent"], &read).ok().trim(), theirs);
+    live.end();
+}
+
+fn network_namespace_of_a_socket(ctx: &Ctx) {
+    // The socket belongs to another network namespace than the process.
+    let script = "import ctypes, socket, time
+first = socket.socket()
+assert ctypes.CDLL(None).unshare(0x40000000) == 0
+print(first.fileno(), 'on', flush=True)
+time.sleep(100)";
+    let live = ctx.nsexec(["run", "-r", "-n", "--", "python3", "-c", script]).start().says("on");
+    let fd = live.text().split_whitespace().next().unwrap().to_owned();
+    let pid = live.command();
+    let read = ["readlink", "/proc/self/ns/net"];
+    let found = enter(ctx, pid, &["-U", "-N", &fd], &read).ok();
+    let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap().display().to_string();
+    assert!(found.trim() != of(&pid.to_string()) && found.trim() != of("self"), "{found}");
+    enter(ctx, pid, &["-U", "-N", "77"], &read).refused(1, &["descriptor 77", "Bad file descriptor"]);
+    enter(ctx, pid, &["-U", "-N", "1"], &read).refused(1, &["descriptor 1", "not a socket"]);
     live.end();
 }
 

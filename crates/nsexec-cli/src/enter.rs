@@ -144,7 +144,8 @@ fn check_usage(flags: &EnterFlags) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("{why}: add --target PID")));
     }
     let place = flags.root.is_some() || flags.directory.is_some() || flags.join_cgroup || flags.env;
-    if !flags.all && of_process.is_empty() && !files && !place {
+    let named = flags.all || !of_process.is_empty() || files || flags.net_socket.is_some();
+    if !named && !place {
         return Err(Failure::Usage(
             "no namespace to join: add -a for all that differ from ours, or name them (-U -m -p -n -i -u -C -T)"
                 .to_owned(),
@@ -172,10 +173,19 @@ impl Joins {
         let of_process = flags.kinds.of_process();
         for (_, kind) in KIND_NAMES {
             let named = of_process.contains(kind);
-            match (flags.kinds.file(kind), process) {
-                (Some(file), _) => joins.add_file(kind, file)?,
-                (None, Some(process)) if flags.all || named => joins.add_of(process, kind, named)?,
-                (None, _) => {}
+            let socket = flags.net_socket.filter(|_| kind == NsKind::Net);
+            match (flags.kinds.file(kind), process, socket) {
+                (_, Some(process), Some(number)) => {
+                    joins.named = true;
+                    let (fd, name) = process.network_of_socket(number)?;
+                    if !is_own_namespace(&fd, kind) {
+                        joins.add_opened(kind, fd, name);
+                        joins.show_descriptor();
+                    }
+                }
+                (Some(file), ..) => joins.add_file(kind, file)?,
+                (None, Some(process), _) if flags.all || named => joins.add_of(process, kind, named)?,
+                (None, ..) => {}
             }
         }
         if flags.user_parent && !joins.joined.contains(NsKind::User) {
@@ -198,11 +208,15 @@ impl Joins {
             return Ok(());
         }
         self.add_opened(NsKind::User, owner, shown);
-        // People know no path of it.
+        self.show_descriptor();
+        Ok(())
+    }
+
+    /// Replaces the path of the last namespace by that of its descriptor: it has no other one.
+    fn show_descriptor(&mut self) {
         if let (Some(join), Some((path, _))) = (self.shown.last_mut(), self.display_paths.last()) {
             join.path = path.clone().into_bytes();
         }
-        Ok(())
     }
 
     fn add_opened(&mut self, kind: NsKind, fd: OwnedFd, shown: String) {

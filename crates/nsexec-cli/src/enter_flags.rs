@@ -125,6 +125,10 @@ pub(crate) struct EnterFlags {
     /// The kinds to join: that of the process, or with a file the namespace of the file.
     #[command(flatten)]
     pub(crate) kinds: KindFlags,
+    /// Join the network namespace of the socket that is descriptor FD of the process
+    #[arg(short = 'N', long, value_name = "FD", requires = "target", conflicts_with = "net", help_heading = NAMESPACES)]
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
+    pub(crate) net_socket: Option<i32>,
     /// Join the user namespace that owns the first other namespace to join
     #[arg(long, conflicts_with = "user", help_heading = NAMESPACES)]
     pub(crate) user_parent: bool,

@@ -11,8 +11,9 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::geteuid;
 use nsexec::error::Code;
 use nsexec::launch::causes::{Circumstances, likely, open_files_limit};
-use nsexec::launch::{StatusText, is_own_namespace, open_pidfd, own_status, pid_in_proc};
+use nsexec::launch::{StatusText, is_own_namespace, network_of_socket, open_pidfd, own_status, pid_in_proc};
 use nsexec::namespace::NsKind;
+use nsexec::sys::types::Fd;
 
 use super::enter_flags::TargetValue;
 use super::failure::Failure;
@@ -31,6 +32,8 @@ pub(crate) struct Process {
     /// The pid in the pid namespace of /proc.
     number: i32,
     directory: OwnedFd,
+    /// `None` without a kernel that has it.
+    pidfd: Option<OwnedFd>,
 }
 
 impl Process {
@@ -49,7 +52,7 @@ impl Process {
         match open_pidfd(pid) {
             Ok(pidfd) => {
                 check_inode(pid, inode, &pidfd)?;
-                Self::of_pidfd(pid, &pidfd)
+                Self::of_pidfd(pid, pidfd)
             }
             Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(gone(pid)),
             Err(error) if inode.is_some() => Err(Failure::ours(format!(
@@ -66,9 +69,9 @@ impl Process {
         }
     }
 
-    fn of_pidfd(pid: i32, pidfd: &OwnedFd) -> Result<Self, Failure> {
+    fn of_pidfd(pid: i32, pidfd: OwnedFd) -> Result<Self, Failure> {
         let number = || {
-            pid_in_proc(pidfd).map_err(|error| {
+            pid_in_proc(&pidfd).map_err(|error| {
                 let reading = "failed to read /proc/self/fdinfo: ";
                 let why = format!("{reading}{}", super::failure::words(&error));
                 unless_limited(pid, reading, &error, || foreign(pid, own_number_in_proc(), &why))
@@ -80,7 +83,7 @@ impl Process {
             found => {
                 let process = Self::at(pid, found)?;
                 // The process had this number before and after the open, so the directory belongs to it.
-                if number()? == found { Ok(process) } else { Err(gone(pid)) }
+                if number()? == found { Ok(Self { pidfd: Some(pidfd), ..process }) } else { Err(gone(pid)) }
             }
         }
     }
@@ -88,7 +91,7 @@ impl Process {
     fn at(pid: i32, number: i32) -> Result<Self, Failure> {
         let path = format!("/proc/{number}");
         match openat(AT_FDCWD, Path::new(&path), DIRECTORY, Mode::empty()) {
-            Ok(directory) => Ok(Self { pid, number, directory }),
+            Ok(directory) => Ok(Self { pid, number, directory, pidfd: None }),
             Err(Errno::ENOENT | Errno::ESRCH) => Err(gone(pid)),
             Err(errno) => Err(Failure::ours(format!("failed to open {path}: {}", words_and_limit(errno)))),
         }
@@ -110,6 +113,26 @@ impl Process {
             Err(Errno::ENOENT | Errno::ESRCH) => Err(gone(self.pid)),
             Err(errno) => {
                 Err(Failure::ours(format!("failed to open {}: {}", self.path(kind), words_and_cause(errno))))
+            }
+        }
+    }
+
+    /// Opens the network namespace of a socket of the process. Returns the name of the socket too.
+    pub(crate) fn network_of_socket(&self, number: i32) -> Result<(OwnedFd, String), Failure> {
+        let name = format!("the network namespace of descriptor {number} of process {}", self.pid);
+        let failed = |why: &str| Failure::ours(format!("failed to open {name}: {why}"));
+        let pidfd = self.pidfd.as_ref().ok_or_else(|| failed("this needs a pidfd (Linux 5.6)"))?;
+        match network_of_socket(pidfd, Fd(number)) {
+            Ok(namespace) => Ok((namespace, name)),
+            Err(error) => {
+                let cause = match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::ENOTTY) => " (it is not a socket)",
+                    Some(Errno::EPERM) => {
+                        " (this needs the permission to trace the process, and CAP_NET_ADMIN in that namespace)"
+                    }
+                    _ => "",
+                };
+                Err(failed(&format!("{}{cause}", super::failure::words(&error))))
             }
         }
     }

@@ -27,7 +27,7 @@
 //! kill pidfd_open getpid gettid · setns unshare setsid setresuid setuid setgid setgroups sched_getaffinity
 //! mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG) · rt_sigprocmask
 //! rt_sigaction rt_sigtimedwait. These are all of a bootstrap. The handle of a command adds
-//! pidfd_send_signal.
+//! pidfd_send_signal, and the program pidfd_getfd.
 
 #[cfg(feature = "legacy")]
 mod message;
@@ -103,6 +103,19 @@ impl LinuxSys {
         let info: *const libc::siginfo_t = core::ptr::null();
         // SAFETY: numbers, and a null pointer, for which the kernel fills in the information.
         unit(unsafe { syscall!(libc::SYS_pidfd_send_signal, pidfd.0, signal.0, info, 0) })
+    }
+
+    /// Duplicates a descriptor of the process of a pidfd, close-on-exec (pidfd_getfd(2), Linux 5.6). Only the
+    /// program calls it, before a launch. No script does, so the trait does not have it.
+    ///
+    /// # Errors
+    /// `EPERM`: this process may not trace the other one. `EBADF`: the other process has no such descriptor.
+    /// `ESRCH`: it has ended.
+    #[cfg(feature = "std")]
+    #[allow(clippy::unused_self, reason = "the unsafe constructor restricts who may call it")]
+    pub(crate) fn pidfd_getfd(&mut self, pidfd: Fd, theirs: Fd) -> SysResult<Fd> {
+        // SAFETY: numbers.
+        fd(unsafe { syscall!(libc::SYS_pidfd_getfd, pidfd.0, theirs.0, 0) })
     }
 }
 
