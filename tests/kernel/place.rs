@@ -1,7 +1,7 @@
 //! `nsexec enter`: the flags of nsenter(1) besides the kinds, and the place where the process lives.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use crate::harness::{BOTH, ROOT, Test, test};
 use crate::joins::sleeper;
@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(target_with_the_inode_of_its_pidfd, BOTH),
     test!(root_and_working_directory_of_the_process, BOTH),
     test!(working_directory_outside_of_the_root, BOTH),
+    test!(working_directory_without_permission, BOTH),
     test!(directories_of_the_flags, BOTH),
     test!(environment_of_the_process, BOTH),
     test!(path_of_the_caller_is_named, BOTH),
@@ -131,6 +132,26 @@ time.sleep(100)";
     enter(ctx, pid, &["-a", "-w"], &["pwd"]).refused(1, &["not taken over"]);
     // Only the working directory leads to the caller's root directory.
     enter(ctx, pid, &["-a", "--wd=/lib/../.."], &["sh", "-c", "test ! -e usr"]).ok();
+    live.end();
+}
+
+/// The default must not make a launch fail.
+fn working_directory_without_permission(ctx: &Ctx) {
+    let folder = ctx.file("closed");
+    fs::create_dir(&folder).unwrap();
+    let live = sleeper(ctx, &["-r", "-m", "-w", folder.to_str().unwrap()]);
+    let mode = |bits| fs::set_permissions(&folder, fs::Permissions::from_mode(bits)).unwrap();
+    mode(0o600);
+    let done = enter(ctx, live.command(), &["-a"], &["pwd"]).done();
+    done.exits(0);
+    match ctx.root() {
+        true => assert_eq!((done.text().trim(), &*done.err), (folder.to_str().unwrap(), "")),
+        false => {
+            assert_eq!(done.text(), "/\n");
+            assert!(done.err.contains("not taken over: EACCES"), "{}", done.err);
+        }
+    }
+    mode(0o700);
     live.end();
 }
 

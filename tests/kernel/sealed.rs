@@ -409,8 +409,8 @@ fn copy_keeps_arguments_environment_and_signals(ctx: &Ctx) {
     let target = sleeper(ctx, &[]);
     let pid = target.command().to_string();
     let enter = |kinds: &str, script: &str| {
-        // Unusual values, an ignored signal and a umask. The working directory is /, which is also the one
-        // after a joined mount namespace.
+        // Unusual values, an ignored signal and a umask. The working directory is / in both
+        // cases.
         let bin = ctx.bin.display();
         let outer = format!(
             "trap '' USR2; umask 27; cd /; exec {bin} enter -t {pid} {kinds} -- sh -c '{script}' a '' \"b c\""
@@ -419,7 +419,7 @@ fn copy_keeps_arguments_environment_and_signals(ctx: &Ctx) {
     };
     // The first call joins the mount namespace and so runs from a copy. The second does neither.
     let script = "env -0 | tr \"\\\\0\" :; echo $# \"$0$1$2\"; umask; pwd; grep ^Sig /proc/self/status";
-    let (copied, plain) = (enter("-a", script), enter("-U -p -n", script));
+    let (copied, plain) = (enter("-a --wd=/", script), enter("-U -p -n", script));
     assert!(copied.contains("ODD= a=b") && !copied.contains("SEALED"), "{copied}");
     assert_eq!(copied, plain);
     // The launcher itself runs from a copy.

@@ -378,11 +378,11 @@ fn set_directory(
                         .to_owned(),
                 ));
             }
-            let path = place::directory(process, &place::root(process)?)?;
+            let path = place::directory(process, &place::root(process)?, false)?;
             Directory { path: c_text(path.as_os_str().as_bytes())?, confined: true }
         }
         (None, None, Some(process)) if confined && flags.root.is_none() && is_at_home(entered, flags) => {
-            match place::root(process).and_then(|root| place::directory(process, &root)) {
+            match place::root(process).and_then(|root| place::directory(process, &root, true)) {
                 // The join and the change of the root directory lead there.
                 Ok(path) if path.as_os_str() == "/" => return Ok(()),
                 Ok(path) => Directory { path: c_text(path.as_os_str().as_bytes())?, confined: true },

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{AccessFlags, faccessat};
 use nsexec::idmap::parse_line;
 use nsexec::launch::StatusText;
 
@@ -44,9 +45,12 @@ pub(crate) fn of_caller(flag: &str, path: &OsStr) -> Result<Opened, Failure> {
 /// Otherwise the working directory may be outside of the root directory, and the command could leave the
 /// container through it (CVE-2024-21626).
 ///
+/// `searched`: this process must be able to search it, so that the launch does not fail because of a
+/// directory that no flag names.
+///
 /// # Errors
 /// The reason why it is not taken over.
-pub(crate) fn directory(process: &Process, root: &Opened) -> Result<PathBuf, Failure> {
+pub(crate) fn directory(process: &Process, root: &Opened, searched: bool) -> Result<PathBuf, Failure> {
     let path = process.path_of_directory("cwd")?;
     let left = |why: &str| {
         let shown = path.display();
@@ -58,6 +62,10 @@ pub(crate) fn directory(process: &Process, root: &Opened) -> Result<PathBuf, Fai
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let found = openat2(&root.fd, &below, how).map_err(|errno| left(&errno.to_string()))?;
+    if searched {
+        let access = faccessat(&found, ".", AccessFlags::X_OK, AtFlags::AT_EACCESS);
+        access.map_err(|errno| left(&errno.to_string()))?;
+    }
     match (identity(&found), identity(&process.directory("cwd")?)) {
         (Some(found), Some(theirs)) if found == theirs => Ok(below),
         _ => Err(left("below its root directory this path leads to another directory")),
