@@ -13,7 +13,7 @@ use super::request;
 /// Flags that contradict each other, or that have no equivalent in a message; standard output is a terminal.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     request::refuse_flags_without_attribute(&args.namespaces, &args.command)?;
-    let facts = request::facts_of(&args.namespaces);
+    let facts = request::facts_of(&args.namespaces, false);
     let request = request::decide(&args.namespaces, &facts, args.dialect)?;
     request::refuse_other_ids_than_root(&request)?;
     let bootstrap = request.bootstrap()?;

@@ -43,7 +43,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     // As in `run`, so that the plan has the same signal masks. This process exits so soon that no signal is
     // missed.
     let signals = run::take_signals()?;
-    let machine = request::facts_of(&args.namespaces);
+    let machine = request::facts_of(&args.namespaces, true);
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
     assume::apply(&mut assumptions, &args.assume);
     let facts = assume::facts_under(&assumptions, machine);

@@ -58,7 +58,7 @@ const WITNESS_FILE: usize = 16 << 20;
 /// Wrong usage, or the reason why the command could not be started or recorded.
 pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     hand_over::check(&args.hand_over)?;
-    let facts = request::facts_of(&args.namespaces);
+    let facts = request::facts_of(&args.namespaces, true);
     let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
