@@ -249,8 +249,8 @@ fn refuse_unsupported_kinds(flags: &NamespaceFlags, dialect: &Dialect) -> Result
     }
 }
 
-/// Reads the facts that these flags depend on. `plans`: a plan decides by the subordinate ids whether a mapping
-/// tool accepts the given lines.
+/// Reads the facts that these flags depend on. `plans`: a plan decides by the subordinate ids whether a
+/// mapping tool accepts the given lines.
 pub(crate) fn facts_of(flags: &NamespaceFlags, plans: bool) -> Facts {
     let bare = is_bare(flags, &reasons(flags));
     let lines = !flags.map_users.is_empty() || !flags.map_groups.is_empty();
