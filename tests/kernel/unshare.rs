@@ -223,8 +223,13 @@ fn persistent_namespaces(ctx: &Ctx) {
     let mnt = dir.join("mnt");
     fs::write(&mnt, "").unwrap();
     ctx.cmd("mount", ["--make-private", dir.to_str().unwrap()]).ok();
-    assert_eq!(ctx.nsexec(["run", &flag("--mount=", &mnt), "--", "true"]).ok(), "");
-    ctx.cmd("umount", [&mnt]).ok();
+    // Linux 6.18 compares numbers that each CPU hands out on its own, so it refuses some newer namespaces as
+    // older ones (mnt_ns_loop); unshare(1) fails with the same namespaces.
+    let done = ctx.nsexec(["run", &flag("--mount=", &mnt), "--", "true"]).done();
+    if !done.err.contains("Too many levels of symbolic links") {
+        assert_eq!(done.ok(), "");
+        ctx.cmd("umount", [&mnt]).ok();
+    }
     ctx.cmd("umount", [&dir]).ok();
 }
 

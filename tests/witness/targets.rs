@@ -122,7 +122,7 @@ impl Targets {
 /// Starts a target and waits until it is in its namespaces.
 fn start(bin: &Path, target: Target, maker: &Caller) -> std::io::Result<(Child, i32)> {
     const SLEEP: [&str; 3] = ["sh", "-c", "echo on; exec sleep 100000"];
-    // nsexec refuses to create a user namespace without a map.
+    // Another program, so that the target does not depend on the one under test.
     let mut command = match target {
         Target::Unmapped => Command::new("unshare"),
         _ => Command::new(bin),
@@ -148,7 +148,8 @@ fn start(bin: &Path, target: Target, maker: &Caller) -> std::io::Result<(Child, 
     let pid = match target {
         // unshare(1) without `-f` has executed the command itself.
         Target::Unmapped => i32::try_from(launcher).ok(),
-        _ => children.trim().parse().ok(),
+        // The second child is the guard of --kill-child.
+        _ => children.split_whitespace().next().and_then(|pid| pid.parse().ok()),
     };
     match pid.filter(|_| word == "on\n") {
         Some(pid) => Ok((child, pid)),

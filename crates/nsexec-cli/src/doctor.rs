@@ -123,7 +123,7 @@ impl Tried {
 /// # Errors
 /// Wrong usage.
 fn tried(args: &DoctorArgs) -> Result<Launch, Failure> {
-    let facts = request::facts_of(&args.namespaces);
+    let facts = request::facts_of(&args.namespaces, true);
     let decided = request::decide(&args.namespaces, &facts, &Dialect::V1_2);
     let mut request = match decided {
         Ok(request) => request,

@@ -20,7 +20,7 @@ pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
         ));
     }
     request::refuse_flags_without_attribute(&flags, &args.command)?;
-    let facts = request::facts_of(&flags);
+    let facts = request::facts_of(&flags, false);
     let request = request::decide(&flags, &facts, args.dialect)?;
     request::refuse_other_ids_than_root(&request)?;
     let bootstrap = request.bootstrap()?;

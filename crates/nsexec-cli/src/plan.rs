@@ -90,7 +90,7 @@ pub(crate) fn of_launch(
     // missed.
     let signals = run::take_signals()?;
     let Merged { flags, command } = config::merged(flags, command)?;
-    let machine = request::facts_of(&flags);
+    let machine = request::facts_of(&flags, true);
     let mut assumptions = assume::of_machine(&machine, &flags.join);
     assume::apply(&mut assumptions, assumed);
     let facts = assume::facts_under(&assumptions, machine);

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let merged = config::merged(&args.namespaces, &args.command)?;
     let flags = &merged.flags;
     hand_over::check(&args.hand_over)?;
-    let facts = request::facts_of(flags);
+    let facts = request::facts_of(flags, false);
     let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);

@@ -64,7 +64,7 @@ const WITNESS_FILE: usize = 16 << 20;
 pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     let merged = config::merged(&args.namespaces, &args.command)?;
     hand_over::check(&args.hand_over)?;
-    let facts = request::facts_of(&merged.flags);
+    let facts = request::facts_of(&merged.flags, true);
     let mut request = request::decide(&merged.flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);

@@ -249,10 +249,12 @@ fn refuse_unsupported_kinds(flags: &NamespaceFlags, dialect: &Dialect) -> Result
     }
 }
 
-/// Reads the facts that these flags depend on.
-pub(crate) fn facts_of(flags: &NamespaceFlags) -> Facts {
+/// Reads the facts that these flags depend on. `plans`: a plan decides by the subordinate ids whether a
+/// mapping tool accepts the given lines.
+pub(crate) fn facts_of(flags: &NamespaceFlags, plans: bool) -> Facts {
     let bare = is_bare(flags, &reasons(flags));
-    let mut facts = Facts::gather(flags.needs_ids_of_caller(), flags.all || bare);
+    let lines = !flags.map_users.is_empty() || !flags.map_groups.is_empty();
+    let mut facts = Facts::gather(flags.needs_ids_of_caller() || plans && lines, flags.all || bare);
     let created = Kinds::of(flags, NsSet::ALL).map_or(NsSet::EMPTY, |kinds| kinds.created);
     let user = created.contains(NsKind::User);
     if user && facts.euid == 0 || !user && (created.contains(NsKind::Net) || flags.setgid.is_some()) {
