@@ -1656,6 +1656,8 @@ fn man_pages_and_completions_are_complete() {
         }
         let (status, page, _) = shown(&["man"]);
         assert!(status == Some(0) && page.contains("128+n") && page.contains("CLICOLOR"), "{page}");
+        let (status, page, _) = shown(&["man", "plan enter"]);
+        assert!(status == Some(0) && page.contains(".TH nsexec-plan-enter 1"), "{page}");
         let (status, _, error) = shown(&["man", "rnu"]);
         assert!(status == Some(2) && error.contains("no command 'rnu'; the commands are run"), "{error}");
         for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -51,8 +51,19 @@ neither empty nor 0, and NO_COLOR is empty.
 /// The error of write(2).
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "nsexec", &mut script);
+    clap_complete::generate(args.shell, &mut listed(), "nsexec", &mut script);
     output::print(&String::from_utf8_lossy(&script))
+}
+
+/// Returns the definition of the program with the commands that its help lists. A script cannot complete the
+/// others, whose names have two words (`plan enter`).
+fn listed() -> clap::Command {
+    let all = Cli::command();
+    let mut listed = clap::Command::new("nsexec").version(super::args::VERSION);
+    if let Some(about) = all.get_about() {
+        listed = listed.about(about.clone());
+    }
+    listed.subcommands(all.get_subcommands().filter(|command| !command.is_hide_set()).cloned())
 }
 
 /// Prints a man page, or writes all pages.
@@ -63,7 +74,10 @@ pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
     match &args.dir {
         Some(dir) => write_all(dir),
         None => {
-            let wanted = args.command.as_deref().map_or("nsexec".to_owned(), |name| format!("nsexec-{name}"));
+            let wanted = args
+                .command
+                .as_deref()
+                .map_or("nsexec".to_owned(), |name| format!("nsexec-{}", name.replace(' ', "-")));
             let mut pages = pages()?;
             match pages.iter().position(|(name, _)| *name == wanted) {
                 Some(at) => output::print(&pages.swap_remove(at).1),
@@ -96,7 +110,7 @@ fn pages() -> Result<Vec<(String, String)>, Failure> {
     let commands: Vec<clap::Command> = cli.get_subcommands().cloned().collect();
     let mut pages = vec![("nsexec".to_owned(), page(cli)? + FURTHER)];
     for command in commands {
-        let name = format!("nsexec-{}", command.get_name());
+        let name = format!("nsexec-{}", command.get_name().replace(' ', "-"));
         let command = command.name(leak(&name)).version(super::args::VERSION);
         pages.push((name, page(command)? + STATUS + FURTHER));
     }
