@@ -111,7 +111,7 @@ fn pages() -> Result<Vec<(String, String)>, Failure> {
     let mut pages = vec![("nsexec".to_owned(), page(cli)? + FURTHER)];
     for command in commands {
         let name = format!("nsexec-{}", command.get_name().replace(' ', "-"));
-        let command = command.name(leak(&name)).version(super::args::VERSION);
+        let command = command.name(leak(&name)).display_name(leak(&name)).version(super::args::VERSION);
         pages.push((name, page(command)? + STATUS + FURTHER));
     }
     Ok(pages)
