@@ -149,6 +149,12 @@ impl Prepared {
         self.timeout
     }
 
+    /// The timerfd of the time limit, once the launch has begun.
+    #[must_use]
+    pub const fn timer(&self) -> Option<Fd> {
+        self.timer
+    }
+
     /// Returns the same launch with this timerfd, which is readable when the time limit expires
     /// (timerfd_create(2)).
     #[must_use]
