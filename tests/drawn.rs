@@ -18,7 +18,7 @@ use nsexec::namespace::NsKind::{self, Cgroup, Ipc, Mnt, Net, Pid, User, Uts};
 use nsexec::sys::types::{BpfInstruction, Capability, Propagation, Resource};
 use nsexec_audit::diff::compare;
 use nsexec_audit::machine::{Machine, PlanCommand};
-use nsexec_audit::normalise::descriptor_notes;
+use nsexec_audit::note::descriptor_notes;
 use nsexec_audit::plan::{Plan, PlanError, Verdict as Planned};
 use nsexec_audit::record::Recorder;
 use nsexec_audit::record::shared::SharedSink;

@@ -252,9 +252,9 @@ impl Protection {
 }
 
 /// Returns whether the process shares the memory of the launcher. `runs_code`: it runs code of the caller,
-/// which may change its ids. `enters_cgroup`: it enters a cgroup of the command. `root_ids`: the launcher's effective user and group id, and those for files
-/// (setfsuid(2)), are 0. `guard`: that of the launcher ([`Protection::guard`]), which matters only if a user
-/// namespace is created.
+/// which may change its ids. `enters_cgroup`: it enters a cgroup of the command. `root_ids`: the launcher's
+/// effective user and group id, and those for files (setfsuid(2)), are 0. `guard`: that of the launcher
+/// ([`Protection::guard`]), which matters only if a user namespace is created.
 #[must_use]
 pub fn memory(
     asked: &Bootstrap<'_>,

@@ -26,8 +26,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use crate::diff::{Diff, compare};
-use crate::normalise::descriptor_notes;
-use crate::note::Values;
+use crate::note::{Values, descriptor_notes};
 use crate::plan::Plan;
 use crate::record::Recorder;
 use crate::record::shared::SharedSink;
@@ -53,7 +52,8 @@ pub trait RecordCommand {
     /// neither allocates nor locks in the processes of the launch. Code of [`Command::pre_exec`] must keep to
     /// the same rule. Each process of the launch gets a copy of this memory: [`Command::copy_memory`] is set,
     /// also for later plans of this command. The record is in memory that was mapped before the launch:
-    /// neither a limit nor a seccomp filter of the command prevents a line. [`Command::kill_with_parent`] depends on the calling thread.
+    /// neither a limit nor a seccomp filter of the command prevents a line. [`Command::kill_with_parent`]
+    /// depends on the calling thread.
     ///
     /// # Errors
     /// [`LaunchError`] in the first part of the result: the launch failed, and the record shows the step.

@@ -13,13 +13,12 @@ mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
-use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::sections::{Site, inherit, is_made_by_launcher, pids};
 use super::transcript::{End, Role, Run, Section};
 use crate::record::{Bytes, Call, Line, Reply};
-use nsexec::launch::{Base, Prepared, pid_of_fdinfo};
+use nsexec::launch::pid_of_fdinfo;
 use nsexec::procfs::is_exiting;
 use nsexec::sys::types::{
     Errno, Fd, OpenFlags, Pid, PollEvents, PollFd, Received, SigAction, TidAddress, Waited,
@@ -103,23 +102,6 @@ pub const OPENED: &str = "opened";
 
 /// The number in place of the first descriptor of the note [`OPENED`].
 const OPENED_FD: i32 = 900_010;
-
-/// Returns the notes of the descriptors of a launch that were open before the recording began. A plan and a
-/// record of the launch have them at different numbers.
-pub fn descriptor_notes(launch: &Prepared) -> impl Iterator<Item = (String, String)> {
-    let root = launch.around.root.as_ref().and_then(|root| match &root.base {
-        Base::Opened { fd, .. } => Some(*fd),
-        _ => None,
-    });
-    let moved = launch.moves.iter().map(|one| one.fd);
-    let cgroups = launch.around.cgroups.iter().map(|cgroup| cgroup.fd);
-    let opened = moved.chain(cgroups).chain(root).chain(launch.around.landlock);
-    let opened: Vec<String> = opened.map(|Fd(fd)| fd.to_string()).collect();
-    let opened = (!opened.is_empty()).then(|| opened.join(" "));
-    let text = |fd: Option<Fd>| fd.map(|Fd(fd)| fd.to_string());
-    let notes = [(INTERRUPT, text(launch.interrupt())), (TIMER, text(launch.timer())), (OPENED, opened)];
-    notes.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?)))
-}
 
 /// Added to a descriptor that no call returned. Descriptors are smaller by default (nr_open in proc(5)).
 pub const UNKNOWN_FD: i32 = 1_000_000;

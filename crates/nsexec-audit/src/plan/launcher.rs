@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 use super::above;
 use super::assume::{Assumptions, Refused};
-use crate::normalise::descriptor_notes;
+use crate::note::descriptor_notes;
 use crate::record::AnySys;
 use crate::sim::{Ended, Extra, LauncherFile, Program, Sim};
 use nsexec::bootstrap::decode;

@@ -2,9 +2,9 @@
 //! clone.
 //!
 //! The lines are in a memory that every fork inherits and shares (mmap(2), MAP_SHARED). Each process has a
-//! part of it and is the only writer of that part, so the lines of one process are in order, and lines survive
-//! when their process is killed. A line counts once it is complete: if a process is killed while it writes a
-//! line, the reader does not see that line.
+//! part of it and is the only writer of that part, so the lines of one process are in order, and lines
+//! survive when their process is killed. A line counts once it is complete: if a process is killed while it
+//! writes a line, the reader does not see that line.
 //!
 //! A close is recorded before the call, with `"announced":true`. If it fails, its line with the errno
 //! follows, and the reader drops the first one.
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
     use crate::record::{Answer, Answered, AnySys, Call, CallRef, Recorder};
     use nsexec::sys::Sys;
-    use nsexec::sys::types::{Errno, Pid};
+    use nsexec::sys::types::{Errno, Fd, Pid};
 
     fn line(reply: Reply) -> LineRef<'static> {
         LineRef { call: CallRef::CloneSibling { tid: None }, reply: ReplyRef::Value(reply) }

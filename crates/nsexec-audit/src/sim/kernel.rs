@@ -381,10 +381,7 @@ impl Kernel {
 
     /// Implements poll(2). Time passes only when no process can run.
     fn poll(&mut self, me: Task, fds: &[PollFd], timeout_ms: i32) -> Result<Reply, Halt> {
-        // RLIMIT_NOFILE also limits the length of the list.
-        if i32::try_from(fds.len()).is_ok_and(|count| count > self.descriptor_limit(me)) {
-            return Err(Errno::EINVAL.into());
-        }
+        self.check_length_of_poll(me, fds.len())?;
         let (count, fds) = self.polled(me, fds);
         let clock = self.clock;
         let process = self.process_mut(me);
