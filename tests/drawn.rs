@@ -18,6 +18,7 @@ use nsexec::namespace::NsKind::{self, Cgroup, Ipc, Mnt, Net, Pid, User, Uts};
 use nsexec::sys::types::{BpfInstruction, Capability, Propagation, Resource};
 use nsexec_audit::diff::compare;
 use nsexec_audit::machine::{Machine, PlanCommand};
+use nsexec_audit::note::descriptor_notes;
 use nsexec_audit::plan::{Plan, PlanError, Verdict as Planned};
 use nsexec_audit::record::Recorder;
 use nsexec_audit::record::shared::SharedSink;
@@ -174,10 +175,9 @@ fn inner(seed: u64, out: &Path) -> String {
     };
     let prepared = command.prepare().expect("the plan has the same settings");
     let (sink, reader) = SharedSink::new().expect("a sink");
-    let fd = sink.fd();
     let mut launcher = command.launcher().expect("the plan has the same settings");
     let launched = launcher.spawn_through(|sys| {
-        mark_begin(Some(fd));
+        mark_begin(None);
         Recorder::new(sys, sink)
     });
     mark_end();
@@ -185,6 +185,7 @@ fn inner(seed: u64, out: &Path) -> String {
     let same = agree(&plan, launched.as_ref().map_err(Clone::clone).map(|_| ()), &drawn);
     let mut run = sections::of_record(&reader.read().expect("a record"), Role::Launcher);
     run.notes.extend([rules::message_note(prepared.message())]);
+    run.notes.extend(descriptor_notes(&prepared));
     let difference = compare(&plan.run, &run);
     // If the outcomes differ, the plan contains the calls of another outcome, so they are not compared.
     if same {

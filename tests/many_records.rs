@@ -7,9 +7,11 @@
 //! The program's allocator aborts in every process but the first. Two more threads allocate all the time, so
 //! that they often hold the lock of the libc's allocator at a fork.
 
+use std::fs::File;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use nsexec::launch::Command;
 use nsexec::namespace::NsKind::{Mnt, Pid, User, Uts};
@@ -31,7 +33,7 @@ static ALLOCATOR: AbortsInChildren = AbortsInChildren::new();
 /// The commands, by number.
 type Shape = (&'static str, fn(&mut Command) -> &mut Command);
 
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 10] = [
     ("direct", |command| command.unshare([User, Uts]).map_root()),
     ("stages", |command| command.unshare([Uts]).before_start(|_| Ok(()))),
     ("child", |command| command.join(Uts, "/proc/self/ns/uts")),
@@ -46,6 +48,26 @@ const SHAPES: [Shape; 6] = [
         let command = command.unshare([User, Uts]).map_root().hostname("recorded").umask(0o27).new_session();
         command.limit(Resource::CORE, 0, 0).no_new_privs()
     }),
+    // The recorder makes no call that a limit or a filter of the command could refuse.
+    ("file size", |command| command.unshare([User, Uts]).map_root().limit(Resource::FSIZE, 0, 0)),
+    ("no write", |command| {
+        command.unshare([User, Uts]).map_root().seccomp_filter_bytes(KILLED_BY_WRITE.concat())
+    }),
+    // The numbers of these descriptors depend on the moment.
+    ("time limit", |command| command.unshare([User, Uts]).map_root().timeout(Duration::from_secs(100))),
+    ("descriptor", |command| {
+        command.unshare([User, Uts]).map_root().fd(500, File::open("/dev/null").unwrap())
+    }),
+];
+
+/// A seccomp filter that kills a process in write(2), and permits every other call. It does not check the
+/// architecture.
+const KILLED_BY_WRITE: [[u8; 8]; 4] = [
+    // Load the number of the call; if it is that of write, kill, otherwise allow.
+    [0x20, 0, 0, 0, 0, 0, 0, 0],
+    [0x15, 0, 0, 1, libc::SYS_write as u8, 0, 0, 0],
+    [0x06, 0, 0, 0, 0, 0, 0, 0x80],
+    [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f],
 ];
 
 fn main() -> ExitCode {
@@ -68,6 +90,8 @@ fn main() -> ExitCode {
 
 fn driver() {
     ALLOCATOR.allow_this_process_only();
+    // A pid below 100 can equal a word of the stages, which the rule `user-namespace-first` takes for one.
+    std::fs::write("/proc/sys/kernel/ns_last_pid", "1000").unwrap();
     let count = std::env::var("NSEXEC_LAUNCHES").map_or(LAUNCHES, |count| count.parse().unwrap());
     // In a thread: with its first one, the libc sets its disposition of a signal, which is a fact of the
     // plan.

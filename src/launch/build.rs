@@ -153,11 +153,11 @@ impl Command {
         &mut self,
         wrap: impl FnOnce(LinuxSys) -> S,
     ) -> Result<(Result<Child, LaunchError>, Prepared), LaunchError> {
-        let Ready { launcher, prepared, ours } = self.ready(Stdio::INHERITED, &Caller::here())?;
+        let Ready { launcher, mut prepared, ours } = self.ready(Stdio::INHERITED, &Caller::here())?;
         let hook = self.before_start.clone();
         let mut call = |pid| begin(hook.as_ref(), pid);
         let before_start = hook.is_some().then_some(&mut call as _);
-        let mut launched = launcher.spawn_with(prepared.clone(), before_start, wrap, |_| None);
+        let mut launched = launcher.spawn_with(&mut prepared, before_start, wrap, |_| None);
         if let Ok(child) = &mut launched {
             self.complete(child, ours);
         }

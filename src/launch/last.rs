@@ -6,7 +6,7 @@ use super::surroundings::{Move, Surroundings};
 use crate::scripts::pipe::uninterrupted;
 use crate::scripts::stage::end_with_launcher;
 use crate::sys::Sys;
-use crate::sys::types::{Capability, CapabilitySets, Errno, Fd, Hook, SysResult};
+use crate::sys::types::{Capability, CapabilitySets, Errno, Fd, Hook, Limit, Resource, SysResult};
 use crate::words::error::Error;
 
 /// The ends of the two pipes in the process that becomes the command. A descriptor that the command gets
@@ -93,7 +93,13 @@ pub(super) fn change<'m, S: Sys>(
     (gid, uid): (Option<u32>, Option<u32>),
 ) -> Result<bool, Error<'m>> {
     for limit in &around.limits {
-        sys.set_limit(*limit).map_err(|errno| StageStep::Limit(limit.resource).failed(errno))?;
+        match *limit {
+            // A poll follows: see `forbid_descriptors`.
+            limit if !forbids_descriptors(limit) => set_limit(sys, limit)?,
+            // Raising the hard limit needs a capability that the next steps may take away.
+            limit if limit.hard > 0 => set_limit(sys, Limit { soft: 1, ..limit })?,
+            _ => {}
+        }
     }
     if let Some(mask) = around.umask {
         // umask(2) always succeeds.
@@ -132,6 +138,26 @@ pub(super) fn change<'m, S: Sys>(
         sys.landlock_restrict_self(ruleset).map_err(|errno| StageStep::Landlock.failed(errno))?;
     }
     Ok(around.groups.is_some() || gid.is_some() || uid.is_some())
+}
+
+fn set_limit<'m, S: Sys>(sys: &mut S, limit: Limit) -> Result<(), Error<'m>> {
+    sys.set_limit(limit).map_err(|errno| StageStep::Limit(limit.resource).failed(errno))
+}
+
+/// Returns whether no descriptor is allowed under this limit.
+fn forbids_descriptors(limit: Limit) -> bool {
+    limit.resource == Resource::NOFILE && limit.soft == 0
+}
+
+/// Sets a limit on descriptors of 0. Under this limit poll(2) fails with `EINVAL`.
+///
+/// Runs as the process that becomes the command, after its last poll.
+///
+/// # Errors
+/// [`StageStep::Limit`].
+pub(super) fn forbid_descriptors<'m, S: Sys>(sys: &mut S, around: &Surroundings) -> Result<(), Error<'m>> {
+    let limits = around.limits.iter().copied().filter(|limit| forbids_descriptors(*limit));
+    limits.into_iter().try_for_each(|limit| set_limit(sys, limit))
 }
 
 /// Removes all capabilities except `kept` from the bounding set. Asks for each number up to the first one

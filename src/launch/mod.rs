@@ -449,7 +449,7 @@ impl Launcher {
     /// Starts a prepared launch through the kernel itself.
     fn spawn_prepared<'a>(
         &self,
-        prepared: Prepared,
+        mut prepared: Prepared,
         before_start: Option<&'a mut spawn::BeforeStart<'a>>,
     ) -> Result<Child, LaunchError> {
         // Runs in the launching thread, whose ids and capabilities decide.
@@ -465,8 +465,8 @@ impl Launcher {
         };
         // The parent-death signal would follow the other thread.
         match spawn::is_in_function() && !self.policy.launch.kill_child {
-            true => spawn::on_other_thread(|| self.spawn_with(prepared, before_start, |sys| sys, stack)),
-            false => self.spawn_with(prepared, before_start, |sys| sys, stack),
+            true => spawn::on_other_thread(|| self.spawn_with(&mut prepared, before_start, |sys| sys, stack)),
+            false => self.spawn_with(&mut prepared, before_start, |sys| sys, stack),
         }
     }
 
@@ -482,13 +482,13 @@ impl Launcher {
     /// # Errors
     /// The same as [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
-        self.spawn_with(self.prepare()?, None, wrap, |_| None)
+        self.spawn_with(&mut self.prepare()?, None, wrap, |_| None)
     }
 
     /// Starts a prepared launch.
     fn spawn_with<'a, S: Sys>(
         &self,
-        mut prepared: Prepared,
+        prepared: &mut Prepared,
         before_start: Option<&'a mut spawn::BeforeStart<'a>>,
         wrap: impl FnOnce(LinuxSys) -> S,
         stack: impl FnOnce(&Prepared) -> Option<StackMemory>,
@@ -499,9 +499,9 @@ impl Launcher {
         }
         let timer = prepared.timeout.map(spawn::timer).transpose()?;
         prepared.timer = timer.as_ref().map(|timer| Fd(timer.as_fd().as_raw_fd()));
-        let stack = stack(&prepared);
+        let stack = stack(prepared);
         let (launched, records) =
-            spawn::spawn(&prepared, stack.as_ref().map(StackMemory::stack), before_start, wrap);
+            spawn::spawn(prepared, stack.as_ref().map(StackMemory::stack), before_start, wrap);
         let first = prepared.asked.contains(CloneFlags::NEWPID);
         let mut launched = launched.map(|pid| Child::new(pid, first));
         if let Some(take) = self.on_record.as_ref().filter(|_| !records.is_empty()) {

@@ -107,7 +107,10 @@ impl Prepared {
     #[must_use]
     pub fn memory(&self, root_ids: bool, guard: Option<Guard>) -> Memory {
         match decode(&self.message, self.policy.dialect) {
-            Ok((asked, _)) => memory(&asked, &self.policy, self.around.hooks() > 0, root_ids, guard),
+            Ok((asked, _)) => {
+                let (runs_code, enters_cgroup) = (self.around.hooks() > 0, !self.around.cgroups.is_empty());
+                memory(&asked, &self.policy, runs_code, enters_cgroup, root_ids, guard)
+            }
             // The stages report the error.
             Err(_) => Memory::Copied(WhyCopied::Stages),
         }
@@ -144,6 +147,12 @@ impl Prepared {
     #[must_use]
     pub const fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// The timerfd of the time limit, once the launch has begun.
+    #[must_use]
+    pub const fn timer(&self) -> Option<Fd> {
+        self.timer
     }
 
     /// Returns the same launch with this timerfd, which is readable when the time limit expires

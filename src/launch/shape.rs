@@ -120,6 +120,9 @@ pub enum WhyCopied {
     Time,
     /// The kernel writes an oom score to all processes that share the memory.
     OomScore,
+    /// The process enters a cgroup. An out-of-memory kill in that cgroup ends all processes that share the
+    /// memory of the victim, also those outside of the cgroup.
+    Cgroup,
     /// A user namespace is created. A process of its owner may then trace the new process, and through it
     /// reach the memory of a launcher that it may not trace (user_namespaces(7), "Capabilities").
     User(Guard),
@@ -141,6 +144,9 @@ impl fmt::Display for Memory {
             WhyCopied::Policy => "the policy asks for it",
             WhyCopied::Time => "a time namespace cannot be entered in shared memory",
             WhyCopied::OomScore => "an oom score is written to every process that shares the memory",
+            WhyCopied::Cgroup => {
+                "an out-of-memory kill in the command's cgroup ends every process that shares the memory"
+            }
             WhyCopied::User(guard) => {
                 return write!(
                     f,
@@ -246,14 +252,15 @@ impl Protection {
 }
 
 /// Returns whether the process shares the memory of the launcher. `runs_code`: it runs code of the caller,
-/// which may change its ids. `root_ids`: the launcher's effective user and group id, and those for files
-/// (setfsuid(2)), are 0. `guard`: that of the launcher ([`Protection::guard`]), which matters only if a user
-/// namespace is created.
+/// which may change its ids. `enters_cgroup`: it enters a cgroup of the command. `root_ids`: the launcher's
+/// effective user and group id, and those for files (setfsuid(2)), are 0. `guard`: that of the launcher
+/// ([`Protection::guard`]), which matters only if a user namespace is created.
 #[must_use]
 pub fn memory(
     asked: &Bootstrap<'_>,
     policy: &Policy,
     runs_code: bool,
+    enters_cgroup: bool,
     root_ids: bool,
     guard: Option<Guard>,
 ) -> Memory {
@@ -269,6 +276,8 @@ pub fn memory(
         WhyCopied::Time
     } else if asked.oom_score_adj().is_some() {
         WhyCopied::OomScore
+    } else if enters_cgroup {
+        WhyCopied::Cgroup
     } else if let Some(guard) = guard.filter(|_| creates_user) {
         WhyCopied::User(guard)
     } else if policy.launch.init {
@@ -426,7 +435,7 @@ mod tests {
     fn memory_is_shared_with_a_new_user_namespace_of_an_unguarded_launcher() {
         let asked = mapped(c"0 1000 1\n");
         let policy = Policy::runc(&Dialect::V1_2).with_credentials(Credentials::Root);
-        let memory = |policy, runs_code, guard| memory(&asked, policy, runs_code, false, guard);
+        let memory = |policy, runs_code, guard| memory(&asked, policy, runs_code, false, false, guard);
         assert_eq!(memory(&policy, false, None), Memory::Shared);
         let copied = memory(&policy, false, Some(Guard::Yama(Yama::On)));
         assert_eq!(copied, Memory::Copied(WhyCopied::User(Guard::Yama(Yama::On))));
@@ -451,10 +460,25 @@ mod tests {
     fn guard_does_not_matter_without_a_new_user_namespace() {
         let asked = Bootstrap::new(CloneFlags::NEWNET);
         let policy = Policy::runc(&Dialect::V1_2);
-        let memory = |root_ids| memory(&asked, &policy, false, root_ids, Some(Guard::Capabilities));
+        let memory = |root_ids| memory(&asked, &policy, false, false, root_ids, Some(Guard::Capabilities));
         assert_eq!(memory(true), Memory::Shared);
         // Root's ids are other ones than those of this launcher.
         assert_eq!(memory(false), Memory::Copied(WhyCopied::Ids));
+    }
+
+    /// An out-of-memory kill in the cgroup would also end the launcher.
+    #[test]
+    fn process_that_enters_a_cgroup_gets_a_copy() {
+        let policy = Policy::runc(&Dialect::V1_2);
+        for flags in [CloneFlags::EMPTY, CloneFlags::NEWNET, CloneFlags::NEWCGROUP] {
+            let memory = |enters| memory(&Bootstrap::new(flags), &policy, false, enters, true, None);
+            assert_eq!(memory(false), Memory::Shared, "{flags}");
+            assert_eq!(memory(true), Memory::Copied(WhyCopied::Cgroup), "{flags}");
+        }
+        assert_eq!(
+            Memory::Copied(WhyCopied::Cgroup).to_string(),
+            "a copy, because an out-of-memory kill in the command's cgroup ends every process that shares the memory"
+        );
     }
 
     #[cfg(feature = "legacy")]

@@ -220,7 +220,9 @@ fn execute<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends, signal_may
         }
     }
     let prepared = match tail.around {
-        Some(around) => last::run_hooks(sys, around).and_then(|()| last::install_filter(sys, around)),
+        Some(around) => last::forbid_descriptors(sys, around)
+            .and_then(|()| last::run_hooks(sys, around))
+            .and_then(|()| last::install_filter(sys, around)),
         None => Ok(()),
     };
     match prepared {

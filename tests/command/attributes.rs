@@ -17,6 +17,17 @@ fn inside(script: &str) -> Command {
 
 const STATUS: &str = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | cut -f 2 | uniq";
 
+/// The last check for the launcher's death is a poll, which fails under a limit of no descriptor.
+#[test]
+fn command_starts_without_a_descriptor_to_open() {
+    for hard in [0, 1] {
+        let mut command = sh("true");
+        let mut child = command.unshare([User, Uts]).limit(Resource::NOFILE, 0, hard).spawn().unwrap();
+        // The command can load no library.
+        assert!(child.wait().unwrap().code().is_some(), "{hard}");
+    }
+}
+
 #[test]
 fn host_name_and_loopback_are_those_of_the_new_namespaces() {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::pty::openpty;
 use nsexec::error::Code;
+use nsexec::launch::shape::{Memory, WhyCopied};
 use nsexec::launch::{Command, LaunchError, Stdio};
 use nsexec::namespace::NsKind::{Cgroup, Pid, User, Uts};
 use nsexec::sys::types::Errno;
@@ -193,6 +194,31 @@ fn command_runs_in_its_cgroup() {
         }
     }
     assert_eq!(fs::read_to_string("/proc/self/cgroup").unwrap(), before);
+}
+
+/// The kernel ends all processes that share the memory of the victim of an out-of-memory kill. The process of
+/// the command must not share that of this test.
+#[test]
+fn out_of_memory_kill_in_the_cgroup_of_the_command_spares_the_launcher() {
+    let directory = hierarchies().first().map(|name| format!("/sys/fs/cgroup/{name}"));
+    if let (true, Some(directory)) = (is_root(), directory) {
+        let mut command = sh("true");
+        assert_eq!(command.prepare().unwrap().memory(true, None), Memory::Shared);
+        let prepared = command.cgroup(directory).prepare().unwrap();
+        assert_eq!(prepared.memory(true, None), Memory::Copied(WhyCopied::Cgroup));
+    }
+    let limit = "memory.limit_in_bytes";
+    if !is_root() || !fs::exists(format!("/sys/fs/cgroup/memory/{limit}")).unwrap() {
+        return;
+    }
+    let cgroup = TestCgroup::new("memory", "kills");
+    fs::write(cgroup.0.join(limit), "0").unwrap();
+    // The process needs more memory than none before its exec.
+    let mut command = sh("true");
+    command.cgroup(&cgroup.0);
+    assert!(command.spawn().is_err());
+    let control = fs::read_to_string(cgroup.0.join("memory.oom_control")).unwrap();
+    assert!(control.lines().any(|line| line.starts_with("oom_kill ") && line != "oom_kill 0"), "{control}");
 }
 
 /// Returns the text of the error that is found before a process is created.

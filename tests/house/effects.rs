@@ -173,7 +173,7 @@ pub(crate) const PLACES: &[Place] = &[
     Place {
         path: "crates/nsexec-audit/src/record/shared.rs",
         uses: &["nix", "std::fs"],
-        why: "the file in memory to which all recorded processes write",
+        why: "the memory to which all recorded processes write; the limit on file size",
     },
     Place {
         path: "crates/nsexec-audit/src/witness/mod.rs",

@@ -164,7 +164,7 @@ pub(crate) const TABLE: &[Row] = &[
     // A plan runs the launch itself on the simulated kernel, with a model of a Go runtime.
     Row {
         modules: &["nsexec_audit::record::*"],
-        // nix for the shared sink's memfd, in the process that records. The simulated kernel for an
+        // nix for the shared sink's memory, in the process that records. The simulated kernel for an
         // implementation of `Sys`.
         may: &[
             VALUES,
@@ -199,7 +199,14 @@ pub(crate) const TABLE: &[Row] = &[
             PURE,
             STD,
             SCRIPTS,
-            &["launch::*", "log", "nsexec_audit::record::*", "serde", "serde_json"],
+            &[
+                "launch::*",
+                "log",
+                "nsexec_audit::normalise",
+                "nsexec_audit::record::*",
+                "serde",
+                "serde_json",
+            ],
         ],
         core: false,
     },

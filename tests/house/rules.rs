@@ -35,6 +35,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/launch/sealed.rs",
     "crates/nsexec-cli/src/start.rs",
     "crates/nsexec-audit/src/attest/mod.rs",
+    "crates/nsexec-audit/src/record/shared.rs",
 ];
 
 /// The files with scripts, whose documentation names the process that runs them.

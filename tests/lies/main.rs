@@ -135,13 +135,12 @@ fn check_lie(planted: &Planted, folder: &Path) -> Result<(), String> {
 
 fn inner(planted: &Planted, out: &Path) {
     let (sink, reader) = SharedSink::new().expect("a sink");
-    let recorder = sink.fd();
     match planted.way {
         Way::EachCall => {
             // If a lie makes a call block for ever, the test must fail.
             // SAFETY: alarm(2) takes a number. SIGALRM has its default disposition, which ends this process.
             unsafe { libc::alarm(30) };
-            mark_begin(Some(recorder));
+            mark_begin(None);
             // SAFETY: this process has a single thread.
             let liar = FaultyBackend::new(unsafe { LinuxSys::new() }, planted.lie);
             make_each_call(&mut Recorder::new(Answered(liar), sink));
@@ -149,7 +148,7 @@ fn inner(planted: &Planted, out: &Path) {
         }
         way => {
             launch(way, planted.lie, |liar| {
-                mark_begin(Some(recorder));
+                mark_begin(None);
                 Recorder::new(Answered(liar), sink)
             });
         }

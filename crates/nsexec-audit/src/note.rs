@@ -12,11 +12,13 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::normalise::{INTERRUPT, OPENED, TIMER};
 use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{
-    CgroupFile, CommandStrings, Directory, Move, NulTerminated, Persistent, Prepared, Root, Surroundings,
+    Base, CgroupFile, CommandStrings, Directory, Move, NulTerminated, Persistent, Prepared, Root,
+    Surroundings,
 };
 use nsexec::log::Level;
 use nsexec::policy::Policy;
@@ -270,6 +272,23 @@ struct Note {
     argv: Vec<Bytes>,
     envp: Vec<Bytes>,
     candidates: Vec<Bytes>,
+}
+
+/// Returns the notes of the descriptors of a launch that were open before the recording began. A plan and a
+/// record of the launch have them at different numbers.
+pub fn descriptor_notes(launch: &Prepared) -> impl Iterator<Item = (String, String)> {
+    let root = launch.around.root.as_ref().and_then(|root| match &root.base {
+        Base::Opened { fd, .. } => Some(*fd),
+        _ => None,
+    });
+    let moved = launch.moves.iter().map(|one| one.fd);
+    let cgroups = launch.around.cgroups.iter().map(|cgroup| cgroup.fd);
+    let opened = moved.chain(cgroups).chain(root).chain(launch.around.landlock);
+    let opened: Vec<String> = opened.map(|Fd(fd)| fd.to_string()).collect();
+    let opened = (!opened.is_empty()).then(|| opened.join(" "));
+    let text = |fd: Option<Fd>| fd.map(|Fd(fd)| fd.to_string());
+    let notes = [(INTERRUPT, text(launch.interrupt())), (TIMER, text(launch.timer())), (OPENED, opened)];
+    notes.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?)))
 }
 
 #[cfg(test)]

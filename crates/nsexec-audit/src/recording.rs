@@ -26,7 +26,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use crate::diff::{Diff, compare};
-use crate::note::Values;
+use crate::note::{Values, descriptor_notes};
 use crate::plan::Plan;
 use crate::record::Recorder;
 use crate::record::shared::SharedSink;
@@ -51,7 +51,9 @@ pub trait RecordCommand {
     /// This process may have other threads, and they may launch and record at the same time: the recorder
     /// neither allocates nor locks in the processes of the launch. Code of [`Command::pre_exec`] must keep to
     /// the same rule. Each process of the launch gets a copy of this memory: [`Command::copy_memory`] is set,
-    /// also for later plans of this command. [`Command::kill_with_parent`] depends on the calling thread.
+    /// also for later plans of this command. The record is in memory that was mapped before the launch:
+    /// neither a limit nor a seccomp filter of the command prevents a line. [`Command::kill_with_parent`]
+    /// depends on the calling thread.
     ///
     /// # Errors
     /// [`LaunchError`] in the first part of the result: the launch failed, and the record shows the step.
@@ -71,6 +73,7 @@ impl RecordCommand for Command {
             spawned.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let mut run = sections::of_record(&reader.read()?, Role::Launcher);
         run.notes.extend([rules::message_note(launch.message())]);
+        run.notes.extend(descriptor_notes(&launch));
         Ok((launched, Recording { run, launch }))
     }
 }

@@ -20,8 +20,7 @@ use nsexec::launch::{LaunchError, Launcher};
 use nsexec::policy::{Credentials, Policy, Session};
 use nsexec::sys::types::{CloneFlags, Errno, Fd};
 use nsexec_audit::diff::{Diff, compare};
-use nsexec_audit::normalise::INTERRUPT;
-use nsexec_audit::note::Values;
+use nsexec_audit::note::{Values, descriptor_notes};
 use nsexec_audit::plan::{Plan, Start, plan};
 use nsexec_audit::record::shared::{SharedSink, largest_file};
 use nsexec_audit::record::{AnySys, Recorder};
@@ -128,9 +127,8 @@ fn recorded(job: &Job<'_>, facts: &Facts, place: Place<'_>, flags: &RecordFlags)
 
     let (sink, reader) =
         SharedSink::new().map_err(|error| ours("failed to make the record's memory", &error))?;
-    let (recorder, cut) = (sink.fd(), sink.is_cut_by_file_size());
     let started = launcher.spawn_through(|sys| {
-        witness::mark_begin(Some(recorder));
+        witness::mark_begin(None);
         // One launch in the life of this program, so it may keep the recorder to its end.
         AnySys(Box::leak(Box::new(Recorder::new(sys, sink))))
     });
@@ -157,18 +155,13 @@ fn recorded(job: &Job<'_>, facts: &Facts, place: Place<'_>, flags: &RecordFlags)
     record.notes.insert("plan".to_owned(), plan.hash.clone());
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     record.notes.extend([rules::message_note(prepared.message())]);
-    record.notes.extend(prepared.interrupt().map(|Fd(fd)| (INTERRUPT.to_owned(), fd.to_string())));
+    record.notes.extend(descriptor_notes(&prepared));
     if let Some(folder) = &flags.witnessed {
         write_whole(&record, &folder.join(RECORD))?;
     }
     let kept =
         keep(flags, &plan, || trace_replay::keep(&record, &prepared, failed.then_some(job), Values::LeftOut));
     let agrees = report(&plan, &record, status, request);
-    if cut && record.lost > 0 {
-        output::print_to_stderr(format_args!(
-            "nsexec: the record is full: see the limit on file size, ulimit -f\n"
-        ));
-    }
     kept?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }

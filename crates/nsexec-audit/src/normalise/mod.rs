@@ -2,7 +2,8 @@
 //! others. A record and a witness of the same run are compared without renaming
 //! ([`witness::as_shown`](super::witness::as_shown)).
 //!
-//! A number is renamed only if the run shows its origin: a call that returned it, or the note [`INTERRUPT`].
+//! A number is renamed only if the run shows its origin: a call that returned it, or a note:
+//! [`INTERRUPT`], [`TIMER`], [`OPENED`].
 //! Any other number is moved out of the range of known numbers ([`UNKNOWN_FD`], [`UNKNOWN_PID`]), so that it
 //! never equals a known one. Numbers that the caller chose are never renamed: arguments, paths to join,
 //! scores, maps.
@@ -27,6 +28,10 @@ use nsexec::sys::types::{
 pub const RENAMED: &[(&str, &str)] = &[
     ("descriptor", "numbered from 3 in the order in which calls of the process or its ancestors returned it"),
     ("the descriptor that interrupts a launch, and that of its time limit", "900000 and 900001"),
+    (
+        "the descriptors that were opened for the launch before the record",
+        "from 900010 on, in the order of the launch",
+    ),
     ("descriptor that no call returned", "1000000 and its number"),
     (
         "the closing of ranges of descriptors",
@@ -89,6 +94,14 @@ pub const TIMER: &str = "timer";
 
 /// The number in place of the descriptor of the note [`TIMER`].
 const TIMER_FD: i32 = 900_001;
+
+/// The key of a run's note with the descriptors that were opened for this launch before the recording began:
+/// those that the command gets under other numbers, the files of its cgroups, its root directory and its rule
+/// set. Their numbers, with a space between them.
+pub const OPENED: &str = "opened";
+
+/// The number in place of the first descriptor of the note [`OPENED`].
+const OPENED_FD: i32 = 900_010;
 
 /// Added to a descriptor that no call returned. Descriptors are smaller by default (nr_open in proc(5)).
 pub const UNKNOWN_FD: i32 = 1_000_000;
@@ -154,8 +167,10 @@ impl State {
     fn of(run: &Run) -> Self {
         let noted = |note: &str, known: i32| run.notes.get(note)?.parse().ok().map(|fd| (fd, known));
         let there = [noted(INTERRUPT, INTERRUPT_FD), noted(TIMER, TIMER_FD)];
+        let opened = run.notes.get(OPENED).into_iter().flat_map(|note| note.split(' '));
+        let opened = opened.filter_map(|fd| fd.parse().ok()).filter(|fd| *fd > 2);
         Self {
-            fds: there.into_iter().flatten().collect(),
+            fds: opened.zip(OPENED_FD..).chain(there.into_iter().flatten()).collect(),
             next: 3,
             stat: None,
             fdinfo: None,

@@ -3,12 +3,13 @@
 use core::cell::RefCell;
 use std::format;
 use std::rc::Rc;
-use std::string::ToString;
+use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
 use super::above;
 use super::assume::{Assumptions, Refused};
+use crate::note::descriptor_notes;
 use crate::record::AnySys;
 use crate::sim::{Ended, Extra, LauncherFile, Program, Sim};
 use nsexec::bootstrap::decode;
@@ -132,14 +133,14 @@ fn descriptors(sim: &mut Sim, prepared: &Prepared) {
 /// The error of the launcher, if the launch failed.
 pub(super) type Outcome = Rc<RefCell<Option<LaunchError>>>;
 
-/// Sets up the launcher, which stores its error in `outcome`. Returns the descriptor that interrupts the
-/// launch.
+/// Sets up the launcher, which stores its error in `outcome`. Returns the notes of its
+/// descriptors.
 pub(super) fn set_up(
     sim: &mut Sim,
     prepared: &Prepared,
     assumptions: &Assumptions,
     outcome: Outcome,
-) -> Option<Fd> {
+) -> Vec<(String, String)> {
     if let Some(root) = &prepared.around.root {
         sources(sim, root, assumptions);
     }
@@ -174,7 +175,7 @@ pub(super) fn set_up(
         let (timer, _) = sim.pipe(false);
         prepared = prepared.timed_through(timer);
     }
-    let interrupt = prepared.interrupt();
+    let notes = descriptor_notes(&prepared).collect();
     let (root_ids, guard) = (assumptions.has_root_ids(), assumptions.guard());
     let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
@@ -196,5 +197,5 @@ pub(super) fn set_up(
             Launched::Exit(status) => Ended::Exit(status),
         }
     });
-    interrupt
+    notes
 }

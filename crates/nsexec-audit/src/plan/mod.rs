@@ -24,7 +24,6 @@ pub use assume::{Assumptions, JoinedUser, Kernel, Owner, Refused, WrongPath};
 use runc::{Launch, Manner, MountNumbers};
 pub use verdict::{Fault, Verdict};
 
-use super::normalise::INTERRUPT;
 use super::note;
 use super::render::document::{log, pid_line};
 use super::render::summary::command_line;
@@ -42,7 +41,7 @@ use nsexec::launch::{Circumstances, Descriptors, LaunchError, Prepared};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
 use nsexec::policy::Policy;
-use nsexec::sys::types::{Fd, Pid};
+use nsexec::sys::types::Pid;
 use nsexec::timens::TimeOffsets;
 
 /// The start to plan.
@@ -162,18 +161,18 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
 
     let mut sim = machine(&bootstrap, assumptions);
     let error = launcher::Outcome::default();
-    let interrupt = match start {
+    let notes = match start {
         Start::Launcher(prepared) => launcher::set_up(&mut sim, prepared, assumptions, error.clone()),
         Start::Runc { message, manner, policy } => {
             let (level, mount_numbers) = (Level::Warning, MountNumbers::Kept);
             let (manner, policy, message) = (*manner, *policy, message.clone());
             runc::drop_in(&mut sim, Launch { manner, level, policy, message, mount_numbers });
-            None
+            Vec::new()
         }
     };
     let report = sim.run(&mut Oldest, None);
     let mut run = run_of(&report);
-    run.notes.extend(interrupt.map(|Fd(fd)| (INTERRUPT.to_string(), fd.to_string())));
+    run.notes.extend(notes);
     if matches!(start, Start::Launcher(_)) {
         run.notes.extend([message_note(message)]);
     }

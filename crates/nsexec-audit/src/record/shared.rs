@@ -1,61 +1,144 @@
 //! A sink that all processes of a run share. On the real kernel each process has its own memory after the
 //! clone.
 //!
-//! Every line is one `write` to a memfd (memfd_create(2)) that is open for appending. So no other line is
-//! mixed into it, the lines of one process are in order, and lines survive when their process is killed. A
-//! line begins with its newline: if a process is killed in its write, the incomplete line damages no other.
+//! The lines are in a memory that every fork inherits and shares (mmap(2), MAP_SHARED). Each process has a
+//! part of it and is the only writer of that part, so the lines of one process are in order, and lines
+//! survive when their process is killed. A line counts once it is complete: if a process is killed while it
+//! writes a line, the reader does not see that line.
 //!
 //! A close is recorded before the call, with `"announced":true`. If it fails, its line with the errno
 //! follows, and the reader drops the first one.
 //!
-//! The processes share only the file. A process is identified by its position in the fork tree, and each
+//! The processes share only this memory. A process is identified by its position in the fork tree, and each
 //! process counts its own children.
 //!
-//! The sink never blocks, since the size of a memfd is limited only by memory. It never returns an error. A
-//! line that cannot be written is lost and counted in an eventfd (eventfd(2)), which needs no further memory.
-//! Both are close-on-exec. The sink's own system calls are these writes. A comparison with a witness leaves
-//! them out, except the counting ([`witness`](crate::witness)).
-//!
-//! The recorder leaves both descriptors open where a process closes all that it does not use. It then makes
-//! two or three calls for one of the record, which the comparison merges.
+//! Writing a line makes no system call. So neither a seccomp filter nor a limit of the command
+//! (RLIMIT_FSIZE) can prevent it, and a witness sees no call of the recorder. The sink never blocks and never
+//! returns an error. A line without room is lost and counted.
 //!
 //! A line is serialised into memory that was reserved before the first fork, and each process has its own
 //! copy of it. So writing a line neither allocates memory nor takes a lock, and the program may have threads.
-//! Only the part of this memory that the longest line used takes up pages.
+//! Only the parts of both memories that were used take up pages.
 
-use core::cell::Cell;
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use serde::{Deserialize, Serialize};
 
-use super::{DESCRIPTORS_MAX, Line, LineRef, Reply, ReplyRef, Sink};
-use nsexec::sys::types::Fd;
+use super::{Line, LineRef, Reply, ReplyRef, Sink};
 
 /// The maximum number of bytes that one process may write. A process has about a hundred lines. The largest
 /// line has 6 MiB: a message of the largest size, sent in one piece and escaped as six characters for each
 /// byte.
 pub const PROCESS_MAX: usize = 8 << 20;
 
-/// The maximum number of processes of a run: launcher, three stages, two mapping tools, and two more.
+/// The maximum number of processes of a run: launcher, three stages, two mapping tools, and two more. The
+/// lines of any further process are lost.
 const PROCESSES: usize = 8;
 
 /// The maximum number of generations of processes after the first one. With more, the lines of the last ones
 /// are lost.
 const GENERATIONS: usize = PROCESSES - 1;
 
-const NAME: &CStr = c"nsexec-record";
+/// The length of the memory's first part, a multiple of the size of a page: the [`Head`].
+const HEAD: usize = 64 << 10;
+
+/// The beginning of the shared memory. The kernel fills a new memory with zeros.
+#[repr(C)]
+#[derive(Debug)]
+struct Head {
+    /// The number of processes that have a part of the memory.
+    processes: AtomicUsize,
+    /// The number of lost lines.
+    lost: AtomicU64,
+    /// The number of bytes of complete lines in each part.
+    written: [AtomicUsize; PROCESSES],
+}
+
+/// The memory that the processes share: a [`Head`], and a part of [`PROCESS_MAX`] bytes for each process.
+#[derive(Debug)]
+struct Shared {
+    start: NonNull<Head>,
+}
+
+impl Shared {
+    const LENGTH: NonZeroUsize = NonZeroUsize::new(HEAD + PROCESSES * PROCESS_MAX).unwrap();
+
+    /// Maps the memory. A page of it takes up memory once it is used.
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    fn new() -> io::Result<Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { mmap_anonymous(None, Self::LENGTH, protection, flags) }?;
+        Ok(Self { start: start.cast() })
+    }
+
+    const fn head(&self) -> &Head {
+        // SAFETY: the mapping lives as long as `self`, begins at a page, and is longer than a head. Zeros are
+        // a valid head, and every process changes it by atomic operations alone.
+        unsafe { self.start.as_ref() }
+    }
+
+    /// Takes a part for a new process. `None`: no part is left.
+    fn take(&self) -> Option<usize> {
+        let part = self.head().processes.fetch_add(1, Ordering::Relaxed);
+        (part < PROCESSES).then_some(part)
+    }
+
+    /// Returns the address of a part.
+    fn part(&self, part: usize) -> NonNull<u8> {
+        debug_assert!(part < PROCESSES, "{part}");
+        // SAFETY: the mapping has PROCESSES parts after its head.
+        unsafe { self.start.cast::<u8>().add(HEAD + part * PROCESS_MAX) }
+    }
+
+    /// Adds a line to the part of this process, if it has at most `limit` bytes then. Returns whether it did.
+    fn append(&self, part: usize, line: &[u8], limit: usize) -> bool {
+        let Some(written) = self.head().written.get(part) else { return false };
+        let used = written.load(Ordering::Relaxed);
+        if used.saturating_add(line.len()) > limit.min(PROCESS_MAX) {
+            return false;
+        }
+        // SAFETY: the line fits into the rest of the part. This process is the only one that writes to the
+        // part, and no process reads its rest.
+        unsafe { self.part(part).add(used).copy_from_nonoverlapping(NonNull::from(line).cast(), line.len()) };
+        written.store(used + line.len(), Ordering::Release);
+        true
+    }
+
+    /// Returns a copy of the complete lines of a part.
+    ///
+    /// # Errors
+    /// There is not enough memory.
+    fn lines(&self, part: usize) -> io::Result<Vec<u8>> {
+        let written = self.head().written.get(part).map_or(0, |written| written.load(Ordering::Acquire));
+        let length = written.min(PROCESS_MAX);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        // SAFETY: no process changes these bytes any more: the length was stored after they were written.
+        bytes.extend_from_slice(unsafe { NonNull::slice_from_raw_parts(self.part(part), length).as_ref() });
+        Ok(bytes)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, to which no reference is left in this process. Others keep theirs.
+        // A failure would leave the mapping to the end of this process.
+        let _ = unsafe { munmap(self.start.cast(), Self::LENGTH.get()) };
+    }
+}
 
 /// One line as it is written to the file.
 #[derive(Serialize)]
@@ -145,14 +228,13 @@ impl Lineage {
 /// The writing side. Every fork copies it.
 #[derive(Debug)]
 pub struct SharedSink {
-    file: Rc<File>,
-    lost: Rc<EventFd>,
+    memory: Rc<Shared>,
+    /// The part of the memory for this process.
+    part: Option<usize>,
     lineage: Lineage,
     /// The number of children that this process has created.
     children: u32,
-    /// The number of bytes that this process has written.
-    written: usize,
-    /// The maximum of `written`.
+    /// The maximum number of bytes of this process.
     limit: usize,
     text: Text,
 }
@@ -160,10 +242,7 @@ pub struct SharedSink {
 /// The reading side, for the process that created the sink.
 #[derive(Debug)]
 pub struct SharedReader {
-    file: Rc<File>,
-    lost: Rc<EventFd>,
-    /// The number of lost lines that were read from the eventfd.
-    counted: Cell<u64>,
+    memory: Rc<Shared>,
 }
 
 /// The lines of all processes.
@@ -187,29 +266,16 @@ pub struct ProcessLines {
 }
 
 impl SharedSink {
-    /// Creates the file. Must be called before the first fork.
+    /// Creates the shared memory. Must be called before the first fork.
     ///
     /// # Errors
-    /// Those of memfd_create(2), fcntl(2) and eventfd(2): no memory, no descriptor. No memory for a line of
-    /// the largest size.
+    /// Those of mmap(2). No memory for a line of the largest size.
     pub fn new() -> io::Result<(Self, SharedReader)> {
-        let file = File::from(memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?);
-        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
-        fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_APPEND))?;
-        let file = Rc::new(file);
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let lost = Rc::new(EventFd::from_value_and_flags(0, flags)?);
-        let reader = SharedReader { file: Rc::clone(&file), lost: Rc::clone(&lost), counted: Cell::new(0) };
-        // If not even one line fits, all lines are lost.
-        let limit = (largest_file() / PROCESSES).min(PROCESS_MAX);
+        let memory = Rc::new(Shared::new()?);
+        let reader = SharedReader { memory: Rc::clone(&memory) };
+        let (limit, part) = (PROCESS_MAX, memory.take());
         let text = Text::with_room(limit)?;
-        Ok((Self { file, lost, lineage: Lineage::default(), children: 0, written: 0, limit, text }, reader))
-    }
-
-    /// Returns whether the limit on file size (RLIMIT_FSIZE) leaves less room than [`PROCESS_MAX`].
-    #[must_use]
-    pub const fn is_cut_by_file_size(&self) -> bool {
-        self.limit < PROCESS_MAX
+        Ok((Self { memory, part, lineage: Lineage::default(), children: 0, limit, text }, reader))
     }
 
     /// Sets how many bytes one process may write, below [`PROCESS_MAX`].
@@ -218,50 +284,26 @@ impl SharedSink {
         Self { limit: limit.min(self.limit), ..self }
     }
 
-    /// Returns the file's descriptor, so that a caller can distinguish our own writes from others.
-    #[must_use]
-    pub fn fd(&self) -> Fd {
-        Fd(self.file.as_raw_fd())
-    }
-
     /// Writes one line, or counts it as lost.
     fn store(&mut self, line: &LineRef<'_>, announced: bool) {
-        let room = self.limit.saturating_sub(self.written);
         let text = self.text.of(&EntryRef { of: self.lineage.get(), line, announced });
-        let took = text.filter(|text| text.len() <= room).map_or(0, |text| append(&self.file, text));
-        self.written += took;
-        // If more than the newline was written, the reader counts the incomplete line.
-        if took <= 1 {
-            // This would fail only at 2^64.
-            let _ = self.lost.write(1);
-        }
-    }
-}
-
-/// Makes one write, and returns the number of bytes written.
-fn append(mut file: &File, bytes: &[u8]) -> usize {
-    loop {
-        match file.write(bytes) {
-            Ok(count) => return count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return 0,
+        let added = match (text, self.part) {
+            (Some(text), Some(part)) => self.memory.append(part, text, self.limit),
+            _ => false,
+        };
+        if !added {
+            self.memory.head().lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 impl Sink for SharedSink {
-    fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
-        [Some(self.fd()), Some(Fd(self.lost.as_fd().as_raw_fd())), None, None]
-    }
-
     fn line(&mut self, line: &LineRef<'_>) {
         match line.reply {
             ReplyRef::Value(Reply::Child) => {
                 // This memory is a copy of our parent's, made before the parent counted us.
-                if !self.lineage.push(self.children) {
-                    self.limit = 0;
-                }
-                (self.children, self.written) = (0, 0);
+                self.part = if self.lineage.push(self.children) { self.memory.take() } else { None };
+                self.children = 0;
             }
             ReplyRef::Value(Reply::Parent(_) | Reply::ParentOfInit { .. }) => self.children += 1,
             _ => {}
@@ -301,18 +343,14 @@ impl SharedReader {
     /// program.
     ///
     /// # Errors
-    /// Those of reading the file; no memory for its content.
+    /// No memory for the lines.
     pub fn read(&self) -> io::Result<SharedLines> {
-        let length = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        bytes.resize(length, 0);
-        // Read by position: the file offset belongs to the writers.
-        self.file.read_exact_at(&mut bytes, 0)?;
-        // Reading a non-blocking eventfd with the value 0 fails. A successful read resets the counter.
-        self.counted.set(self.counted.get() + self.lost.read().unwrap_or(0));
-        let mut lost = self.counted.get();
+        let mut lost = self.memory.head().lost.load(Ordering::Relaxed);
         let mut processes = BTreeMap::<Vec<u32>, Reading>::new();
+        let mut bytes = Vec::new();
+        for part in 0..PROCESSES {
+            bytes.extend(self.memory.lines(part)?);
+        }
         for text in bytes.split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
             match serde_json::from_slice::<Entry>(text) {
                 Ok(Entry { of, line, announced }) => {
@@ -345,16 +383,16 @@ mod tests {
     use super::*;
     use crate::record::{Answer, Answered, AnySys, Call, CallRef, Recorder};
     use nsexec::sys::Sys;
-    use nsexec::sys::types::{Errno, Pid};
+    use nsexec::sys::types::{Errno, Fd, Pid};
 
     fn line(reply: Reply) -> LineRef<'static> {
         LineRef { call: CallRef::CloneSibling { tid: None }, reply: ReplyRef::Value(reply) }
     }
 
-    /// Copies the sink as a fork does. The file is shared.
+    /// Copies the sink as a fork does. The memory is shared.
     fn fork(sink: &SharedSink) -> SharedSink {
-        let (file, lost) = (Rc::clone(&sink.file), Rc::clone(&sink.lost));
-        SharedSink { file, lost, text: Text::with_room(sink.limit).unwrap(), ..*sink }
+        let (memory, text) = (Rc::clone(&sink.memory), Text::with_room(sink.limit).unwrap());
+        SharedSink { memory, text, ..*sink }
     }
 
     #[test]
@@ -446,14 +484,30 @@ mod tests {
         assert_eq!(reader.read().unwrap(), SharedLines { processes: Vec::new(), lost: 70_000 });
     }
 
+    /// The length is stored last.
     #[test]
-    fn incomplete_line_of_a_killed_writer_damages_no_other() {
+    fn incomplete_line_of_a_killed_writer_is_not_read() {
         let (mut sink, reader) = SharedSink::new().unwrap();
         sink.line(&line(Reply::Parent(Pid(1))));
-        append(&sink.file, b"\n{\"of\":[0],\"line\":{\"call\":{\"wri");
+        let written = &sink.memory.head().written[0];
+        let complete = written.load(Ordering::Relaxed);
+        sink.line(&line(Reply::Parent(Pid(1))));
+        sink.memory.head().written[0].store(complete, Ordering::Relaxed);
         sink.line(&line(Reply::Parent(Pid(1))));
         let record = reader.read().unwrap();
-        assert_eq!((record.processes[0].lines.len(), record.processes.len(), record.lost), (2, 1, 1));
+        assert_eq!((record.processes[0].lines.len(), record.processes.len(), record.lost), (2, 1, 0));
+    }
+
+    #[test]
+    fn lines_of_too_many_processes_are_lost() {
+        let (mut sink, reader) = SharedSink::new().unwrap();
+        for number in 0..PROCESSES {
+            let mut child = fork(&sink);
+            child.line(&line(Reply::Child));
+            sink.line(&line(Reply::Parent(Pid(i32::try_from(number).unwrap()))));
+        }
+        let record = reader.read().unwrap();
+        assert_eq!((record.processes.len(), record.lost), (PROCESSES, 1));
     }
 
     #[test]
@@ -479,16 +533,6 @@ mod tests {
         sys.write(Fd(1), &data).unwrap();
         let text = &sys.sink().text.bytes;
         assert_eq!((text.as_ptr(), text.capacity()), memory);
-        let record = reader.read().unwrap();
-        assert_eq!((record.processes[0].lines.len(), record.lost), (1, 1));
-    }
-
-    #[test]
-    fn failed_write_loses_only_its_line() {
-        let (mut sink, reader) = SharedSink::new().unwrap();
-        sink.line(&line(Reply::Parent(Pid(1))));
-        sink.file = Rc::new(File::options().write(true).open("/dev/full").unwrap());
-        sink.line(&line(Reply::Parent(Pid(1))));
         let record = reader.read().unwrap();
         assert_eq!((record.processes[0].lines.len(), record.lost), (1, 1));
     }

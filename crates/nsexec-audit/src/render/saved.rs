@@ -9,7 +9,7 @@ use super::summary::{command_line, summary};
 use super::words::fatal_text;
 use super::{Document, Fact, html, mermaid, svg, text};
 use crate::diff::compare;
-use crate::normalise::{INTERRUPT, TIMER};
+use crate::normalise::{INTERRUPT, OPENED, TIMER};
 use crate::note;
 use crate::replay::JOB;
 use crate::rules::{self, Facts, Request};
@@ -33,8 +33,20 @@ pub const FINDINGS: &str = "findings";
 pub const CIRCUMSTANCES: &str = "circumstances";
 
 /// The notes that are not facts for a reader: those above, and those with data for the program.
-const NO_FACTS: [&str; 11] =
-    [SUMMARY, VERDICT, HASH, PLAN, SHAPE, FINDINGS, CIRCUMSTANCES, JOB, rules::MESSAGE, INTERRUPT, TIMER];
+const NO_FACTS: [&str; 12] = [
+    SUMMARY,
+    VERDICT,
+    HASH,
+    PLAN,
+    SHAPE,
+    FINDINGS,
+    CIRCUMSTANCES,
+    JOB,
+    rules::MESSAGE,
+    INTERRUPT,
+    TIMER,
+    OPENED,
+];
 
 /// Returns the notes of a run that state a fact about the machine or the request, by name.
 pub fn facts(run: &Run) -> impl Iterator<Item = (&str, &str)> {

@@ -15,10 +15,11 @@ pub(super) const SHARED_MEMORY: Rule = Rule {
     name: "shared-memory",
     reason: "A process that shares the launcher's memory changes no attribute of that memory, since the launcher keeps \
              it: no dumpable attribute, no oom score, no thread id in the place of the libc's. It makes no call that the \
-             kernel refuses in a shared memory. It is no init, which keeps its memory. If it is in a new user namespace, \
+             kernel refuses in a shared memory. It enters no cgroup, where an out-of-memory kill would also end the launcher. \
+             It is no init, which keeps its memory. If it is in a new user namespace, \
              the launcher has no privilege that the owner of that namespace lacks, so it maps no id but its own.",
     reference: "src/launch/shared.rs; clone(2), CLONE_VM; user_namespaces(7), Capabilities; Linux 6.18, kernel/time/namespace.c \
-                (timens_install) and fs/proc/base.c (__set_oom_adj)",
+                (timens_install), fs/proc/base.c (__set_oom_adj) and mm/oom_kill.c (__oom_kill_process)",
     severity: Severity::Breach,
     check: shared_memory,
 };
@@ -81,6 +82,8 @@ fn wrong(section: &Section, line: &Line, facts: &Facts) -> Option<&'static str> 
         Call::Openat { path, .. } | Call::Openat2 { path, .. } if is_score(&path.0) => {
             "opens the oom score of a process that shares its memory"
         }
+        // No other write of the process has this text.
+        Call::Write { data, .. } if in_process && data.0 == b"0" => "enters a cgroup in a shared memory",
         Call::SetDumpable { .. } if in_process => "changes the dumpable attribute of the launcher's memory",
         Call::Setns { kind, .. } if in_process && *kind == CloneFlags::NEWTIME => {
             "enters a time namespace in a shared memory"

@@ -2,7 +2,7 @@
 //! capability sets, filters, host name, loopback (getrlimit(2), capabilities(7), seccomp(2)).
 //!
 //! A seccomp filter, a Landlock rule set and most limits are stored or dropped without a further effect: the
-//! calls that they would refuse are not modelled. Only RLIMIT_NOFILE limits a call.
+//! calls that they would refuse are not modelled. Only RLIMIT_NOFILE limits calls.
 
 use super::bpf;
 use super::creds::{ALL_CAPS, Creds, cap};
@@ -102,6 +102,14 @@ impl Kernel {
         match self.process(me).limits.get(&Resource::NOFILE.0) {
             Some(limit) => i32::try_from(limit.soft).unwrap_or(i32::MAX),
             None => self.settings.descriptors,
+        }
+    }
+
+    /// Checks the number of descriptors of a poll against their limit (poll(2), EINVAL).
+    pub(super) fn check_length_of_poll(&self, me: Task, length: usize) -> SysResult<()> {
+        match i32::try_from(length).is_ok_and(|length| length <= self.descriptor_limit(me)) {
+            true => Ok(()),
+            false => Err(Errno::EINVAL),
         }
     }
 

@@ -381,6 +381,7 @@ impl Kernel {
 
     /// Implements poll(2). Time passes only when no process can run.
     fn poll(&mut self, me: Task, fds: &[PollFd], timeout_ms: i32) -> Result<Reply, Halt> {
+        self.check_length_of_poll(me, fds.len())?;
         let (count, fds) = self.polled(me, fds);
         let clock = self.clock;
         let process = self.process_mut(me);

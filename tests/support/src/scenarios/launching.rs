@@ -140,7 +140,8 @@ pub(super) fn our_own(
         (scenario.message.clone(), scenario.signals, scenario.candidates, scenario.launcher_file);
     let shared = decode(&message, policy.dialect).is_ok_and(|(asked, _)| {
         let runs_code = policy.launch.uid.is_some();
-        memory(&asked, &policy, runs_code, scenario.root_ids, scenario.guard) == Memory::Shared
+        let enters_cgroup = surroundings_of(&policy).is_some_and(|around| !around.cgroups.is_empty());
+        memory(&asked, &policy, runs_code, enters_cgroup, scenario.root_ids, scenario.guard) == Memory::Shared
     });
     sim.launcher(move |sys| {
         let simulated = Stack::simulated();
