@@ -188,6 +188,14 @@ impl Circumstances {
         !created.is_empty() && created.iter().all(|kind| self.facts.limit(kind).is_some())
     }
 
+    /// Returns whether a limit of the kinds that a step creates is below the highest value. A new user
+    /// namespace has the highest value for each kind, and the kernel counts in the outer ones as well
+    /// (`inc_ucount` in the kernel's kernel/ucount.c).
+    fn has_reachable_limit(&self, creates_user: bool) -> bool {
+        let below = |kind: NsKind| self.facts.limit(kind).is_some_and(|value| value < HIGHEST_LIMIT);
+        self.created_by(creates_user).iter().any(below)
+    }
+
     /// Returns whether the kernel compares a new /proc with those that the caller sees: for every mount by a
     /// user namespace other than the first (`mount_too_revealing` in the kernel's fs/namespace.c).
     fn compares_proc(&self) -> bool {
@@ -214,6 +222,9 @@ impl Circumstances {
         self.facts.vantage.seccomp
     }
 }
+
+/// The highest value of a limit `user.max_*_namespaces`.
+const HIGHEST_LIMIT: u64 = 0x7FFF_FFFF;
 
 /// The capabilities that the kernel requires of a process that maps ids (user_namespaces(7)), with their
 /// bits.

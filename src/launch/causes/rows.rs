@@ -83,10 +83,17 @@ const CREATING: &[Row] = rows! {
         if |known| known.facts.limit(NsKind::User).is_some()
             && known.facts.vantage.first_user_namespace == Some(true)
         => LIMIT_REACHED;
+    [UnshareUser]: [ENOSPC EUSERS] if |known| known.has_reachable_limit(true) => NESTED_OR_REACHED;
     [UnshareUser]: [ENOSPC EUSERS] if |known| known.facts.limit(NsKind::User).is_some() => NESTED;
     [UnshareUser]: [ENOSPC EUSERS] => USER_LIMIT;
     [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS] if Circumstances::other_limit_is_zero => LIMIT_ZERO;
-    [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS] if Circumstances::other_limits_are_known => LIMIT_REACHED;
+    [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS]
+        if |known| known.other_limits_are_known() && known.facts.vantage.first_user_namespace == Some(true)
+        => LIMIT_REACHED;
+    [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS]
+        if |known| known.other_limits_are_known() && known.has_reachable_limit(false)
+        => OWN_OR_OUTER_LIMIT;
+    [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS] if Circumstances::other_limits_are_known => OUTER_LIMIT;
     [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS] => SOME_LIMIT;
     [UnshareUser UnshareRemaining UnshareCgroup]: [EINVAL ENOSYS]
         if |known| !known.missing().is_empty() => MISSING_KIND;

@@ -58,10 +58,12 @@ fn situations() -> Vec<Option<Circumstances>> {
         facts(|facts| facts.apparmor_restricts = Some(1)),
         Facts { limits: limits(0), ..Facts::default() },
         Facts { limits: limits(5), ..Facts::default() },
-        facts(|facts| {
-            facts.limits = [("user".to_owned(), 5)].into();
-            facts.vantage.first_user_namespace = Some(true);
-        }),
+        Facts { limits: limits(HIGHEST_LIMIT), ..Facts::default() },
+        Facts {
+            limits: limits(5),
+            vantage: Vantage { first_user_namespace: Some(true), ..Vantage::default() },
+            ..Facts::default()
+        },
         facts(|facts| facts.vantage.seccomp = true),
         facts(|facts| facts.vantage.no_new_privs = true),
         facts(|facts| facts.capabilities = Some(0)),
@@ -337,4 +339,34 @@ fn each_step_names_the_limits_of_its_own_kinds() {
         (found, text.as_str()),
         (Cause::Limit, "user.max_net_namespaces is 0: as root: sysctl user.max_net_namespaces=16384")
     );
+}
+
+/// The kernel counts a namespace in the outer user namespaces too, and a new user namespace has the highest
+/// limit.
+#[test]
+fn reached_limit_is_that_of_an_outer_namespace_if_the_own_one_is_the_highest() {
+    let at = |first: bool, value: u64| {
+        let known = user(|_, facts| {
+            facts.limits = [("user".to_owned(), value), ("net".to_owned(), value)].into();
+            facts.vantage.first_user_namespace = Some(first);
+        });
+        [Code::UnshareRemaining, Code::UnshareUser]
+            .map(|code| likely(code, Some(Errno::ENOSPC), Some(&known), &Remedies::LIBRARY).unwrap())
+    };
+    let [others, user] = at(false, HIGHEST_LIMIT);
+    assert_eq!(others.why, "user.max_net_namespaces is reached in an outer user namespace");
+    assert!(!others.remedy.contains('='), "{}", others.remedy);
+    let file = "/proc/sys/user/max_net_namespaces = 2147483647, which no process can reach";
+    assert_eq!(others.evidence, [file]);
+    assert_eq!(user.cause, Cause::Nesting);
+    assert!(!user.remedy.contains('='), "{}", user.remedy);
+    let [others, user] = at(false, 20_000);
+    assert!(others.why.ends_with("or the limit of the same name in an outer user namespace"), "{others}");
+    assert!(others.remedy.starts_with("as root: sysctl user.max_net_namespaces=40000;"), "{others}");
+    assert!(user.remedy.contains("sysctl user.max_user_namespaces=40000;"), "{user}");
+    let [others, user] = at(true, 20_000);
+    assert_eq!(others.why, "the limit user.max_net_namespaces = 20000 is reached");
+    assert_eq!(others.remedy, "as root: sysctl user.max_net_namespaces=40000");
+    assert_eq!(user.remedy, "as root: sysctl user.max_user_namespaces=40000");
+    assert_eq!(at(true, 7).map(|found| found.remedy.contains("=16384")), [true; 2]);
 }

@@ -157,12 +157,30 @@ pub(super) const LIMIT_ZERO: Text =
 pub(super) const LIMIT_REACHED: Text =
     text(Cause::Limit, "the limit {limits} is reached", "as root: sysctl {raise}")
         .proven_by(&["{limit_files}"]);
+pub(super) const OWN_OR_OUTER_LIMIT: Text = text(
+    Cause::Limit,
+    "the limit {limits} is reached, or the limit of the same name in an outer user namespace",
+    "as root: sysctl {raise}; if that does not help, raise it as root of the outer user namespace",
+)
+.proven_by(&["{limit_files}"]);
+pub(super) const OUTER_LIMIT: Text = text(
+    Cause::Limit,
+    "{limit_names} is reached in an outer user namespace",
+    "raise it with sysctl as root of the outer user namespace",
+)
+.proven_by(&["{limit_files}, which no process can reach"]);
 pub(super) const NESTED: Text = text(
     Cause::Nesting,
     "32 user namespaces are nested here, or a limit of an outer one is reached",
     "use fewer nested user namespaces, or raise user.max_user_namespaces in the outer ones",
 )
-.proven_by(&["{limit_files}, which is above 0"]);
+.proven_by(&["{limit_files}, which no process can reach"]);
+pub(super) const NESTED_OR_REACHED: Text = text(
+    Cause::Nesting,
+    "32 user namespaces are nested here, or the limit {limits} or that of an outer one is reached",
+    "use fewer nested user namespaces; or, as root: sysctl {raise}; or raise the limit in the outer ones",
+)
+.proven_by(&["{limit_files}"]);
 pub(super) const USER_LIMIT: Text = text(
     Cause::Limit,
     "user.max_user_namespaces is reached, or 32 of them are nested",
