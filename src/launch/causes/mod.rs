@@ -165,6 +165,14 @@ impl Circumstances {
         MAPPING_CAPS.into_iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| name).collect()
     }
 
+    /// Returns whether the caller is root without CAP_SYS_ADMIN, and cannot get it in a user namespace of its
+    /// own: without CAP_SETFCAP it may not map its user id 0 (`verify_root_map` in the kernel's
+    /// kernel/user_namespace.c).
+    fn cannot_map_itself(&self) -> bool {
+        let knows = self.facts.capabilities.is_some() && !self.asked.rootless && !self.in_new_user();
+        knows && self.lacks_admin() && self.lacking().contains(&"CAP_SETFCAP")
+    }
+
     /// Returns the kinds that a step creates: the user namespace, or the others.
     fn created_by(&self, creates_user: bool) -> NsSet {
         match creates_user {
