@@ -22,7 +22,6 @@ pub(crate) const TESTS: &[Test] = &[
     test!(reached_limit_of_an_outer_namespace, BOTH),
     test!(root_without_setfcap_maps_other_ids, ROOT),
     test!(root_without_capabilities, ROOT),
-    test!(refused_wait_and_killed_stage_have_a_cause, BOTH),
     test!(namespace_without_maps, USER),
     test!(chroot_without_proc, ROOT),
 ];
@@ -282,10 +281,6 @@ fn root_without_capabilities(ctx: &Ctx) {
     let done = bare("doctor").done();
     done.exits(1);
     assert_eq!(done.err, "", "{}", done.text());
-}
-
-fn refused_wait_and_killed_stage_have_a_cause(ctx: &Ctx) {
-    filtered(ctx, &[libc::SYS_wait4], libc::EPERM, &["run", "-r", "--", "true"]).refused(1, &["wait4"]);
 }
 
 fn namespace_without_maps(ctx: &Ctx) {
