@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use core::fmt::{self, Display as _};
 
-use super::causes::{Circumstances, Remedies, likely};
+use super::causes::{Circumstances, Explanation, Remedies, killed_by_filter, likely};
 use super::record::{OneLine, Record};
 use super::script::{Ended, Failure, FailureKind, Step, WaitedFor};
 use super::setting::SettingError;
@@ -118,6 +118,9 @@ impl LaunchError {
                 ". It has ended, and its status is lost: this process ignores SIGCHLD, or another part of the \
                  program has reaped it"
             }
+            Some(errno) if [Errno::EPERM, Errno::EACCES, Errno::ENOSYS].contains(&Errno(errno)) => {
+                ". A seccomp filter refuses wait4: allow it in the filter"
+            }
             _ => "",
         };
         Self::Wait { error: format!("{error}{why}") }
@@ -132,6 +135,17 @@ impl LaunchError {
             Self::Bootstrap(failure) => failure.step(),
             _ => None,
         }
+    }
+
+    /// Returns whether a signal that a seccomp filter sends has ended a stage (SIGSYS).
+    pub(super) fn is_killed_by_filter(&self) -> bool {
+        matches!(self, Self::Bootstrap(failure) if failure.is_killed_by_filter())
+    }
+
+    /// Returns the likely cause of the failure. `known`: the circumstances, if they are known.
+    #[must_use]
+    pub fn cause(&self, known: Option<&Circumstances>, remedies: &Remedies) -> Option<Explanation> {
+        cause_of(self.step(), self.is_killed_by_filter(), known, remedies)
     }
 
     /// Returns the failure in one line, with its likely cause in these circumstances. Without them, `Display`
@@ -206,6 +220,10 @@ impl StageFailure {
     /// Returns the step that failed, and the error of its call.
     fn step(&self) -> Option<(Code, Option<Errno>)> {
         self.cause().and_then(|record| Some((record.code?, record.errno)))
+    }
+
+    fn is_killed_by_filter(&self) -> bool {
+        self.ended.iter().any(|ended| ended.status == WaitStatus::Signaled(Signal::SYS))
     }
 
     /// Returns the signal that ended a stage, if it is a signal that asks a program to end.
@@ -315,7 +333,7 @@ impl StageFailure {
 impl fmt::Display for StageFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_without_cause(f)?;
-        write_cause(f, self.step(), None, &Remedies::LIBRARY)
+        write_cause(f, cause_of(self.step(), self.is_killed_by_filter(), None, &Remedies::LIBRARY).as_ref())
     }
 }
 
@@ -390,7 +408,7 @@ struct Explained<'e> {
 impl fmt::Display for Explained<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.write_without_cause(f)?;
-        write_cause(f, self.error.step(), self.known, self.remedies)
+        write_cause(f, self.error.cause(self.known, self.remedies).as_ref())
     }
 }
 
@@ -400,14 +418,22 @@ impl fmt::Display for LaunchError {
     }
 }
 
-/// Writes the likely cause of a failed step in brackets, if there is one.
-fn write_cause(
-    f: &mut fmt::Formatter<'_>,
+/// Returns the likely cause of a failed step, or of a stage that a filter has killed.
+fn cause_of(
     step: Option<(Code, Option<Errno>)>,
+    killed: bool,
     known: Option<&Circumstances>,
     remedies: &Remedies,
-) -> fmt::Result {
-    match step.and_then(|(code, errno)| likely(code, errno, known, remedies)) {
+) -> Option<Explanation> {
+    match killed {
+        true => Some(killed_by_filter(known.unwrap_or(&Circumstances::default()))),
+        false => step.and_then(|(code, errno)| likely(code, errno, known, remedies)),
+    }
+}
+
+/// Writes the likely cause in brackets, if there is one.
+fn write_cause(f: &mut fmt::Formatter<'_>, cause: Option<&Explanation>) -> fmt::Result {
+    match cause {
         Some(cause) => write!(f, " ({cause})"),
         None => Ok(()),
     }

@@ -19,6 +19,11 @@ pub(crate) const TESTS: &[Test] = &[
     test!(free_range_is_proposed, ROOT),
     test!(too_many_ranges_are_no_wrong_usage, ROOT),
     test!(namespace_of_another_user, USER),
+    test!(reached_limit_of_an_outer_namespace, BOTH),
+    test!(root_without_setfcap_maps_other_ids, ROOT),
+    test!(root_without_capabilities, ROOT),
+    test!(namespace_without_maps, USER),
+    test!(chroot_without_proc, ROOT),
 ];
 
 fn doctor_reports_every_question(ctx: &Ctx) {
@@ -243,4 +248,52 @@ fn namespace_of_another_user(ctx: &Ctx) {
     let words = ["another user's process", "permission to trace", "be root"];
     ctx.nsexec(["run", "-r", "--join", "net=/proc/1/ns/net", "--", "true"]).refused(1, &words);
     ctx.nsexec(["enter", "-t", "1", "-n", "--", "true"]).refused(1, &words);
+}
+
+fn reached_limit_of_an_outer_namespace(ctx: &Ctx) {
+    let script = "echo 0 >/proc/sys/user/max_net_namespaces; exec $N run -r -m -- $N run -n -- true";
+    let said =
+        inside(ctx, script).refused(1, &["user.max_net_namespaces is reached in an outer user namespace"]);
+    assert!(!said.contains("=16384"), "{said}");
+}
+
+fn root_without_setfcap_maps_other_ids(ctx: &Ctx) {
+    ctx.needs("setpriv");
+    let script = "exec setpriv --bounding-set -setfcap --inh-caps -all $N doctor";
+    let done = machine(ctx, RANGE, script).done();
+    let text = done.text();
+    for line in ["create user    yes\n", "map user ids   yes\n", "map group ids  yes\n"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(text.contains("map one id     no: this root lacks CAP_SETFCAP"), "{text}");
+    assert!(text.contains("to do: map other user ids than 0"), "{text}");
+}
+
+fn root_without_capabilities(ctx: &Ctx) {
+    ctx.needs("setpriv");
+    let bare = |args: &str| {
+        let script =
+            format!("exec setpriv --bounding-set -all --inh-caps -all --ambient-caps -all $N {args}");
+        machine(ctx, RANGE, &script)
+    };
+    let said = bare("run -u -- true").refused(1, &["lacks CAP_SYS_ADMIN, and it lacks CAP_SETFCAP"]);
+    assert!(!said.contains("add -r"), "{said}");
+    let done = bare("doctor").done();
+    done.exits(1);
+    assert_eq!(done.err, "", "{}", done.text());
+}
+
+fn namespace_without_maps(ctx: &Ctx) {
+    ctx.needs("unshare");
+    let done = ctx.cmd("unshare", ["-U", &ctx.bin.display().to_string(), "doctor"]).done();
+    let text = done.text();
+    assert!(!text.contains("besides the caller's own"), "{text}");
+    assert!(text.contains("is not mapped in its user namespace"), "{text}");
+}
+
+fn chroot_without_proc(ctx: &Ctx) {
+    let root = "mkdir /mnt/r; for d in dev tmp usr lib lib64 bin; do [ -d /$d ] || continue; mkdir /mnt/r/$d; \
+                mount --rbind /$d /mnt/r/$d; done; cp $N /mnt/r/nsexec; exec chroot /mnt/r /nsexec doctor";
+    let text = machine(ctx, RANGE, root).done().text();
+    assert!(text.contains("join cgroup    cannot tell: /proc is missing, or shows another pid"), "{text}");
 }

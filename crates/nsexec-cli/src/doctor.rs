@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use nsexec::bootstrap::Dialect;
 use nsexec::error::Code;
 use nsexec::launch::LaunchError;
-use nsexec::launch::causes::{Explanation, Facts, Vantage, likely};
+use nsexec::launch::causes::{Explanation, Facts, Vantage};
 use nsexec::launch::probe::{Report, Verdict};
 use nsexec_audit::plan::Verdict as Planned;
 use serde::Serialize;
@@ -175,8 +175,8 @@ fn launched(request: &Request, args: &DoctorArgs) -> Result<Option<Launch>, Fail
 
 /// Returns the failure with its cause.
 fn explained(error: &LaunchError, job: &Job<'_>) -> Launch {
-    let cause = |(code, errno)| likely(code, errno, Some(&run::circumstances(job)), &FLAGS);
-    failed(job.request.with_display_paths(&error.without_cause()), error.step().and_then(cause))
+    let cause = error.cause(Some(&run::circumstances(job)), &FLAGS);
+    failed(job.request.with_display_paths(&error.without_cause()), cause)
 }
 
 /// Plans the launch of the command. The real try has shown that the steps before its exec succeed, so only

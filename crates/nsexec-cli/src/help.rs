@@ -38,7 +38,7 @@ are assumed and shown; --assume changes them:
   hidepid=off|noaccess|invisible|ptraceable yama=off|on
   join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own
 and of a user namespace that is joined: maker=UID setgroups=allow|deny
-  user-map=I:O:N,…|none group-map=I:O:N,…|none
+  user-map=I:O:N,...|none group-map=I:O:N,...|none
 Paths to join and the command are looked up on this machine. To plan for another machine, use
 join=KIND:there and command=FILE.
 

@@ -174,7 +174,7 @@ impl Facts {
 
 impl IdFacts {
     /// Returns whether the caller's own id is not mapped in its user namespace.
-    pub(super) fn is_unmapped(&self) -> bool {
+    pub(in crate::launch) fn is_unmapped(&self) -> bool {
         let own = |line: &(u32, u32, u32)| self.own.checked_sub(line.0).is_some_and(|at| at < line.2);
         self.map.as_ref().is_some_and(|map| !map.iter().any(own))
     }

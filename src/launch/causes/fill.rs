@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::cause::Explanation;
 use super::facts::{Account, COUNT};
 use super::texts::Text;
-use super::{Circumstances, Remedies};
+use super::{Circumstances, HIGHEST_LIMIT, Remedies};
 use crate::deciders::namespace::{NsKind, NsSet};
 use crate::launch::ranges::Side;
 use crate::sys::types::Errno;
@@ -77,7 +77,7 @@ impl Filling<'_> {
     }
 
     /// Returns the values that depend on the kinds to create.
-    fn kinds(&self) -> [(&'static str, String); 6] {
+    fn kinds(&self) -> [(&'static str, String); 7] {
         let (known, facts) = (self.known, &self.known.facts);
         let created = known.created_by(self.creates_user);
         let names = |kinds: NsSet, show: &dyn Fn(NsKind) -> String| {
@@ -85,9 +85,16 @@ impl Filling<'_> {
         };
         let name = |kind: NsKind| format!("user.max_{}_namespaces", kind.name());
         let zero = created.intersection(known.zero_limits());
-        let limited = if zero.is_empty() { created } else { zero };
+        let is_reachable = |kind: &NsKind| facts.limit(*kind).is_none_or(|value| value < HIGHEST_LIMIT);
+        let reachable: NsSet = created.iter().filter(is_reachable).collect();
+        let limited = match (zero.is_empty(), reachable.is_empty()) {
+            (false, _) => zero,
+            (true, false) => reachable,
+            (true, true) => created,
+        };
         let value = |kind: NsKind| facts.limit(kind).map(|value| value.to_string()).unwrap_or_default();
-        let raise: Vec<String> = limited.iter().map(|kind| format!("{}=16384", name(kind))).collect();
+        let raise: Vec<String> =
+            limited.iter().map(|kind| format!("{}={}", name(kind), raised(facts.limit(kind)))).collect();
         let has_values = !limited.is_empty() && limited.iter().all(|kind| facts.limit(kind).is_some());
         let files = names(limited, &|kind| {
             format!("/proc/sys/user/max_{}_namespaces = {}", kind.name(), value(kind))
@@ -96,6 +103,7 @@ impl Filling<'_> {
         [
             ("{zero}", names(zero, &name)),
             ("{limits}", names(limited, &|kind| format!("{} = {}", name(kind), value(kind)))),
+            ("{limit_names}", names(limited, &name)),
             ("{limit_files}", if has_values { files } else { String::new() }),
             ("{raise}", raise.join(" ")),
             ("{missing}", names(missing, &|kind| kind.to_string())),
@@ -151,4 +159,10 @@ impl Filling<'_> {
             (None, _) => format!("as root, add a line `{owner}:FIRST:COUNT` to {file}"),
         }
     }
+}
+
+/// Returns a limit above this one.
+fn raised(limit: Option<u64>) -> u64 {
+    const USUAL: u64 = 16_384;
+    limit.map_or(USUAL, |value| value.saturating_mul(2).clamp(USUAL, HIGHEST_LIMIT))
 }

@@ -4,8 +4,8 @@ use super::cause::{Cause, Explanation};
 use super::facts::{Account, Facts};
 use super::fill::Filling;
 use super::texts::{
-    GROUP_OF_ACCOUNT, NO_ACCOUNT, NO_RANGE, NO_TOOL, ONE_ID, TOOL_NO_NEW_PRIVS, TOOL_NOSUID, TOOL_POWERLESS,
-    Text,
+    GROUP_OF_ACCOUNT, LACKS_MAPPING_CAPS, LACKS_SETFCAP, NO_ACCOUNT, NO_RANGE, NO_TOOL, ONE_ID,
+    TOOL_NO_NEW_PRIVS, TOOL_NOSUID, TOOL_POWERLESS, Text, UNMAPPED,
 };
 use super::{Asked, Circumstances, Remedies};
 use crate::launch::ranges::Side;
@@ -62,6 +62,14 @@ impl Facts {
         Some(self.explain(text, side))
     }
 
+    /// Returns the cause why root may not map ids, if it lacks a capability.
+    fn cause_of_root(&self) -> Option<Explanation> {
+        let known = Circumstances::new(Asked::default(), self.clone());
+        let lacking = known.lacking();
+        let text = if lacking == ["CAP_SETFCAP"] { &LACKS_SETFCAP } else { &LACKS_MAPPING_CAPS };
+        (self.vantage.uid == 0 && !lacking.is_empty()).then(|| self.explain(text, Side::Users))
+    }
+
     /// Returns the cause that the user has no subordinate ids. The remedy proposes a free range.
     #[must_use]
     pub fn no_range(&self, groups: bool) -> Explanation {
@@ -78,6 +86,12 @@ impl Facts {
     /// time are named together.
     pub(in crate::launch) fn cause_of_ranges(&self, side: Side) -> Option<Explanation> {
         let ids = self.side(side);
+        if ids.is_unmapped() {
+            return Some(self.explain(&UNMAPPED, side));
+        }
+        if let Some(found) = self.cause_of_root() {
+            return Some(found);
+        }
         if ids.others().is_none() {
             return Some(self.explain(&ONE_ID, side));
         }

@@ -165,6 +165,14 @@ impl Circumstances {
         MAPPING_CAPS.into_iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| name).collect()
     }
 
+    /// Returns whether the caller is root without CAP_SYS_ADMIN, and cannot get it in a user namespace of its
+    /// own: without CAP_SETFCAP it may not map its user id 0 (`verify_root_map` in the kernel's
+    /// kernel/user_namespace.c).
+    fn cannot_map_itself(&self) -> bool {
+        let knows = self.facts.capabilities.is_some() && !self.asked.rootless && !self.in_new_user();
+        knows && self.lacks_admin() && self.lacking().contains(&"CAP_SETFCAP")
+    }
+
     /// Returns the kinds that a step creates: the user namespace, or the others.
     fn created_by(&self, creates_user: bool) -> NsSet {
         match creates_user {
@@ -186,6 +194,14 @@ impl Circumstances {
     fn other_limits_are_known(&self) -> bool {
         let created = self.created_by(false);
         !created.is_empty() && created.iter().all(|kind| self.facts.limit(kind).is_some())
+    }
+
+    /// Returns whether a limit of the kinds that a step creates is below the highest value. A new user
+    /// namespace has the highest value for each kind, and the kernel counts in the outer ones as well
+    /// (`inc_ucount` in the kernel's kernel/ucount.c).
+    fn has_reachable_limit(&self, creates_user: bool) -> bool {
+        let below = |kind: NsKind| self.facts.limit(kind).is_some_and(|value| value < HIGHEST_LIMIT);
+        self.created_by(creates_user).iter().any(below)
     }
 
     /// Returns whether the kernel compares a new /proc with those that the caller sees: for every mount by a
@@ -214,6 +230,9 @@ impl Circumstances {
         self.facts.vantage.seccomp
     }
 }
+
+/// The highest value of a limit `user.max_*_namespaces`.
+const HIGHEST_LIMIT: u64 = 0x7FFF_FFFF;
 
 /// The capabilities that the kernel requires of a process that maps ids (user_namespaces(7)), with their
 /// bits.

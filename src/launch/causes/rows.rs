@@ -72,6 +72,7 @@ const CREATING: &[Row] = rows! {
     [UnshareUser]: [EPERM] if |known| known.facts.users.map.is_some() => CHROOT_LEFT;
     [UnshareUser]: [EPERM] if OTHERWISE => CHROOT_OR_UNMAPPED;
     [UnshareUser]: [EPERM] => USER_UNKNOWN;
+    [UnshareRemaining UnshareCgroup]: [EPERM] if Circumstances::cannot_map_itself => LACKS_ADMIN_AND_SETFCAP;
     [UnshareRemaining UnshareCgroup]: [EPERM]
         if |known| !known.in_new_user() && (known.facts.capabilities.is_none() || known.lacks_admin())
         => LACKS_ADMIN;
@@ -83,10 +84,17 @@ const CREATING: &[Row] = rows! {
         if |known| known.facts.limit(NsKind::User).is_some()
             && known.facts.vantage.first_user_namespace == Some(true)
         => LIMIT_REACHED;
+    [UnshareUser]: [ENOSPC EUSERS] if |known| known.has_reachable_limit(true) => NESTED_OR_REACHED;
     [UnshareUser]: [ENOSPC EUSERS] if |known| known.facts.limit(NsKind::User).is_some() => NESTED;
     [UnshareUser]: [ENOSPC EUSERS] => USER_LIMIT;
     [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS] if Circumstances::other_limit_is_zero => LIMIT_ZERO;
-    [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS] if Circumstances::other_limits_are_known => LIMIT_REACHED;
+    [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS]
+        if |known| known.other_limits_are_known() && known.facts.vantage.first_user_namespace == Some(true)
+        => LIMIT_REACHED;
+    [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS]
+        if |known| known.other_limits_are_known() && known.has_reachable_limit(false)
+        => OWN_OR_OUTER_LIMIT;
+    [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS] if Circumstances::other_limits_are_known => OUTER_LIMIT;
     [UnshareRemaining UnshareCgroup]: [ENOSPC EUSERS] => SOME_LIMIT;
     [UnshareUser UnshareRemaining UnshareCgroup]: [EINVAL ENOSYS]
         if |known| !known.missing().is_empty() => MISSING_KIND;
@@ -108,6 +116,8 @@ const MAPPING: &[Row] = rows! {
     // Stage 1 is alive here: its death is reported as such.
     [UidMap GidMap SetgroupsFile OpenProc]: [EACCES ENOENT] => HIDDEN_PROC;
     // The kernel refused our own write. root has no mapping tool.
+    [MappingToolMissing]: [EPERM]
+        if |known| !known.asked.rootless && known.lacking() == ["CAP_SETFCAP"] => LACKS_SETFCAP;
     [MappingToolMissing]: [EPERM] if |known| !known.asked.rootless && !known.lacking().is_empty()
         => LACKS_MAPPING_CAPS;
     [MappingToolMissing]: [EPERM] if |known| !known.asked.rootless => OUTSIDE_UNMAPPED;
@@ -142,6 +152,7 @@ const MAPPING: &[Row] = rows! {
         "",
     );
     [BecomeRoot Setuid Setgid Setgroups]: [EPERM EACCES] if Circumstances::apparmor => APPARMOR;
+    [BecomeRoot Setuid Setgid Setgroups]: [EPERM EACCES ENOSYS] if Circumstances::seccomp => FILTER_OF_IDS;
     [BecomeRoot Setuid Setgid]: [EINVAL] => text(
         Cause::Request,
         "id 0 is not mapped there",
@@ -218,6 +229,8 @@ const SURROUNDING: &[Row] = rows! {
     [MountProc MountPropagation MountOn]: [EPERM] if Circumstances::is_labelled => SECURITY_MODULE;
     [MountProc MountPropagation MountOn]: [EACCES] => SECURITY_MODULE;
     [MountProc]: [EPERM] if |known| known.in_new_user() && known.facts.proc.is_own.is_none() => MASKED_PROC;
+    [MountProc MountPropagation MountOn]: [EPERM]
+        if Circumstances::cannot_map_itself => LACKS_ADMIN_AND_SETFCAP;
     [MountProc MountPropagation MountOn]: [EPERM]
         if |known| known.lacks_admin() && !known.in_new_user() => LACKS_ADMIN_THERE;
     [MountProc]: [EPERM] => MASKED_PERHAPS;
@@ -303,7 +316,8 @@ const SURROUNDING: &[Row] = rows! {
         "no such command in PATH, or the interpreter that it names is missing",
         "",
     );
-    [Exec]: [EACCES] => text(Cause::Command, "it is not executable, or lies on a noexec mount", "");
+    [Exec]: [EACCES] => text(Cause::Command,
+        "it is not executable, or is a directory, or lies on a noexec mount, or a directory of its path cannot be searched", "");
     [Exec]: [ENOEXEC] => text(
         Cause::Command,
         "it is not in a format that the kernel knows; a script needs a #! line",

@@ -2,9 +2,9 @@
 
 use super::rows::Row;
 use super::*;
-use crate::launch::script::{FailureKind, Step};
+use crate::launch::script::{Ended, FailureKind, Step};
 use crate::launch::{LaunchError, Record, StageFailure};
-use crate::sys::types::CloneFlags;
+use crate::sys::types::{CloneFlags, Signal, WaitStatus};
 use crate::words::log::Level;
 use std::borrow::ToOwned;
 use std::format;
@@ -58,13 +58,17 @@ fn situations() -> Vec<Option<Circumstances>> {
         facts(|facts| facts.apparmor_restricts = Some(1)),
         Facts { limits: limits(0), ..Facts::default() },
         Facts { limits: limits(5), ..Facts::default() },
-        facts(|facts| {
-            facts.limits = [("user".to_owned(), 5)].into();
-            facts.vantage.first_user_namespace = Some(true);
-        }),
+        Facts { limits: limits(HIGHEST_LIMIT), ..Facts::default() },
+        Facts {
+            limits: limits(5),
+            vantage: Vantage { first_user_namespace: Some(true), ..Vantage::default() },
+            ..Facts::default()
+        },
         facts(|facts| facts.vantage.seccomp = true),
         facts(|facts| facts.vantage.no_new_privs = true),
         facts(|facts| facts.capabilities = Some(0)),
+        facts(|facts| facts.capabilities = Some(!(1 << 31))),
+        facts(|facts| facts.capabilities = Some(!(1 << 21))),
         facts(|facts| facts.invalid_flags = Some(1)),
         facts(|facts| facts.users.map = Some(vec![])),
         facts(|facts| facts.users.map = Some(vec![(0, 0, 5)])),
@@ -244,7 +248,12 @@ fn read_only_proc_refused_clone_and_missing_call_have_causes() {
         assert!(text.contains("/proc is mounted read-only"), "{text}");
     }
     for code in [Code::Start, Code::SpawnStage1, Code::SpawnStage2] {
-        assert!(cause(&plain, code, Errno::EPERM).1.contains("refuses a new process (clone)"), "{code:?}");
+        assert!(
+            cause(&plain, code, Errno::EPERM)
+                .1
+                .contains("refuses a new process (clone), or the wait for it (wait4)"),
+            "{code:?}"
+        );
         let filter = user(|_, facts| facts.vantage.seccomp = true);
         assert_eq!(cause(&filter, code, Errno::EPERM).0, Cause::Seccomp);
     }
@@ -337,4 +346,79 @@ fn each_step_names_the_limits_of_its_own_kinds() {
         (found, text.as_str()),
         (Cause::Limit, "user.max_net_namespaces is 0: as root: sysctl user.max_net_namespaces=16384")
     );
+}
+
+/// The kernel counts a namespace in the outer user namespaces too, and a new user namespace has the highest
+/// limit.
+#[test]
+fn reached_limit_is_that_of_an_outer_namespace_if_the_own_one_is_the_highest() {
+    let at = |first: bool, value: u64| {
+        let known = user(|_, facts| {
+            facts.limits = [("user".to_owned(), value), ("net".to_owned(), value)].into();
+            facts.vantage.first_user_namespace = Some(first);
+        });
+        [Code::UnshareRemaining, Code::UnshareUser]
+            .map(|code| likely(code, Some(Errno::ENOSPC), Some(&known), &Remedies::LIBRARY).unwrap())
+    };
+    let [others, user] = at(false, HIGHEST_LIMIT);
+    assert_eq!(others.why, "user.max_net_namespaces is reached in an outer user namespace");
+    assert!(!others.remedy.contains('='), "{}", others.remedy);
+    let file = "/proc/sys/user/max_net_namespaces = 2147483647, which no process can reach";
+    assert_eq!(others.evidence, [file]);
+    assert_eq!(user.cause, Cause::Nesting);
+    assert!(!user.remedy.contains('='), "{}", user.remedy);
+    let [others, user] = at(false, 20_000);
+    assert!(others.why.ends_with("or the limit of the same name in an outer user namespace"), "{others}");
+    assert!(others.remedy.starts_with("as root: sysctl user.max_net_namespaces=40000;"), "{others}");
+    assert!(user.remedy.contains("sysctl user.max_user_namespaces=40000;"), "{user}");
+    let [others, user] = at(true, 20_000);
+    assert_eq!(others.why, "the limit user.max_net_namespaces = 20000 is reached");
+    assert_eq!(others.remedy, "as root: sysctl user.max_net_namespaces=40000");
+    assert_eq!(user.remedy, "as root: sysctl user.max_user_namespaces=40000");
+    assert_eq!(at(true, 7).map(|found| found.remedy.contains("=16384")), [true; 2]);
+}
+
+#[test]
+fn root_without_setfcap_is_not_advised_to_map_itself() {
+    let bits = |lacking: &[u32]| lacking.iter().fold(u64::MAX, |set, bit| set & !(1 << bit));
+    let found = |lacking: &[u32], code: Code| {
+        let mut known = Circumstances::default();
+        known.asked.created = NsSet::EMPTY.with(NsKind::Uts);
+        known.facts.capabilities = Some(bits(lacking));
+        likely(code, Some(Errno::EPERM), Some(&known), &Remedies::LIBRARY).unwrap()
+    };
+    for code in [Code::UnshareRemaining, Code::MountOn, Code::MountProc] {
+        let both = found(&[21, 31, 6, 7], code);
+        assert!(both.why.contains("lacks CAP_SYS_ADMIN, and it lacks CAP_SETFCAP"), "{both}");
+        assert!(!both.remedy.contains("add "), "{both}");
+        assert!(found(&[21], code).remedy.starts_with("add CLONE_NEWUSER"), "{code:?}");
+    }
+    let setfcap = found(&[31], Code::MappingToolMissing);
+    assert!(setfcap.why.starts_with("this root lacks CAP_SETFCAP, and since Linux 5.12"), "{setfcap}");
+    assert!(setfcap.remedy.starts_with("map other user ids than 0"), "{setfcap}");
+    let more = found(&[31, 7], Code::MappingToolMissing);
+    assert!(more.why.starts_with("this root lacks CAP_SETUID and CAP_SETFCAP"), "{more}");
+}
+
+#[test]
+fn filter_is_a_cause_of_refused_ids_and_of_a_killed_stage() {
+    let filter = user(|_, facts| facts.vantage.seccomp = true);
+    for code in [Code::BecomeRoot, Code::Setuid, Code::Setgid, Code::Setgroups] {
+        let (found, text) = cause(&filter, code, Errno::EPERM);
+        assert!(found == Cause::Seccomp && text.contains("setresuid"), "{text}");
+        assert_eq!(cause(&user(|_, _| {}), code, Errno::EPERM).0, Cause::Privilege);
+    }
+    let ended = |signal| {
+        let status = WaitStatus::Signaled(signal);
+        LaunchError::Bootstrap(StageFailure {
+            records: Vec::new(),
+            ended: vec![Ended { stage: Some(2), pid: crate::sys::types::Pid(7), status, killed: false }],
+            kind: FailureKind::StageFailed,
+            asked: CloneFlags::EMPTY,
+        })
+    };
+    let killed = ended(Signal::SYS);
+    assert_eq!(killed.cause(None, &Remedies::LIBRARY).map(|found| found.cause), Some(Cause::Seccomp));
+    assert!(killed.to_string().starts_with("stage-2 (pid 7) was killed by SIGSYS (a seccomp filter"));
+    assert_eq!(ended(Signal::SEGV).cause(None, &Remedies::LIBRARY), None);
 }

@@ -85,13 +85,21 @@ pub(super) const SECCOMP_KILLED: Text = text(
 )
 .proven_by(&["SIGSYS ended a process of the try"]);
 
-const SECCOMP_REMEDY: &str = "run the container or service with a filter that allows clone, unshare, setns and mount (docker: \
+const SECCOMP_REMEDY: &str = "run the container or service with a filter that allows clone, wait4, unshare, setns and mount (docker: \
      --security-opt seccomp=PROFILE; systemd: RestrictNamespaces=no)";
+
+pub(super) const FILTER_OF_IDS: Text = text(
+    Cause::Seccomp,
+    "a seccomp filter is in force and may refuse setresuid, setresgid or setgroups; or the caller has no privilege over \
+     that user namespace, or setgroups is denied there",
+    "allow setresuid, setresgid and setgroups in the filter",
+)
+.proven_by(&["the call failed with {errno} under a filter (/proc/self/status: Seccomp: 2)"]);
 
 pub(super) const NO_PROCESS: Text = text(
     Cause::Seccomp,
-    "a seccomp filter or a security module refuses a new process (clone)",
-    "allow clone, clone3 and fork in the filter",
+    "a seccomp filter or a security module refuses a new process (clone), or the wait for it (wait4)",
+    "allow clone, clone3, fork and wait4 in the filter",
 );
 
 pub(super) const NO_CALL: Text = text(
@@ -145,6 +153,14 @@ pub(super) const LACKS_ADMIN: Text = text(
     "add {user_namespace} for a user namespace of its own",
 )
 .proven_by(&["/proc/self/status: CapEff lacks bit 21"]);
+pub(super) const LACKS_ADMIN_AND_SETFCAP: Text = text(
+    Cause::Privilege,
+    "this root lacks CAP_SYS_ADMIN, and it lacks CAP_SETFCAP, without which it may not map the user id 0 into a user \
+     namespace of its own (since Linux 5.12)",
+    "start this program with one of the two capabilities; with CAP_SETUID and CAP_SETGID, a user namespace that maps \
+     other user ids than 0 works too",
+)
+.proven_by(&["/proc/self/status: CapEff lacks the bits 21 and 31"]);
 pub(super) const NEEDS_ADMIN: Text = text(
     Cause::Privilege,
     "this needs CAP_SYS_ADMIN",
@@ -157,12 +173,30 @@ pub(super) const LIMIT_ZERO: Text =
 pub(super) const LIMIT_REACHED: Text =
     text(Cause::Limit, "the limit {limits} is reached", "as root: sysctl {raise}")
         .proven_by(&["{limit_files}"]);
+pub(super) const OWN_OR_OUTER_LIMIT: Text = text(
+    Cause::Limit,
+    "the limit {limits} is reached, or the limit of the same name in an outer user namespace",
+    "as root: sysctl {raise}; if that does not help, raise it as root of the outer user namespace",
+)
+.proven_by(&["{limit_files}"]);
+pub(super) const OUTER_LIMIT: Text = text(
+    Cause::Limit,
+    "{limit_names} is reached in an outer user namespace",
+    "raise it with sysctl as root of the outer user namespace",
+)
+.proven_by(&["{limit_files}, which no process can reach"]);
 pub(super) const NESTED: Text = text(
     Cause::Nesting,
     "32 user namespaces are nested here, or a limit of an outer one is reached",
     "use fewer nested user namespaces, or raise user.max_user_namespaces in the outer ones",
 )
-.proven_by(&["{limit_files}, which is above 0"]);
+.proven_by(&["{limit_files}, which no process can reach"]);
+pub(super) const NESTED_OR_REACHED: Text = text(
+    Cause::Nesting,
+    "32 user namespaces are nested here, or the limit {limits} or that of an outer one is reached",
+    "use fewer nested user namespaces; or, as root: sysctl {raise}; or raise the limit in the outer ones",
+)
+.proven_by(&["{limit_files}"]);
 pub(super) const USER_LIMIT: Text = text(
     Cause::Limit,
     "user.max_user_namespaces is reached, or 32 of them are nested",
@@ -312,6 +346,12 @@ pub(super) const LACKS_MAPPING_CAPS: Text = text(
     "without CAP_SETUID and CAP_SETGID it may map its own ids alone, without CAP_SETFCAP (since Linux 5.12) not its \
      own user id",
 );
+pub(super) const LACKS_SETFCAP: Text = text(
+    Cause::Privilege,
+    "this root lacks CAP_SETFCAP, and since Linux 5.12 the kernel lets no process without it map the user id 0",
+    "map other user ids than 0, for example 0:100000:65536",
+)
+.proven_by(&["/proc/self/status: CapEff lacks bit 31"]);
 pub(super) const OUTSIDE_UNMAPPED: Text = text(
     Cause::Request,
     "an outside id of the map does not exist in this user namespace",

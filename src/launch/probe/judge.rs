@@ -5,7 +5,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::report::{Answer, Question, Report, Verdict};
-use super::tries::{Outcome, Tries, Try};
+use super::tries::{Outcome, Tries, Try, is_powerless_root};
 use crate::deciders::namespace::{NsKind, NsSet};
 use crate::launch::causes::{
     Asked, Cause, Circumstances, Explanation, Facts, Remedies, killed_by_filter, likely,
@@ -72,7 +72,11 @@ fn refused(
                 }
             }
         }
-        (Some(Outcome::NotTried(_)), Some(side)) if facts.powerless(side).is_some() => {
+        (Some(Outcome::NotTried(_)), Some(side))
+            if facts.powerless(side).is_some()
+                || facts.side(side).is_unmapped()
+                || is_powerless_root(facts) =>
+        {
             range_cause(facts, side, "")
         }
         (None, Some(side)) if facts.side(side).others().is_none() => range_cause(facts, side, ""),
@@ -86,6 +90,11 @@ fn refused(
             return Verdict::CannotTell { why: "no try was made".to_string() };
         }
     };
+    if !found.remedy.is_empty() {
+        // The text of a failed try ends with its cause and remedy.
+        let repeated = format!(": {}", found.remedy);
+        evidence.iter_mut().for_each(|fact| *fact = fact.replace(&repeated, ""));
+    }
     evidence.extend(found.evidence);
     if found.cause == Cause::NoProc && matches!(question, Question::Create(_) | Question::Join(_)) {
         let why = format!("the launcher cannot try it: {} (to do: {})", found.why, found.remedy);

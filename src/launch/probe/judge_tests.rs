@@ -296,3 +296,39 @@ fn other_group_than_that_of_the_account_is_a_cause() {
     };
     assert_eq!(no(&other, Question::MapUserIds, result).0, Cause::GroupOfAccount);
 }
+
+/// A user namespace without any map does not map the caller's own id either.
+#[test]
+fn unmapped_caller_is_the_cause_of_refused_ranges() {
+    let unmapped = with(|facts| {
+        facts.users = IdFacts { own: 65_534, map: Some(Vec::new()), ..facts.users.clone() };
+    });
+    let (found, why, _) = no(&unmapped, Question::MapUserIds, Outcome::NotTried("it"));
+    assert_eq!(found, Cause::UnmappedCaller);
+    assert_eq!(why, "the caller's own user id 65534 is not mapped in its user namespace");
+}
+
+#[test]
+fn evidence_does_not_repeat_the_remedy() {
+    let none = with(|facts| facts.users.ranges = Some(Vec::new()));
+    let text = none.no_range(false).to_string();
+    let result = Outcome::Failed { step: None, killed_by_filter: false, text };
+    let report = report(&none, Question::MapUserIds, result, None);
+    let answer = report.answers.iter().find(|answer| answer.question == Question::MapUserIds).unwrap();
+    let expected = "with a new user namespace: /etc/subuid has no range for ann";
+    assert_eq!(answer.evidence.first().map(String::as_str), Some(expected));
+}
+
+#[test]
+fn root_without_capabilities_to_map_is_not_told_about_tools() {
+    let root = |lacking: u64| {
+        let facts = with(|facts| {
+            facts.vantage.uid = 0;
+            (facts.users.own, facts.groups.own) = (0, 0);
+            facts.capabilities = Some(!lacking);
+        });
+        no(&facts, Question::MapUserIds, Outcome::NotTried("it")).1
+    };
+    assert!(root(1 << 7 | 1 << 31).starts_with("this root lacks CAP_SETUID and CAP_SETFCAP"));
+    assert!(root(1 << 7).starts_with("this root lacks CAP_SETUID"));
+}

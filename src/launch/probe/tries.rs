@@ -16,7 +16,7 @@ use crate::launch::query::unshare_invalid_flags;
 use crate::launch::subordinate::{Mapping, Side};
 use crate::launch::surroundings::CodeOfCaller;
 use crate::launch::{Command, LaunchError};
-use crate::sys::types::{Errno, Signal, WaitStatus};
+use crate::sys::types::{Capability, Errno};
 use crate::words::error::Code;
 
 /// The time limit of each launch.
@@ -25,6 +25,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The result of a try whose mapping tool has no privileges. The tool is not run, because it would write its
 /// error to this program's standard error.
 const POWERLESS: Outcome = Outcome::NotTried("the mapping tool has no privileges");
+
+/// The result of a try of a caller whose own id is not mapped.
+const UNMAPPED: Outcome = Outcome::NotTried("the caller's own id is not mapped");
+
+/// The result of a try of a root that lacks CAP_SETUID or CAP_SETGID. The launcher would run a mapping tool,
+/// which writes its error to this program's standard error.
+const POWERLESS_ROOT: Outcome = Outcome::NotTried("this root lacks a capability to map ids");
 
 /// The results of all tries.
 #[derive(Clone, Debug, Default)]
@@ -65,12 +72,7 @@ pub(super) enum Outcome {
 
 impl Outcome {
     fn of(error: &LaunchError) -> Self {
-        let killed_by_filter = match error {
-            LaunchError::Bootstrap(failure) => {
-                failure.ended.iter().any(|ended| ended.status == WaitStatus::Signaled(Signal::SYS))
-            }
-            _ => false,
-        };
+        let killed_by_filter = error.is_killed_by_filter();
         match error {
             LaunchError::Exec { .. } => Self::Works,
             _ => Self::Failed { step: error.step(), killed_by_filter, text: error.to_string() },
@@ -97,6 +99,7 @@ fn attempt(facts: &Facts, question: Question, with_user: bool) -> Option<Outcome
     let mut command = new();
     if with_user {
         command.unshare([User]);
+        map_others(facts, &mut command);
     }
     match question {
         // A user namespace is never created or mapped without itself.
@@ -109,10 +112,15 @@ fn attempt(facts: &Facts, question: Question, with_user: bool) -> Option<Outcome
         {
             return None;
         }
-        Question::Join(kind) => return Some(join(kind, with_user)),
+        Question::Join(kind) => return Some(join(facts, kind, with_user)),
         Question::Create(Mnt) => command.unshare([Mnt]).propagation(None),
         Question::Create(kind) => command.unshare([kind]),
         Question::MapOneId => command.map_root(),
+        Question::MapUserIds if facts.users.is_unmapped() => return Some(UNMAPPED),
+        Question::MapGroupIds if facts.groups.is_unmapped() => return Some(UNMAPPED),
+        Question::MapUserIds | Question::MapGroupIds if is_powerless_root(facts) => {
+            return Some(POWERLESS_ROOT);
+        }
         Question::MapUserIds if facts.powerless(Side::Users).is_some() => return Some(POWERLESS),
         Question::MapGroupIds if facts.powerless(Side::Groups).is_some() => return Some(POWERLESS),
         Question::MapUserIds => {
@@ -121,7 +129,7 @@ fn attempt(facts: &Facts, question: Question, with_user: bool) -> Option<Outcome
             &mut command
         }
         Question::MapGroupIds => {
-            command.users = Some(Mapping::Root);
+            command.users = others_of_root(facts, Side::Users).or(Some(Mapping::Root));
             command.groups = Some(ranges(facts, Side::Groups)?);
             &mut command
         }
@@ -141,17 +149,52 @@ fn ranges(facts: &Facts, side: Side) -> Option<Mapping> {
     if facts.vantage.uid != 0 {
         return Some(Mapping::Auto);
     }
+    if let Some(others) = others_of_root(facts, side).filter(|_| side == Side::Users) {
+        return Some(others);
+    }
     let ids = facts.side(side);
     let own = Extent { inside: 0, outside: ids.own, count: 1 };
     Some(Mapping::Ranges(core::iter::once(own).chain(ids.others()?).collect()))
 }
 
+/// Returns whether this process is root without CAP_SETUID or CAP_SETGID, and so cannot map ranges.
+pub(super) fn is_powerless_root(facts: &Facts) -> bool {
+    let lacks = |side: Side| !facts.has_capability(side.capability());
+    facts.vantage.uid == 0 && (lacks(Side::Users) || lacks(Side::Groups))
+}
+
+/// Returns a map of other ids than the caller's own, if this process is root without CAP_SETFCAP. The kernel
+/// lets no such process map the user id 0 (user_namespaces(7), since Linux 5.12).
+fn others_of_root(facts: &Facts, side: Side) -> Option<Mapping> {
+    let is_restricted = facts.vantage.uid == 0 && !facts.has_capability(Capability::SETFCAP);
+    if !is_restricted || is_powerless_root(facts) {
+        return None;
+    }
+    let mut inside = 0;
+    let from_zero = |other: Extent| {
+        let first = inside;
+        inside += other.count;
+        Extent { inside: first, ..other }
+    };
+    Some(Mapping::Ranges(facts.side(side).others()?.into_iter().map(from_zero).collect()))
+}
+
+/// Maps other ids than the caller's own, if only these work.
+fn map_others(facts: &Facts, command: &mut Command) {
+    if let (Some(users), Some(groups)) =
+        (others_of_root(facts, Side::Users), others_of_root(facts, Side::Groups))
+    {
+        (command.users, command.groups) = (Some(users), Some(groups));
+    }
+}
+
 /// Creates a namespace, and joins it from another launch while its process waits.
-fn join(kind: NsKind, with_user: bool) -> Outcome {
+fn join(facts: &Facts, kind: NsKind, with_user: bool) -> Outcome {
     let mut holder = new();
     holder.unshare([kind]).propagation(None);
     if with_user {
         holder.unshare([NsKind::User]);
+        map_others(facts, &mut holder);
     }
     if kind != NsKind::Mnt {
         holder.sets_propagation = false;
@@ -177,6 +220,9 @@ fn join(kind: NsKind, with_user: bool) -> Outcome {
         (None, Outcome::Failed { step: None, text, .. }) if text.contains("/proc") => {
             Outcome::Failed { step: None, killed_by_filter: false, text }
         }
+        (None, _) if facts.proc.is_own == Some(false) => Outcome::NotTried(
+            "/proc is missing, or shows another pid namespace, so the namespaces of a process (/proc/PID/ns) cannot be opened",
+        ),
         (None, _) => Outcome::NotTried("no namespace of this kind could be created for the try"),
     }
 }

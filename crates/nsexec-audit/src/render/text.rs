@@ -121,7 +121,8 @@ impl Page {
         let keys = document.assumptions.iter().map(|fact| fact.key.chars().count());
         let column = keys.max().unwrap_or(0).min(32) + 2;
         for fact in document.assumptions {
-            let key = format!("{:<column$}", fact.key);
+            // A key that is longer than the column still ends with the gap.
+            let key = format!("{:<width$}  ", fact.key, width = column - 2);
             self.line(
                 INDENT,
                 INDENT + column,

@@ -35,7 +35,7 @@ pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, yama=off|on, ker
                                subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, \
                                hidepid=off|noaccess|invisible|ptraceable, command=FILE, \
                                join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own, maker=UID, \
-                               user-map=I:O:N,…|none, group-map=I:O:N,…|none, setgroups=allow|deny, \
+                               user-map=I:O:N,...|none, group-map=I:O:N,...|none, setgroups=allow|deny, \
                                uptime=SECONDS";
 
 impl AssumeValue {
