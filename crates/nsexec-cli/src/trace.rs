@@ -18,7 +18,7 @@ use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::signals::supervise;
 use nsexec::launch::{LaunchError, Launcher};
 use nsexec::policy::{Credentials, Policy, Session};
-use nsexec::sys::types::{CloneFlags, Errno, Fd};
+use nsexec::sys::types::{CloneFlags, Errno};
 use nsexec_audit::diff::{Diff, compare};
 use nsexec_audit::note::{Values, descriptor_notes};
 use nsexec_audit::plan::{Plan, Start, plan};
