@@ -318,7 +318,8 @@ fn a_command_that_cannot_run() {
         let plain_file = folder.file("plain", 0o644, "#!/bin/sh\n");
         folder.file("garbage", 0o755, "\x01\x02");
         let (text, code) = failure(shape.plain().command(&plain_file, [""; 0]));
-        let cause = "it is not executable, or is a directory";
+        let cause = "it is not executable, or is a directory, or lies on a noexec mount, or a directory of its path cannot be \
+                     searched";
         let want = format!("failed to execute {}: Permission denied ({cause})", plain_file.display());
         assert_eq!((text, code), (want, 126));
         assert_eq!(failure(shape.plain().command("/", [""; 0])).1, 126);
