@@ -68,9 +68,12 @@ mod conclude;
 mod direct;
 pub mod encode;
 mod error;
+mod exec;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod fork;
 mod handle;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod in_place;
 mod init;
 mod job;
 mod join;
