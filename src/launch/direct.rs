@@ -58,7 +58,11 @@ pub(super) fn launch<S: Sys, L: LogReader>(
         Err(errno) => {
             before.give_up(sys, log);
             if job.level >= Level::Debug {
-                add_record(sys, log, 0, Level::Debug,
+                add_record(
+                    sys,
+                    log,
+                    0,
+                    Level::Debug,
                     format_args!("a process in new namespaces is refused: {errno}; trying the stages"),
                     None,
                 );
@@ -190,7 +194,11 @@ fn note_update<S: Sys, L: LogReader>(
     text: &[u8],
 ) {
     if job.level >= Level::Debug {
-        add_record(sys, log, 0, Level::Debug,
+        add_record(
+            sys,
+            log,
+            0,
+            Level::Debug,
             format_args!("update /proc/{child}/{} to '{}'", file.as_str(), Lossy(text)),
             None,
         );

@@ -173,7 +173,8 @@ fn in_place(mut prepared: Prepared) -> Result<Prepared, LaunchError> {
     let steps = prepared.around.root.iter().flat_map(|root| &root.mounts);
     let is_proc = |step: &MountStep| matches!(step, MountStep::New { kind: MountKind::Proc, .. });
     let mounts_proc = prepared.policy.launch.mount_proc || steps.into_iter().any(is_proc);
-    if mounts_proc && (prepared.asked.contains(CloneFlags::NEWPID) || joined(&prepared).contains(NsKind::Pid)) {
+    if mounts_proc && (prepared.asked.contains(CloneFlags::NEWPID) || joined(&prepared).contains(NsKind::Pid))
+    {
         let why = "the command itself stays in the pid namespace of this process, whose processes the new /proc would show";
         return Err(needs_parent("a new /proc with a pid namespace", why).into());
     }
