@@ -178,6 +178,11 @@ fn in_place(mut prepared: Prepared) -> Result<Prepared, LaunchError> {
         let why = "the command itself stays in the pid namespace of this process, whose processes the new /proc would show";
         return Err(needs_parent("a new /proc with a pid namespace", why).into());
     }
+    if prepared.asked.contains(CloneFlags::NEWTIME) && joined(&prepared).contains(NsKind::Mnt) {
+        // The command's process would have to look it up in the /proc of the joined mount namespace.
+        let why = "only a child of this process enters a new time namespace beside a joined mount namespace";
+        return Err(needs_parent("a new time namespace", why).into());
+    }
     Ok(prepared)
 }
 

@@ -1,8 +1,8 @@
 //! A start in place: this process enters the namespaces itself, and executes the command.
 //!
 //! The deciders and steps are those of the stages: the joins, the maps and their checks, the ids, the mounts,
-//! the exec. A new user namespace is mapped from outside: a helper, a fork of this process, is stage 0 for that
-//! time. It has ended and is reaped before the next step.
+//! the exec. A new user namespace is mapped from outside: a helper, a fork of this process from before the
+//! joins, has the part of stage 0. It is reaped as soon as the maps are written.
 
 use super::closing::begin;
 use super::fork::members;
@@ -23,11 +23,11 @@ use crate::scripts::stage::child::{create_user_namespace, join_all};
 use crate::scripts::stage::init::{become_root, drop_groups};
 use crate::scripts::stage::parent::serve_stage_1;
 use crate::scripts::stage::{Context, LastSteps};
-use crate::scripts::sync::Pair;
+use crate::scripts::sync::{End, OfChild, OfParent, Pair};
 use crate::scripts::unshare::{UnshareSteps, refuse_impossible, unshare};
 use crate::sys::Sys;
 use crate::sys::types::{
-    CloneFlags, Errno, ExitSignal, Fd, Fork, MaskHow, Pid, SigAction, Signal, SignalSet, WaitFor, WaitStatus,
+    CloneFlags, ExitSignal, Fd, Fork, MaskHow, Pid, SigAction, Signal, SignalSet, WaitFor, WaitStatus, Waited,
 };
 use crate::words::error::{Doing, Error, SyncPipe};
 use crate::words::log::{Details, Level, Log};
@@ -94,7 +94,10 @@ pub(super) fn launch<S: Sys, L: LogReader>(sys: &mut S, job: &Job<'_>, log: &mut
     log.before_exec();
     let mut signals = Signals::UNCHANGED;
     let error = become_command(sys, job, &asked, last, &mut signals);
-    signals.restore(sys);
+    // The filter is made for the command, and may refuse the calls.
+    if job.tail.around.is_none_or(|around| around.filter.is_none()) {
+        signals.restore(sys);
+    }
     add_error(sys, log, 2, &error);
     fail(FailureKind::FatalRecord, ended)
 }
@@ -165,13 +168,20 @@ fn enter<'m, S: Sys>(
         mount_fds: None,
         tid: None,
     };
-    let user_namespace = join_all(sys, log, cx)?;
     let steps = UnshareSteps::new(asked.clone_flags());
-    if steps.user {
-        if let Some(status) = create_user(sys, (job, cx), reader, log, ended)? {
-            return Ok(Entered::Helper(status));
-        }
-    }
+    let user_namespace = if steps.user {
+        // Before the first join: the helper keeps the caller's namespaces and privileges.
+        let helper = match create_helper(sys, (job, cx), reader, log)? {
+            Created::Here(helper) => helper,
+            Created::Helper(status) => return Ok(Entered::Helper(status)),
+        };
+        let mapped = join_all(sys, log, cx).and_then(|user_namespace| {
+            create_user_namespace(sys, log, cx, &helper.end).map(|()| user_namespace)
+        });
+        helper.finish(sys, mapped, ended)?
+    } else {
+        join_all(sys, log, cx)?
+    };
     if steps.remaining != CloneFlags::EMPTY {
         log.debug(sys, format_args!("{}", job.policy.dialect.unshare_remaining_text));
         unshare(sys, steps.remaining)
@@ -186,18 +196,33 @@ fn enter<'m, S: Sys>(
     Ok(Entered::Here(LastSteps::of(cx, user_namespace)))
 }
 
-/// Creates the user namespace, whose maps the helper writes. Returns the status to exit with in the helper.
+/// The process that writes the maps.
+struct Helper {
+    pid: Pid,
+    /// This process's end of the sync pipe.
+    end: End<OfChild>,
+}
+
+/// The process that returns from [`create_helper`].
+enum Created {
+    Here(Helper),
+    /// The helper, which exits with this status.
+    Helper(i32),
+}
+
+/// Creates the helper. Returns in the helper too, when it has written the maps.
+///
+/// Runs in the caller's namespaces, with the caller's privileges.
 ///
 /// # Errors
-/// The step that failed. The helper has ended and is reaped; `ended` is its end.
-fn create_user<'m, S: Sys>(
+/// The step that failed. No helper is left.
+fn create_helper<'m, S: Sys>(
     sys: &mut S,
     (job, cx): (&Job<'_>, Context<'_, 'm>),
     reader: Fd,
     log: &mut Log,
-    ended: &mut Option<Ended>,
-) -> Result<Option<i32>, Failed<'m>> {
-    let own_pid = sys.getpid();
+) -> Result<Created, Failed<'m>> {
+    let target = sys.getpid();
     let pair = Pair::open(sys, SyncPipe::Child, cx.init_pipe)?;
     let cx = Context { tid: thread_id_cache(sys), ..cx };
     // A handler of the program must not run in the helper, which resets all handlers before it restores the
@@ -209,65 +234,89 @@ fn create_user<'m, S: Sys>(
             return Err(Failed::Helper(FailureKind::Os { step: Step::BlockSignals, errno }));
         }
     };
-    let helper = match sys.fork(ExitSignal::None, cx.tid) {
+    match sys.fork(ExitSignal::None, cx.tid) {
         Ok(Fork::Child) => {
             // When this process dies, SIGCONT continues a stopped helper, which then detects the hang-up. It
             // may have a mapping tool to end.
             let _ = sys.set_pdeathsig(Signal::CONT);
+            log.forked(0);
             close(sys, reader);
+            let end = pair.into_parent(sys);
             let mut unchanged = Signals::UNCHANGED;
             unchanged.set(sys, job);
             restore_mask(sys, mask);
-            return Ok(Some(write_maps(sys, log, cx, pair, own_pid)));
+            Ok(Created::Helper(write_maps(sys, log, cx, end, target)))
         }
-        Ok(Fork::Parent { child }) => child,
+        Ok(Fork::Parent { child: pid }) => {
+            let end = pair.into_child(sys);
+            restore_mask(sys, mask);
+            match end {
+                Ok(end) => Ok(Created::Here(Helper { pid, end })),
+                Err(error) => {
+                    // This process still has an end open. The helper has no mapping tool yet.
+                    let _ = sys.kill(pid, Signal::KILL);
+                    let _ = wait(sys, pid, WaitFor::Stages);
+                    Err(error.into())
+                }
+            }
+        }
         Err(errno) => {
             restore_mask(sys, mask);
             pair.close(sys);
-            return Err(Failed::Helper(FailureKind::Os { step: Step::SpawnStage0, errno }));
+            Err(Failed::Helper(FailureKind::Os { step: Step::SpawnStage0, errno }))
         }
-    };
-    restore_mask(sys, mask);
-    let created = match pair.into_child(sys) {
-        Ok(end) => {
-            let created = create_user_namespace(sys, log, cx, &end);
-            created.and(end.close(sys)).inspect_err(|_| {
-                // A stopped helper does not notice the hang-up.
-                let _ = sys.kill(helper, Signal::CONT);
-            })
-        }
-        Err(error) => {
-            // This process still has an end open. The helper has no mapping tool yet.
-            let _ = sys.kill(helper, Signal::KILL);
-            Err(error)
-        }
-    };
-    let waited = reap(sys, helper);
-    *ended = waited.ok();
-    created?;
-    match waited {
-        Ok(Ended { status: WaitStatus::Exited(0), .. }) => Ok(None),
-        Ok(_) => Err(Failed::Helper(FailureKind::StageFailed)),
-        Err(errno) => Err(Failed::Helper(FailureKind::Os { step: Step::Wait, errno })),
     }
 }
 
-/// Waits for the end of the helper, and reaps it.
-fn reap<S: Sys>(sys: &mut S, helper: Pid) -> Result<Ended, Errno> {
-    let waited = wait(sys, helper, WaitFor::Stages)?;
-    Ok(Ended { stage: Some(0), pid: waited.pid, status: waited.status, killed: false })
+impl Helper {
+    /// Waits for the end of the helper, and reaps it. Returns `mapped`, if that is not an error and the helper
+    /// has succeeded. `ended` becomes the helper's end.
+    ///
+    /// # Errors
+    /// The error of `mapped`; the failure of the helper.
+    fn finish<'m, T, S: Sys>(
+        self,
+        sys: &mut S,
+        mapped: Result<T, Error<'m>>,
+        ended: &mut Option<Ended>,
+    ) -> Result<T, Failed<'m>> {
+        let closed = self.end.close(sys);
+        if mapped.is_err() {
+            // A stopped helper does not notice the hang-up.
+            let _ = sys.kill(self.pid, Signal::CONT);
+        }
+        let waited = wait(sys, self.pid, WaitFor::Stages);
+        *ended = waited.ok().map(|waited| Ended {
+            stage: Some(0),
+            pid: waited.pid,
+            status: waited.status,
+            killed: false,
+        });
+        let mapped = mapped?;
+        closed?;
+        match waited {
+            Ok(Waited { status: WaitStatus::Exited(0), .. }) => Ok(mapped),
+            Ok(_) => Err(Failed::Helper(FailureKind::StageFailed)),
+            Err(errno) => Err(Failed::Helper(FailureKind::Os { step: Step::Wait, errno })),
+        }
+    }
 }
 
 /// Writes the maps of the process `target` when it asks for them. Returns the status to exit with.
 ///
 /// Runs in the helper, in the namespaces that the target had at the fork, with its privileges there. The
 /// target waits for the answer.
-fn write_maps<S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, '_>, pair: Pair, target: Pid) -> i32 {
-    log.forked(0);
+fn write_maps<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    end: Result<End<OfParent>, Error<'m>>,
+    target: Pid,
+) -> i32 {
     // The target writes its own offsets.
     let asked = cx.bootstrap.without_timens_offsets();
     let cx = Context { bootstrap: &asked, ..cx };
-    let served = pair.into_parent(sys).and_then(|end| serve_stage_1(sys, log, cx, &end, target));
+    let served = end.and_then(|end| serve_stage_1(sys, log, cx, &end, target));
     match served {
         Ok(Written::Done) => {
             log.report_dropped(sys);
