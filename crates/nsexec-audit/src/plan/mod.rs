@@ -172,8 +172,9 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     }
     let facts = Facts::of(&run, policy);
     let findings = rules::check(&run, &facts);
-    // With a minimal init its child executes the command.
-    let succeeds = [Role::Stage(2), Role::Stage(3)].into_iter().any(|role| {
+    // With a minimal init its child executes the command, and in a start in place the launcher does.
+    let mut last = [Role::Launcher, Role::Stage(2), Role::Stage(3)].into_iter();
+    let succeeds = last.any(|role| {
         run.section(role).is_some_and(|last| matches!(last.end, End::Executed | End::HandedOver))
     });
     Ok(Plan {

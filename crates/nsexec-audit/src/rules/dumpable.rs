@@ -2,7 +2,7 @@
 
 use std::vec::Vec;
 
-use super::facts::starts_directly;
+use super::facts::{Shape, starts_directly};
 use super::reading::{may_follow_failure, message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::Call;
@@ -42,6 +42,10 @@ fn not_while_joining(run: &Run, facts: &Facts) -> Vec<Finding> {
                 && facts.asked.as_ref().is_some_and(|asked| !asked.lists_namespaces) => {}
         // The init of a direct start enters its own new time namespace, which has no other process.
         Call::Setns { kind: CloneFlags::NEWTIME, .. } if starts_directly(site.section) => {}
+        // So does the launcher of a start in place.
+        Call::Setns { kind: CloneFlags::NEWTIME, .. }
+            if Shape::of(run) == Shape::InPlace
+                && facts.asked.as_ref().is_some_and(|asked| asked.created.contains(CloneFlags::NEWTIME)) => {}
         Call::Setns { kind, .. } if *dumpable => {
             findings.push(Finding::at(site, std::format!("setns({kind}) while dumpable")));
         }

@@ -146,7 +146,9 @@ pub(super) fn our_own(
         let mut slots = [None; 2];
         let around = surroundings_of(&policy);
         let moves = if around.is_some() { MOVES } else { &[] };
-        let kept = kept([&message, candidates], NAMED, moves, around.as_ref());
+        // A start in place closes nothing.
+        let kept = Some(()).filter(|()| !policy.launch.in_place);
+        let kept = kept.and_then(|()| self::kept([&message, candidates], NAMED, moves, around.as_ref()));
         let tail = Tail {
             moves,
             around: around.as_ref(),
