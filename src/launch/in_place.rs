@@ -27,7 +27,8 @@ use crate::scripts::sync::{End, OfChild, OfParent, Pair};
 use crate::scripts::unshare::{UnshareSteps, refuse_impossible, unshare};
 use crate::sys::Sys;
 use crate::sys::types::{
-    CloneFlags, ExitSignal, Fd, Fork, MaskHow, Pid, SigAction, Signal, SignalSet, WaitFor, WaitStatus, Waited,
+    CloneFlags, Errno, ExitSignal, Fd, Fork, MaskHow, Pid, SigAction, Signal, SignalSet, WaitFor, WaitStatus,
+    Waited,
 };
 use crate::words::error::{Doing, Error, SyncPipe};
 use crate::words::log::{Details, Level, Log};
@@ -81,12 +82,21 @@ pub(super) fn launch<S: Sys, L: LogReader>(sys: &mut S, job: &Job<'_>, log: &mut
     own.report_dropped(sys);
     // Only an invalid argument makes this fail.
     let _ = own.restore_signals(sys);
+    let first = match &entered {
+        Err(Failed::Step(error)) if is_own(error) => Some(error),
+        _ => None,
+    };
+    if let Some(error) = first {
+        add_error(sys, log, 1, error);
+    }
     collect(sys, pipe, log);
     let last = match entered {
         Ok(Entered::Here(last)) => last,
         Ok(Entered::Helper(status)) => return Launched::Exit(status),
         Err(Failed::Step(error)) => {
-            add_error(sys, log, 1, &error);
+            if !is_own(&error) {
+                add_error(sys, log, 1, &error);
+            }
             return fail(FailureKind::OwnRecord, ended);
         }
         Err(Failed::Helper(kind)) => return fail(kind, ended),
@@ -100,6 +110,15 @@ pub(super) fn launch<S: Sys, L: LogReader>(sys: &mut S, job: &Job<'_>, log: &mut
     }
     add_error(sys, log, 2, &error);
     fail(FailureKind::FatalRecord, ended)
+}
+
+/// Returns whether a failure to talk to the helper is this process's own. The helper then reports only that
+/// its peer has hung up. Otherwise the helper has failed first.
+fn is_own(error: &Error<'_>) -> bool {
+    match error {
+        Error::Os { doing: Doing::Sync(_), errno } => ![Errno::EPIPE, Errno::ECONNRESET].contains(errno),
+        _ => false,
+    }
 }
 
 /// The failure of a start whose request cannot be carried out. Nothing was changed.

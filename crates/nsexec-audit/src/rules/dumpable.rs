@@ -90,7 +90,8 @@ fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
                 } else if for_nothing {
                     "dumpable although no map is to be written"
                 } else {
-                    findings.extend(open_window(site.section, site.index));
+                    let in_place = Shape::of(run) == Shape::InPlace;
+                    findings.extend(open_window(site.section, site.index, in_place));
                     return;
                 }
             }
@@ -103,12 +104,14 @@ fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
 
 /// Checks the lines in the open window: the request, the wait, and the closing line. After a failure the
 /// process may end instead.
-fn open_window(section: &Section, opened: usize) -> Option<Finding> {
+fn open_window(section: &Section, opened: usize, in_place: bool) -> Option<Finding> {
     let acknowledged = message_at(section, false, SyncMessage::UsermapAck);
     let mut asked = false;
     for (index, line) in section.lines.iter().enumerate().skip(opened + 1) {
         let what = match &line.call {
             Call::SetDumpable { dumpable: false } => return None,
+            // The launcher of a start in place gives up: it waits for its helper.
+            Call::Wait4 { .. } if in_place => return None,
             _ if reports(line) || may_follow_failure(line) => continue,
             // A plain write if the pipe is not a socket; it may take several.
             Call::Send { .. } | Call::Write { .. } if asked && acknowledged.is_none_or(|at| index < at) => {

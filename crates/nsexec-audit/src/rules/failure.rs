@@ -134,7 +134,8 @@ impl State {
             // If this fails, the hang-up of the init pipe still reports the launcher's death. The command's
             // own parent-death signal is checked by another rule.
             Call::SetPdeathsig { signal }
-                if facts.policy.launch.ends_with_launcher && signal != Signal::NONE => {}
+                if (facts.policy.launch.ends_with_launcher || facts.policy.launch.in_place)
+                    && signal != Signal::NONE => {}
             // dup3 is repeated.
             Call::Dup3 { .. } if errno == Errno::EINTR => {}
             Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}

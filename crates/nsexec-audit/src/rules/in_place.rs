@@ -47,6 +47,8 @@ struct State {
     created: bool,
     entered: bool,
     blocked: bool,
+    /// Whether the helper has failed.
+    failed: bool,
 }
 
 fn in_place(run: &Run, _facts: &Facts) -> Vec<Finding> {
@@ -73,6 +75,7 @@ fn in_place(run: &Run, _facts: &Facts) -> Vec<Finding> {
             (_, Reply::Waited(waited)) if Some(waited.pid) == state.helper => {
                 if !matches!(waited.status, WaitStatus::Stopped(_)) {
                     state.helper = None;
+                    state.failed = waited.status != WaitStatus::Exited(0);
                 }
                 continue;
             }
@@ -88,9 +91,12 @@ fn in_place(run: &Run, _facts: &Facts) -> Vec<Finding> {
                 state.blocked = true;
                 continue;
             }
-            (Call::Sigprocmask { how: MaskHow::Set, .. }, _) if succeeded(line) => {
+            (Call::Sigprocmask { how: MaskHow::Set, .. }, _) => {
                 state.blocked = false;
                 continue;
+            }
+            (Call::Execve { .. }, _) if state.failed => {
+                "executes the command although the helper has failed".into()
             }
             (Call::Execve { .. }, _) if state.helper.is_some() => {
                 "executes the command beside the helper".into()
