@@ -163,6 +163,10 @@ fn enter<'m, S: Sys>(
     log: &mut Log,
     ended: &mut Option<Ended>,
 ) -> Result<Entered, Failed<'m>> {
+    if job.policy.session == Session::New {
+        // First: it is refused to the leader of a process group, as a command of a shell is.
+        sys.setsid().map_err(|errno| Error::Os { doing: Doing::Setsid, errno })?;
+    }
     // No named descriptor may have the number of an end of the log pipe.
     let pipes = Pipes { init: Fd(-1), stage_init: reader, log: Fd(-1), stage_log: writer };
     begin(sys, &job.tail, &pipes)?;
@@ -385,16 +389,13 @@ fn become_command<'m, S: Sys>(
     }
 }
 
-/// Changes the session, becomes root, and mounts.
+/// Becomes root, and mounts.
 fn prepare<'m, S: Sys>(
     sys: &mut S,
     job: &Job<'m>,
     asked: &Bootstrap<'m>,
     last: Option<LastSteps>,
 ) -> Result<(), Error<'m>> {
-    if job.policy.session == Session::New {
-        sys.setsid().map_err(|errno| Error::Os { doing: Doing::Setsid, errno })?;
-    }
     if job.policy.credentials != Credentials::Keep && last.is_none() {
         become_root(sys, drop_groups(job.policy.setgroups, asked), false)?;
     }

@@ -2,6 +2,7 @@
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::namespace::NsKind;
+use nsexec::policy::Session;
 use nsexec::sys::types::{CloneFlags, Errno};
 use nsexec_audit::sim::{Container, Extra, LauncherFile, User};
 
@@ -22,6 +23,12 @@ fn here(mut scenario: Scenario) -> Scenario {
         ways: OURS,
         ..scenario
     }
+}
+
+/// Returns the same start in place, in the session of the caller: setsid(2) is refused to the leader of a process
+/// group.
+fn leads_nothing(scenario: Scenario) -> Scenario {
+    Scenario { session: Session::Keep, ..here(scenario) }
 }
 
 fn root(name: &'static str, about: &'static str, message: &Bootstrap<'_>) -> Scenario {
@@ -60,16 +67,20 @@ pub(super) fn starts() -> Vec<Scenario> {
     .collect();
     let message = mapped(&[NsKind::Net, NsKind::Uts], WIDE).with_setgroup(true);
     all.extend([
-        here(restricted(root(
+        leads_nothing(restricted(root(
             "attributes",
             "the command gets every attribute, and runs code before",
             &message,
         ))),
-        here(without_code(root("attributes_closed", "the same without code of the caller", &message))),
+        leads_nothing(without_code(root(
+            "attributes_closed",
+            "the same without code of the caller",
+            &message,
+        ))),
         here(rooted(root(
             "root",
             "the command gets a root directory of its own",
-            &mapped(&[NsKind::Mnt, NsKind::Net], WIDE).with_setgroup(true),
+            &Bootstrap::new(CloneFlags::NEWNS),
         ))),
         here(named("named", "the command gets one named descriptor")),
         here(entering::all("enter", "root comes last, right before the exec")),
@@ -100,7 +111,9 @@ pub(super) fn refusals() -> Vec<Scenario> {
         root("no_process_left", "the limit of processes is reached at the helper", &mapped(&[], WIDE))
             .setting(|settings| settings.processes = limit)
     };
+    let session = root("setsid_refused", "no session of its own", &mapped(&[NsKind::Net], WIDE));
     vec![
+        here(Scenario { session: Session::New, ..session }).refused("setsid failed: Operation not permitted"),
         here(Scenario { candidates: b"/usr/local/bin/missing\0/bin/missing\0", ..missing })
             .refused("failed to execute command: No such file or directory"),
         here(Scenario { candidates: b"/bin/script\0", ..script })
@@ -163,6 +176,6 @@ pub(super) fn refusals() -> Vec<Scenario> {
                 paths_of(sim.container(&Container { maker: User::root(), maps: None, kinds: &kinds }), &kinds)
             }),
         )
-        .refused("failed to join"),
+        .refused("failed to open /proc/101/ns/net: Permission denied"),
     ]
 }
