@@ -14,6 +14,7 @@ mod child;
 mod direct;
 pub mod document;
 pub mod events;
+mod in_place;
 pub mod mermaid;
 mod paint;
 mod steps;
