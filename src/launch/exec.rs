@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use super::command::Command;
 use super::error::LaunchError;
 use super::prepared::Prepared;
+use super::query::has_one_thread;
 use super::record::Record;
 use super::setting::SettingError;
 use super::stdio::Kind;
@@ -14,7 +15,6 @@ use super::surroundings::MountStep;
 use super::{Launcher, is_open, spawn};
 use crate::deciders::bootstrap::decode;
 use crate::deciders::namespace::{NsKind, NsSet};
-use crate::scripts::nsexec::refuse_threads;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, MountKind};
@@ -34,13 +34,13 @@ impl Launcher {
     /// # Errors
     /// [`LaunchError::Setting`]: nothing was changed. That includes settings which need a parent: a minimal
     /// init, a command that is killed with its parent, a time limit, a new /proc of a pid namespace in which
-    /// the command is not. It also includes a process with several threads, if the kernel allows the step only
-    /// to a process with one: a user namespace, a time namespace, or a mount namespace to join.
+    /// the command is not. It also includes a process with several threads, if the kernel allows the step
+    /// only to a process with one: a user namespace, a time namespace, or a mount namespace to join.
     ///
     /// After any other error this process may be changed, as after [`CommandExt::exec`]: it may be in some of
     /// the namespaces, have other ids and another root directory, and not be dumpable. With
-    /// [`Descriptors::Named`](super::Descriptors::Named) its descriptors above 2 are close-on-exec, unless they
-    /// are named. Its signal state is restored. A careful caller exits.
+    /// [`Descriptors::Named`](super::Descriptors::Named) its descriptors above 2 are close-on-exec, unless
+    /// they are named. Its signal state is restored. A careful caller exits.
     ///
     /// [`CommandExt::exec`]: std::os::unix::process::CommandExt::exec
     pub fn exec(&mut self) -> LaunchError {
@@ -103,8 +103,8 @@ impl Command {
     /// # Errors
     /// Those of [`Launcher::exec`]. The settings that need a parent are [`init`](Self::init),
     /// [`kill_with_parent`](Self::kill_with_parent), [`timeout`](Self::timeout),
-    /// [`before_start`](Self::before_start), and a [piped](super::Stdio::piped) standard stream. After an error
-    /// the standard streams of this process may be those of the command.
+    /// [`before_start`](Self::before_start), and a [piped](super::Stdio::piped) standard stream. After an
+    /// error the standard streams of this process may be those of the command.
     ///
     /// [`CommandExt::exec`]: std::os::unix::process::CommandExt::exec
     pub fn exec(&mut self) -> LaunchError {
@@ -206,9 +206,7 @@ fn check_threads(prepared: &Prepared) -> Result<(), SettingError> {
         () if joined.contains(NsKind::Time) => "join a time namespace",
         () => return Ok(()),
     };
-    // SAFETY: the calls change nothing in a process with one thread, and nothing in another one.
-    let mut sys = unsafe { LinuxSys::new() };
-    match refuse_threads(&mut sys) {
+    match has_one_thread() {
         Err(Refusal::Threads(count)) => {
             let count = count.map_or_else(|| "several".into(), |count| format!("{count}"));
             let why = format!(

@@ -292,8 +292,8 @@ fn create_helper<'m, S: Sys>(
 }
 
 impl Helper {
-    /// Waits for the end of the helper, and reaps it. Returns `mapped`, if that is not an error and the helper
-    /// has succeeded. `ended` becomes the helper's end.
+    /// Waits for the end of the helper, and reaps it. Returns `mapped`, if that is not an error and the
+    /// helper has succeeded. `ended` becomes the helper's end.
     ///
     /// # Errors
     /// The error of `mapped`; the failure of the helper.
@@ -361,8 +361,8 @@ fn restore_mask<S: Sys>(sys: &mut S, mask: SignalSet) {
 
 /// Takes the last steps and executes the command. Returns the error.
 ///
-/// Runs in all requested namespaces except a user namespace that is joined in the last steps. No other process
-/// of the launch exists.
+/// Runs in all requested namespaces except a user namespace that is joined in the last steps. No other
+/// process of the launch exists.
 fn become_command<'m, S: Sys>(
     sys: &mut S,
     job: &Job<'m>,

@@ -19,9 +19,11 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 
 use super::proc_status::{SignalState, StatusText, pid_of_fdinfo};
 use crate::deciders::namespace::NsKind;
+use crate::scripts::nsexec::refuse_threads;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd, Pid, SysResult};
+use crate::words::error::Refusal;
 
 /// Returns whether the effective ids of this thread, and those for files, are 0 (geteuid(2), setfsuid(2)).
 pub(super) fn has_root_ids() -> bool {
@@ -39,6 +41,15 @@ pub(super) fn may_share_memory() -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return false };
     (major, minor) >= (5, 16) && !cfg!(target_env = "musl")
+}
+
+/// Fails if this process has several threads.
+///
+/// # Errors
+/// [`Refusal::Threads`].
+pub(super) fn has_one_thread() -> Result<(), Refusal> {
+    // SAFETY: the calls change nothing in a process with one thread, and fail in another one.
+    refuse_threads(&mut unsafe { LinuxSys::new() })
 }
 
 /// Reads the signal state of this thread. `None` without a /proc.

@@ -257,8 +257,8 @@ pub(super) fn spawn<'a, S: Sys>(
 }
 
 /// Runs a launch in place, and exits its helper. Returns only if the command does not run: the error, and the
-/// records that are not in it. `deliver` gets the records before the exec. The code of the caller that runs in
-/// here is `deliver` and the backend of `wrap`.
+/// records that are not in it. `deliver` gets the records before the exec. The code of the caller that runs
+/// in here is `deliver` and the backend of `wrap`.
 pub(super) fn exec<S: Sys>(
     prepared: &Prepared,
     deliver: impl FnMut(&[Record]),

@@ -30,10 +30,13 @@ fn exec(command: &mut Command) -> Executed {
 }
 
 /// As [`exec`]; the fork first calls `prepare`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the handlers of the fork take the lock of the allocator, which the child uses"
+)]
 fn exec_after(command: &mut Command, prepare: impl FnOnce()) -> Executed {
     let (output, write_output) = pipe().unwrap();
     let (error, write_error) = pipe().unwrap();
-    let status;
     // SAFETY: the child makes calls that allocate, which glibc permits after a fork, and exits.
     let pid = match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
@@ -61,8 +64,7 @@ fn exec_after(command: &mut Command, prepare: impl FnOnce()) -> Executed {
     // SAFETY: the kernel writes one int.
     let waited = unsafe { nix::libc::waitpid(pid.as_raw(), &raw mut raw, 0) };
     assert_eq!(waited, pid.as_raw());
-    status = ExitStatus::from_raw(raw);
-    Executed { pid, output, error, status }
+    Executed { pid, output, error, status: ExitStatus::from_raw(raw) }
 }
 
 /// Returns the output of a command that runs.
@@ -273,6 +275,10 @@ fn a_command_that_cannot_be_executed_has_the_status_of_a_shell() {
 
 /// After a failure the process has its signal state, and no child.
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the handlers of the fork take the lock of the allocator, which the child uses"
+)]
 fn a_failed_exec_restores_the_signals_and_leaves_no_process() {
     let mut command = Command::new("no-such-command");
     command.unshare([NsKind::User, NsKind::Net]);

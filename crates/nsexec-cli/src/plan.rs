@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use nsexec::bootstrap::Dialect;
-use nsexec::launch::Launcher;
+use nsexec::launch::{ChildSignals, Launcher, own_status};
 use nsexec::policy::Policy;
+use nsexec::sys::types::SignalSet;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
 use nsexec_audit::render::text;
@@ -40,9 +41,6 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
 }
 
 fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
-    // As in `run`, so that the plan has the same signal masks. This process exits so soon that no signal is
-    // missed.
-    let signals = run::take_signals()?;
     let machine = request::facts_of(&args.namespaces);
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
     assume::apply(&mut assumptions, &args.assume);
@@ -58,9 +56,20 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
     if let Some((program, arguments)) = command.split_first() {
         request.hand_over.apply(&mut launcher);
-        launcher.command(program, arguments).supervised(&signals);
+        launcher.command(program, arguments);
     }
-    let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+    let prepared = match run::in_place(&args.namespaces, &request) {
+        true => launcher.signals(ChildSignals::default()).prepare_exec(),
+        false => {
+            // As in `run`, so that the plan has the same signal masks. This process exits so soon that no
+            // signal is missed.
+            let signals = run::take_signals()?;
+            let blocked = own_status().bits("SigBlk").map(SignalSet);
+            assumptions.blocked = blocked.unwrap_or(assumptions.blocked);
+            launcher.supervised(&signals).prepare()
+        }
+    };
+    let prepared = prepared.map_err(|error| Failure::Usage(error.to_string()))?;
     // `--assume command=FILE` plans for another machine, so this machine's files do not matter.
     if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
         let (found, refused) = search::search(&prepared);

@@ -7,10 +7,12 @@ use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::error::Code;
 use nsexec::launch::causes::{Asked, Circumstances, likely};
 use nsexec::launch::signals::{Signals, supervise};
-use nsexec::launch::{LaunchError, Launcher};
+use nsexec::launch::{ChildSignals, LaunchError, Launcher};
 use nsexec::log::Level;
+use nsexec::namespace::NsKind;
+use nsexec::policy::Session;
 
-use super::args::RunArgs;
+use super::args::{NamespaceFlags, RunArgs};
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::hints::FLAGS;
@@ -31,12 +33,39 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     sealed::ensure_for_joins(request.joined)?;
-    start(&Job {
+    let job = Job {
         request: &request,
         command: &args.command,
         verbose: args.verbose,
         mount_proc_flag: flags.mount_proc,
-    })
+    };
+    match in_place(flags, &request) {
+        true => replace(&job),
+        false => start(&job),
+    }
+}
+
+/// Returns whether `run` becomes the command itself, as unshare(1) does without `--fork`. A pid namespace is
+/// for children, so it needs a child here.
+pub(crate) fn in_place(flags: &NamespaceFlags, request: &Request) -> bool {
+    let pid = request.created.contains(NsKind::Pid) || request.joined.contains(NsKind::Pid);
+    // Only a child is no leader of a process group, and enters a new time namespace beside a joined mount
+    // namespace.
+    let session = request.policy.session == Session::New;
+    let time = request.created.contains(NsKind::Time) && request.joined.contains(NsKind::Mnt);
+    !(flags.fork || pid || session || time || request.policy.launch.kill_child || request.policy.launch.init)
+}
+
+/// Becomes the command. Returns only if that fails.
+///
+/// # Errors
+/// The reason why the command does not run.
+fn replace(job: &Job<'_>) -> Result<u8, Failure> {
+    let bootstrap = job.request.bootstrap()?;
+    let mut launcher = launcher_of(&bootstrap, job, output::show_record)?;
+    // This program runs without Rust's start code: an ignored SIGPIPE is the choice of its caller.
+    launcher.signals(ChildSignals::default());
+    Err(explain(&launcher.exec(), job))
 }
 
 /// A command, and how to start it.

@@ -135,6 +135,11 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
         write_json(&trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
     });
     let agrees = report(&plan, &record, status, request);
+    if run::in_place(&args.namespaces, request) {
+        output::print_to_stderr(format_args!(
+            "nsexec: this is the start of run --fork: trace stays the parent of the command, and run becomes the command\n"
+        ));
+    }
     if cut && record.lost > 0 {
         output::print_to_stderr(format_args!(
             "nsexec: the record is full: see the limit on file size, ulimit -f\n"

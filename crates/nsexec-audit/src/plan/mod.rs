@@ -257,7 +257,9 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
     // Listed only if set, since few launchers set it.
     let trusted = policy.launch.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
     let stages = policy.launch.stages.then(|| ("through the stages", "always".to_string()));
-    lines.into_iter().chain(trusted).chain(stages).map(|(key, value)| (key.to_string(), value)).collect()
+    let in_place = policy.launch.in_place.then(|| ("in place", "yes".to_string()));
+    let set = trusted.into_iter().chain(stages).chain(in_place);
+    lines.into_iter().chain(set).map(|(key, value)| (key.to_string(), value)).collect()
 }
 
 /// Returns the plan's hash. The message is hashed as a little-endian machine would encode it.
@@ -405,7 +407,8 @@ fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds
 fn run_of(report: &Report) -> Run {
     let mut run = of_report(report);
     for section in run.sections.iter_mut().filter(|section| section.role == Role::Launcher) {
-        section.end = End::Unknown;
+        let executes = section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn);
+        section.end = if executes { End::Executed } else { End::Unknown };
     }
     run
 }

@@ -1,5 +1,5 @@
-//! The reasons for the steps that a start in place has alone, or for which it has another reason than the three
-//! stages.
+//! The reasons for the steps that a start in place has alone, or for which it has another reason than the
+//! three stages.
 
 use super::walk::{Channel, Context, Object};
 use crate::record::{Call, Line, Reply};

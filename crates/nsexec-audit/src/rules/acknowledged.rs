@@ -43,8 +43,8 @@ fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Checks that the process that becomes the command, in a direct start or in place, enters its new time namespace only after it has written the
-/// offsets, and executes the command only with the oom score.
+/// Checks that the process that becomes the command, in a direct start or in place, enters its new time
+/// namespace only after it has written the offsets, and executes the command only with the oom score.
 fn of_init(init: &Section, own: &[&[u8]], facts: &Facts) -> Vec<Finding> {
     let nothing = Request::default();
     let mut state = State::new(facts.asked.as_ref().unwrap_or(&nothing));

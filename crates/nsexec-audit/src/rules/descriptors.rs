@@ -129,8 +129,8 @@ fn foreign_ends(
 ) -> Option<(Role, usize, &'static [usize])> {
     const BOTH: &[usize] = &[0, 1];
     match (section.role, reply) {
-        // The launcher of a start in place has the log pipe and the sync pipe of its helper. It keeps both ends of
-        // the first, and the first end of the second.
+        // The launcher of a start in place has the log pipe and the sync pipe of its helper. It keeps both
+        // ends of the first, and the first end of the second.
         (Role::Stage(1), Reply::Parent(_)) if in_place => Some((Role::Stage(1), 1, &[1])),
         (Role::Stage(0), Reply::Child) if in_place => Some((Role::Stage(1), 0, BOTH)),
         // The launcher keeps the first end of each of its pairs, and stage 0 the second.

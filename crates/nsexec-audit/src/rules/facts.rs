@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::string::String;
 use std::vec::Vec;
 
-use super::in_place::is_view;
 use crate::record::{Call, Line, Reply, hex_digits, unhex};
 use crate::sections::is_made_by_launcher;
 use crate::transcript::{Role, Run, Section};
@@ -135,6 +134,9 @@ impl Request {
     }
 }
 
+/// The key of the note of a run of a start in place, in which the launcher has the role of stage 1.
+pub(super) const IN_PLACE_VIEW: &str = "in place";
+
 /// The processes between the launcher and the command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Shape {
@@ -151,7 +153,7 @@ pub(super) enum Shape {
 impl Shape {
     /// Returns the shape of a run, as the calls show it.
     pub(super) fn of(run: &Run) -> Self {
-        if is_view(run) {
+        if run.notes.contains_key(IN_PLACE_VIEW) {
             return Self::InPlace;
         }
         // An init that was given up for the stages has another role.

@@ -4,6 +4,7 @@
 use std::format;
 use std::vec::Vec;
 
+use super::facts::{IN_PLACE_VIEW, Shape};
 use super::reading::succeeded;
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Reply};
@@ -21,23 +22,15 @@ pub(super) const IN_PLACE: Rule = Rule {
     check: in_place,
 };
 
-/// The key of the note of a run that is a [`view`].
-const NOTE: &str = "in place";
-
-/// Returns the run with the launcher as stage 1, before the helper, which inherits its state. `None` for another
-/// shape.
+/// Returns the run with the launcher as stage 1, before the helper, which inherits its state. `None` for
+/// another shape.
 pub(super) fn view(run: &Run, facts: &Facts) -> Option<Run> {
     let launcher = run.section(Role::Launcher).filter(|_| facts.policy.launch.in_place)?;
     let mut view =
         Run { sections: std::vec![Section { role: Role::Stage(1), ..launcher.clone() }], ..run.clone() };
     view.sections.extend(run.sections.iter().filter(|section| section.role != Role::Launcher).cloned());
-    view.notes.insert(NOTE.into(), "yes".into());
+    view.notes.insert(IN_PLACE_VIEW.into(), "yes".into());
     Some(view)
-}
-
-/// Returns whether a run is a [`view`].
-pub(super) fn is_view(run: &Run) -> bool {
-    run.notes.contains_key(NOTE)
 }
 
 /// The state of the launcher.
@@ -52,7 +45,9 @@ struct State {
 }
 
 fn in_place(run: &Run, _facts: &Facts) -> Vec<Finding> {
-    let Some(section) = run.section(Role::Stage(1)).filter(|_| is_view(run)) else { return Vec::new() };
+    let Some(section) = run.section(Role::Stage(1)).filter(|_| Shape::of(run) == Shape::InPlace) else {
+        return Vec::new();
+    };
     let mut findings = Vec::new();
     let mut state = State::default();
     for (index, line) in section.lines.iter().enumerate() {

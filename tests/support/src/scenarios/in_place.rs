@@ -25,8 +25,8 @@ fn here(mut scenario: Scenario) -> Scenario {
     }
 }
 
-/// Returns the same start in place, in the session of the caller: setsid(2) is refused to the leader of a process
-/// group.
+/// Returns the same start in place, in the session of the caller: setsid(2) is refused to the leader of a
+/// process group.
 fn leads_nothing(scenario: Scenario) -> Scenario {
     Scenario { session: Session::Keep, ..here(scenario) }
 }
