@@ -176,7 +176,7 @@ pub use subordinate::Mapping;
 #[doc(hidden)]
 pub use subordinate::{Caller, Range, StatedCaller, find_in_path, in_order, is_executable};
 #[doc(hidden)]
-pub use supervise::without_sigxfsz;
+pub use supervise::{without_sigxfsz, without_write_signals};
 #[doc(hidden)]
 pub use surroundings::Surroundings;
 #[doc(hidden)]

@@ -62,10 +62,16 @@ pub(crate) fn in_place(flags: &NamespaceFlags, request: &Request) -> bool {
 /// The reason why the command does not run.
 fn replace(job: &Job<'_>) -> Result<u8, Failure> {
     let bootstrap = job.request.bootstrap()?;
-    let mut launcher = launcher_of(&bootstrap, job, output::show_record)?;
+    let mut launcher = launcher_of(&bootstrap, job, output::show_record_alone)?;
     // This program runs without Rust's start code: an ignored SIGPIPE is the choice of its caller.
     launcher.signals(ChildSignals::default());
-    Err(explain(&launcher.exec(), job))
+    let failed = launcher.exec();
+    // From here on a standard error without a reader does not change the exit status. An error here is
+    // less important than that of the exec.
+    let signals = take_signals();
+    let failure = explain(&failed, job);
+    drop(signals);
+    Err(failure)
 }
 
 /// A command, and how to start it.

@@ -180,7 +180,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     Ok(Plan {
         pid_line: pid_line(&run),
         shape: shape(start, assumptions.has_root_ids(), &run),
-        log: log(&run),
+        log: log(&run).into_iter().chain(own_error(policy.launch.in_place, &error)).collect(),
         run,
         assumptions: assumption_lines,
         policy: policy_lines,
@@ -423,6 +423,11 @@ fn pid_line(run: &Run) -> Option<String> {
         }
         _ => None,
     })
+}
+
+/// Returns the error of a start in place, which the launcher does not write to the log pipe.
+fn own_error(in_place: bool, error: &launcher::Outcome) -> Option<String> {
+    error.borrow().as_ref().filter(|_| in_place).map(ToString::to_string)
 }
 
 fn log(run: &Run) -> Vec<String> {
