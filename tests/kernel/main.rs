@@ -13,6 +13,7 @@ mod guards;
 mod hand_over;
 mod harness;
 mod idmaps;
+mod in_place;
 mod joins;
 mod kinds;
 mod kit;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         guards::TESTS,
         first::TESTS,
         kinds::TESTS,
+        in_place::TESTS,
         idmaps::TESTS,
         clocks::TESTS,
         joins::TESTS,

@@ -65,11 +65,13 @@ fn replace(job: &Job<'_>) -> Result<u8, Failure> {
     let mut launcher = launcher_of(&bootstrap, job, output::show_record_alone)?;
     // This program runs without Rust's start code: an ignored SIGPIPE is the choice of its caller.
     launcher.signals(ChildSignals::default());
+    // Read before: after a failure this process may be in other namespaces.
+    let known = circumstances(job);
     let failed = launcher.exec();
     // From here on a standard error without a reader does not change the exit status. An error here is
     // less important than that of the exec.
     let signals = take_signals();
-    let failure = explain(&failed, job);
+    let failure = shown(explain_for(&failed, || known), job);
     drop(signals);
     Err(failure)
 }
@@ -144,7 +146,12 @@ pub(crate) fn launcher_of(
 /// Returns the launcher's failure in one line. The likely cause depends on the request and the state of the
 /// machine.
 pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
-    match explain_for(error, || circumstances(job)) {
+    shown(explain_for(error, || circumstances(job)), job)
+}
+
+/// Returns the failure with the paths as the user gave them.
+fn shown(failure: Failure, job: &Job<'_>) -> Failure {
+    match failure {
         Failure::Other { text, status } => {
             Failure::Other { text: job.request.with_display_paths(&text), status }
         }
