@@ -149,8 +149,8 @@ fn proc_of_another_pid_namespace_is_refused(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let outer = if ctx.root() { &["run", "-p"][..] } else { &["run", "-r", "-p"] };
     // In a direct start the launcher writes the maps, which is process 1 here. Otherwise stage 0 writes them.
-    let direct = ["-r -- id -u", "-T -r --boottime 10 -- id -u", "-r -p --mount-proc -- id -u"];
-    let stages = ["--join uts=/proc/self/ns/uts -r -- id -u"];
+    let direct = ["-f -r -- id -u", "-f -T -r --boottime 10 -- id -u", "-r -p --mount-proc -- id -u"];
+    let stages = ["-f --join uts=/proc/self/ns/uts -r -- id -u"];
     let stages = stages.into_iter().filter(|_| ctx.root()).map(|inner| (inner, "we are process 2"));
     for (inner, process) in direct.map(|inner| (inner, "we are process 1")).into_iter().chain(stages) {
         let words = ["/proc belongs to another pid namespace", process, "--mount-proc"];
