@@ -97,8 +97,8 @@ pub(super) fn close<S: Sys>(sys: &mut S, fd: Fd) {
     let _ = sys.close(fd);
 }
 
-/// Passes a record of the launcher to the log reader in memory, not through the log pipe. `stage` is the stage
-/// whose work it does.
+/// Passes a record of the launcher to the log reader in memory, not through the log pipe. `stage` is the
+/// stage whose work it does.
 pub(super) fn add_record<S: Sys, L: LogReader>(
     sys: &mut S,
     log: &mut L,

@@ -63,8 +63,8 @@ impl Ctx {
         self.cmd(&self.bin, args)
     }
 
-    /// `nsexec run --fork ARGS…`; an ordinary user needs a user namespace for anything else. The program stays
-    /// the parent of the command. The tests of `in_place` are about a program that becomes the command.
+    /// `nsexec run --fork ARGS…`; an ordinary user needs a user namespace for anything else. The program
+    /// stays the parent of the command. The tests of `in_place` are about a program that becomes the command.
     pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Cmd<'_> {
         let mut cmd = self.nsexec(["run", "-f"]);
         if !self.root() {

@@ -476,12 +476,8 @@ def a_container_cannot_type_into_the_terminal():
     terminal = shell()
     terminal.type(f"{NSEXEC} run -r -n -- sleep 100 &\n")
     terminal.runs("sleep")
-    command = [
-        child
-        for outer in open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
-        for child in open(f"/proc/{outer}/task/{outer}/children").read().split()
-    ]
-    (target,) = command
+    # The program has become the command.
+    (target,) = open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
     path = f"/tmp/type.{os.getpid()}.py"
     with open(path, "w") as file:
         file.write(TYPE)
