@@ -169,14 +169,16 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
         Call::Setns { kind: CloneFlags::NEWTIME, .. } if created.contains(CloneFlags::NEWTIME) => {}
         Call::Setns { kind, .. } if succeeded(site.line) => *joined = joined.union(kind),
         Call::CloneInit { namespaces, .. } if site.line.reply == Reply::Child => *created = namespaces,
-        Call::Execve { .. } if in_place && site.section.role == Role::Stage(1) => {
-            if (*joined, *created) != (asked.joined, asked.created) {
-                let what = format!(
-                    "the command comes with {joined} joined and {created} created, asked was {} and {}",
-                    asked.joined, asked.created
-                );
-                findings.push(Finding::at(site, what));
-            }
+        Call::Execve { .. }
+            if in_place
+                && site.section.role == Role::Stage(1)
+                && (*joined, *created) != (asked.joined, asked.created) =>
+        {
+            let what = format!(
+                "the command comes with {joined} joined and {created} created, asked was {} and {}",
+                asked.joined, asked.created
+            );
+            findings.push(Finding::at(site, what));
         }
         Call::Execve { .. } if starts_directly(site.section) && *created != asked.created => {
             let what = format!("the command comes with {created} created, asked was {}", asked.created);
