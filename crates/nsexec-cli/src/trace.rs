@@ -79,7 +79,13 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
         verbose: args.record.verbose,
         mount_proc_flag: merged.flags.mount_proc.is_some(),
     };
-    recorded(&job, &facts, (&merged.flags.join, None), &args.record)
+    let status = recorded(&job, &facts, (&merged.flags.join, None), &args.record)?;
+    if run::in_place(&merged.flags, &request) {
+        output::print_to_stderr(format_args!(
+            "nsexec: this is the start of run --fork: trace stays the parent of the command, and run becomes the command\n"
+        ));
+    }
+    Ok(status)
 }
 
 /// Enters a process, records it, and compares the record with the plan. Returns the same as [`trace`].
