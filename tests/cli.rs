@@ -74,7 +74,8 @@ impl Caller {
     fn run(&self, args: &[&str]) -> (i32, String, String) {
         let output = self.output(args);
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+        // As a shell reports it: run may become the command, which a signal may end.
+        (nsexec::launch::exit_code(output.status), text(output.stdout), text(output.stderr))
     }
 
     /// Returns the JSON of `encode FLAGS | decode --json`.
@@ -660,7 +661,7 @@ fn unwritable_record_file_fails_before_the_launch() {
         assert_eq!((status, out.as_str(), err.as_str()), (1, "", refused));
         // A later failure must not hide the comparison's result.
         let (status, out, err) = script(&caller, "$N trace --json /dev/full -r -C -- echo ran");
-        assert_eq!((status, out.as_str(), err.lines().count()), (1, "ran\n", 2), "{err}");
+        assert_eq!((status, out.as_str(), err.lines().count()), (1, "ran\n", 3), "{err}");
         assert!(
             err.starts_with("nsexec: as planned: ") && err.ends_with("No space left on device\n"),
             "{err}"
@@ -986,10 +987,16 @@ fn verbose_flag_shows_debug_records() {
         // A direct start, and one through the stages.
         let direct =
             ["stage-0: update /proc/", "stage-2: ~> nsexec stage-2", "stage-2: unshare remaining namespaces"];
+        let in_place = [
+            "stage-0: update /proc/",
+            "stage-1: unshare user namespace",
+            "stage-1: unshare remaining namespaces",
+        ];
         let stages = ["stage-0: spawn stage-1", "stage-1: ~> nsexec stage-1", "stage-2: ~> nsexec stage-2"];
         for (args, wanted) in [
-            (&["run", "-v", "-r", "-n", "--", "true"][..], direct),
-            (&["run", "-v", "-r", "--join", "uts=/proc/self/ns/uts", "--", "true"], stages),
+            (&["run", "-v", "-f", "-r", "-n", "--", "true"][..], direct),
+            (&["run", "-v", "-f", "-r", "--join", "uts=/proc/self/ns/uts", "--", "true"], stages),
+            (&["run", "-v", "-r", "-n", "--", "true"], in_place),
         ] {
             let (status, out, err) = caller.run(args);
             assert_eq!((status, out.as_str()), (0, ""), "{err}");
@@ -1240,9 +1247,9 @@ impl Caller {
         assert_eq!(fs::read_to_string(&out).unwrap(), "", "{args:?}");
         // Again, with standard error in a file as well: only the status can report the error.
         let silent = command.stdout(file(&out)).stderr(file(&err)).status().unwrap();
-        assert_eq!(silent.code(), output.status.code(), "{args:?}");
+        assert_eq!(silent, output.status, "{args:?}");
         assert_eq!(fs::read_to_string(&err).unwrap(), "", "{args:?}");
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        (Some(nsexec::launch::exit_code(output.status)), String::from_utf8(output.stderr).unwrap())
     }
 }
 
@@ -1443,7 +1450,7 @@ fn open_file_limit_names_the_first_missing_descriptor() {
         let run = |limit: u32| {
             let nsexec = caller.folder.join("nsexec");
             let mut command = program("sh");
-            let script = format!("ulimit -n {limit}; exec {} run -r -- true", nsexec.display());
+            let script = format!("ulimit -n {limit}; exec {} run -f -r -- true", nsexec.display());
             if caller.uid == ORDINARY_UID {
                 command.uid(ORDINARY_UID).gid(ORDINARY_UID);
             }

@@ -153,9 +153,7 @@ fn outcome(section: &nsexec_audit::Section) -> (String, Fate) {
     let executes = section.role != Role::Stage(0)
         && section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn);
     match section.end {
-        end if executes && matches!(section.role, Role::Stage(_)) => {
-            ("executes the command".into(), fate(end))
-        }
+        end if executes && !section.role.is_tool() => ("executes the command".into(), fate(end)),
         end if executes => (format!("executes the tool, which ends: {end}"), fate(end)),
         end => (end.to_string(), fate(end)),
     }

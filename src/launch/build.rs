@@ -126,6 +126,11 @@ impl Command {
         Ok(Ready { launcher, prepared, ours })
     }
 
+    /// Prepares a launch in place, for [`exec`](Self::exec).
+    pub(super) fn ready_in_place(&self, caller: &Caller) -> Result<(Launcher, Prepared), LaunchError> {
+        self.ready(Stdio::INHERITED, caller).map(|ready| (ready.launcher, ready.prepared))
+    }
+
     /// Starts the command. `default` is for the standard streams that were not set.
     pub(super) fn start(&mut self, default: [Stdio; 3]) -> Result<Child, LaunchError> {
         let Ready { launcher, prepared, ours } = self.ready(default, &Caller::here())?;

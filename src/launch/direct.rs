@@ -4,8 +4,6 @@
 //! The deciders and steps are those of the stages: the order of the namespaces, the maps and their checks,
 //! the ids, the mounts, the exec. A direct start has no forks of stages and no messages between them.
 
-use core::fmt;
-
 use super::closing::begin;
 use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
@@ -13,11 +11,10 @@ use super::job::Job;
 use super::number::open_directory;
 use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
-use super::pipes::LogReader;
+use super::pipes::{LogReader, add_record};
 use super::shape::order;
 use super::shared::First;
 use super::stages::Stages;
-use super::steps::StageStep;
 use super::tail::{self, GO};
 use super::watch::Watch;
 use crate::deciders::bootstrap::Bootstrap;
@@ -32,7 +29,7 @@ use crate::scripts::unshare::unshare;
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, InitFork, OpenFlags, Pid, TidAddress};
 use crate::words::error::{Doing, Error, ProcFile, ToolFailure};
-use crate::words::log::{Details, Level, Log, RECORD_MAX, Writer, layout};
+use crate::words::log::{Details, Level, Log};
 
 /// Starts the command without stages. Returns `None` if the stages have to do it: the kernel refuses the
 /// clone, or a map that only a mapping tool can write. No process is left then.
@@ -65,6 +62,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
                 add_record(
                     sys,
                     log,
+                    0,
                     Level::Debug,
                     format_args!("a process in new namespaces is refused: {errno}; trying the stages"),
                     None,
@@ -185,7 +183,7 @@ fn write_files<S: Sys, L: LogReader>(
 /// Adds the launcher's own error to the records, as a record of stage 0, since the launcher does its work.
 pub(super) fn pass_on<S: Sys, L: LogReader>(sys: &mut S, error: &Error<'_>, log: &mut L) {
     let details = Details { code: error.code(), errno: error.errno() };
-    add_record(sys, log, Level::Fatal, format_args!("{error}"), Some(details));
+    add_record(sys, log, 0, Level::Fatal, format_args!("{error}"), Some(details));
 }
 
 /// Adds the debug record of a file that the launcher has written.
@@ -200,25 +198,12 @@ fn note_update<S: Sys, L: LogReader>(
         add_record(
             sys,
             log,
+            0,
             Level::Debug,
             format_args!("update /proc/{child}/{} to '{}'", file.as_str(), Lossy(text)),
             None,
         );
     }
-}
-
-/// Passes a record of the launcher to the log reader in memory, not through the log pipe.
-fn add_record<S: Sys, L: LogReader>(
-    sys: &mut S,
-    log: &mut L,
-    level: Level,
-    text: fmt::Arguments<'_>,
-    details: Option<Details>,
-) {
-    let mut buffer = [0; RECORD_MAX];
-    let writer = (Writer::Stage(0), sys.getpid());
-    let len = layout(&mut buffer, level, writer, text, details);
-    log.take(buffer.get(..len).unwrap_or_default());
 }
 
 /// Becomes the command. Returns the status to exit with.
@@ -250,18 +235,6 @@ fn debug<S: Sys>(sys: &mut S, job: &Job<'_>, log: Fd, text: &str) {
     }
 }
 
-/// Enters the new time namespace. A process that creates a time namespace does not enter it by that
-/// (time_namespaces(7)): its children would.
-fn enter_time_namespace<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
-    let doing = Doing::Launch(StageStep::EnterTimeNamespace);
-    let path = c"/proc/self/ns/time_for_children";
-    let namespace = procfs::open_namespace(sys, Fd::CWD, path, doing)?;
-    let entered = sys.setns(namespace, CloneFlags::NEWTIME);
-    // close(2) frees the number even if it returns an error.
-    let _ = sys.close(namespace);
-    entered.map_err(|errno| Error::Os { doing, errno })
-}
-
 /// Changes the session and the ids, creates the remaining namespaces, and mounts. `log` is the log pipe.
 fn prepare<'m, S: Sys>(sys: &mut S, job: &Job<'m>, asked: &Bootstrap<'_>, log: Fd) -> Result<(), Error<'m>> {
     let os = |doing| move |errno: Errno| Error::Os { doing, errno };
@@ -286,7 +259,7 @@ fn prepare<'m, S: Sys>(sys: &mut S, job: &Job<'m>, asked: &Bootstrap<'_>, log: F
         offsets.write(sys)?;
     }
     if remaining.contains(CloneFlags::NEWTIME) {
-        enter_time_namespace(sys)?;
+        offsets::enter_time_namespace(sys)?;
     }
     tail::mount(sys, &job.tail)?;
     // After the last change of the user id, which clears the parent-death signal.

@@ -79,7 +79,8 @@ fn duplicate<S: Sys>(sys: &mut S, fd: Fd, number: Fd) -> SysResult<()> {
 }
 
 /// Sets the limits, the ids and the capabilities of the command. Returns whether the ids have changed, which
-/// clears the parent-death signal.
+/// clears the parent-death signal. With `ends_with_launcher` the process gets SIGKILL at the launcher's death
+/// again after each change.
 ///
 /// Runs as the process that becomes the command, in its namespaces. The launcher waits for the exec. The
 /// order: the bounding set needs CAP_SETPCAP, which a change of the user id takes away; the other sets are
@@ -91,6 +92,7 @@ pub(super) fn change<'m, S: Sys>(
     sys: &mut S,
     around: &Surroundings,
     (gid, uid): (Option<u32>, Option<u32>),
+    ends_with_launcher: bool,
 ) -> Result<bool, Error<'m>> {
     for limit in &around.limits {
         match *limit {
@@ -114,7 +116,7 @@ pub(super) fn change<'m, S: Sys>(
     if let Some(gid) = gid {
         sys.setgid(gid).map_err(|errno| StageStep::Group(gid).failed(errno))?;
         // Set again at once: the change has cleared it, and this process may be stopped at any moment.
-        end_with_launcher(sys, true);
+        end_with_launcher(sys, ends_with_launcher);
     }
     // The last id: without user id 0 the process may not change its groups any more.
     if let Some(uid) = uid {
@@ -122,7 +124,7 @@ pub(super) fn change<'m, S: Sys>(
             sys.keep_capabilities(true).map_err(|errno| StageStep::KeepCapabilities.failed(errno))?;
         }
         sys.setuid(uid).map_err(|errno| StageStep::User(uid).failed(errno))?;
-        end_with_launcher(sys, true);
+        end_with_launcher(sys, ends_with_launcher);
     }
     if around.keyring {
         // After the last change of the user id: the keyring belongs to the command's user.

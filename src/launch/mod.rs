@@ -12,14 +12,18 @@
 //! through the stages:  Launcher ── fork ──> stage 0 ──> stage 1 ──> stage 2 ── execve ──> the command
 //!                         │ message, pid line, reaping, go byte        │                      │
 //!                         └──────────────── Child: wait, signal ───────┴──────────────────────┘
+//!
+//! in place:            Launcher ── joins, unshare, mounts ── execve ──> the command
+//!                         └─ fork ──> helper: maps, exits before the exec
 //! ```
 //!
-//! [`shape`] decides between the three. A start that joins namespaces, or creates a time namespace without a
-//! user namespace and without offsets, goes through a child. The stages are for a user namespace that is
-//! created inside of joined ones, a mapping tool, an older dialect, and a policy that asks for them. `direct`
-//! is the script of a direct start; if the kernel refuses it, the launcher uses the stages. `child` is the
-//! script of a start through a child. A process has the same name in each shape, in records and plans: stage
-//! 1 joins and creates namespaces, and stage 2 becomes the command.
+//! [`Launcher::exec`] starts in place. Otherwise [`shape`] decides between the first three. A start that
+//! joins namespaces, or creates a time namespace without a user namespace and without offsets, goes through a
+//! child. The stages are for a user namespace that is created inside of joined ones, a mapping tool, an older
+//! dialect, and a policy that asks for them. `direct` is the script of a direct start; if the kernel refuses
+//! it, the launcher uses the stages. `child` is the script of a start through a child. A process has the same
+//! name in each shape, in records and plans: stage 1 joins and creates namespaces, and stage 2 becomes the
+//! command.
 //!
 //! The launcher needs neither a second program nor a second exec: the first process of a launch is a clone of
 //! this process, with its memory shared or copied, and runs the core at once. The processes of a launch
@@ -68,9 +72,12 @@ mod conclude;
 mod direct;
 pub mod encode;
 mod error;
+mod exec;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod fork;
 mod handle;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod in_place;
 mod init;
 mod job;
 mod join;
@@ -183,7 +190,7 @@ pub use subordinate::{
     ranges_of_caller, split_at_borders,
 };
 #[doc(hidden)]
-pub use supervise::{Guard, guard, without_sigxfsz};
+pub use supervise::{Guard, guard, without_sigxfsz, without_write_signals};
 #[doc(hidden)]
 pub use surroundings::Surroundings;
 #[doc(hidden)]

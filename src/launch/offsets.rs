@@ -5,7 +5,7 @@ use crate::deciders::bootstrap::Bootstrap;
 use crate::deciders::timens::TimeOffsets;
 use crate::scripts::procfs;
 use crate::sys::Sys;
-use crate::sys::types::Fd;
+use crate::sys::types::{CloneFlags, Fd};
 use crate::words::error::{Doing, Error};
 
 const DOING: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
@@ -44,4 +44,21 @@ impl OpenOffsets<'_> {
     pub(super) fn write<'e, S: Sys>(self, sys: &mut S) -> Result<(), Error<'e>> {
         procfs::write_once(sys, self.file, self.offsets.text_with_nul(), DOING)
     }
+}
+
+/// Enters the new time namespace. A process that creates a time namespace does not enter it by that
+/// (time_namespaces(7)): its children would.
+///
+/// Runs as the process that becomes the command, in a direct start or in place.
+///
+/// # Errors
+/// [`StageStep::EnterTimeNamespace`].
+pub(super) fn enter_time_namespace<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
+    let doing = Doing::Launch(StageStep::EnterTimeNamespace);
+    let path = c"/proc/self/ns/time_for_children";
+    let namespace = procfs::open_namespace(sys, Fd::CWD, path, doing)?;
+    let entered = sys.setns(namespace, CloneFlags::NEWTIME);
+    // close(2) frees the number even if it returns an error.
+    let _ = sys.close(namespace);
+    entered.map_err(|errno| Error::Os { doing, errno })
 }

@@ -1,9 +1,11 @@
 //! The pipes between the launcher and the processes of a launch, and the reader of the log pipe.
 
+use core::fmt;
+
 use super::outcome::{FailureKind, Step, os};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid};
-use crate::words::log::RECORD_MAX;
+use crate::words::log::{Details, Level, RECORD_MAX, Writer, layout};
 
 /// Receives the bytes that the launcher reads from the log pipe.
 pub trait LogReader {
@@ -30,6 +32,8 @@ pub trait LogReader {
     fn before_start(&mut self, _pid: Pid) -> Result<(), FailureKind> {
         Ok(())
     }
+    /// Called before this process executes the command itself, in a start in place. All records have arrived.
+    fn before_exec(&mut self) {}
 }
 
 /// The two pipes: the launcher's ends, and the ends of the stages or of the process of a direct start.
@@ -91,4 +95,20 @@ pub(super) fn read_answer<S: Sys>(sys: &mut S, init: Fd, buffer: &mut [u8]) -> R
 pub(super) fn close<S: Sys>(sys: &mut S, fd: Fd) {
     // close(2) frees the number even if it returns an error.
     let _ = sys.close(fd);
+}
+
+/// Passes a record of the launcher to the log reader in memory, not through the log pipe. `stage` is the
+/// stage whose work it does.
+pub(super) fn add_record<S: Sys, L: LogReader>(
+    sys: &mut S,
+    log: &mut L,
+    stage: u8,
+    level: Level,
+    text: fmt::Arguments<'_>,
+    details: Option<Details>,
+) {
+    let mut buffer = [0; RECORD_MAX];
+    let writer = (Writer::Stage(stage), sys.getpid());
+    let len = layout(&mut buffer, level, writer, text, details);
+    log.take(buffer.get(..len).unwrap_or_default());
 }

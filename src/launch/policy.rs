@@ -60,6 +60,9 @@ pub struct LaunchPolicy {
     /// Whether process 1 of the new pid namespace is a minimal init, whose child executes the command.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "core::ops::Not::not"))]
     pub init: bool,
+    /// Whether this process itself becomes the command ([`Launcher::exec`](super::Launcher::exec)).
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "core::ops::Not::not"))]
+    pub in_place: bool,
 }
 
 impl LaunchPolicy {
@@ -77,6 +80,7 @@ impl LaunchPolicy {
         gid: None,
         groups: false,
         init: false,
+        in_place: false,
     };
 }
 

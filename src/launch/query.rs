@@ -20,9 +20,11 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, getresgid, getresuid, setfsgid, se
 use super::proc_status::{SignalState, StatusText, pid_of_fdinfo};
 use super::shape::{Protection, Yama};
 use crate::deciders::namespace::NsKind;
+use crate::scripts::nsexec::refuse_threads;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd, Pid, SysResult};
+use crate::words::error::Refusal;
 
 /// Returns the ids of this thread for files (setfsuid(2)).
 fn ids_for_files() -> (Uid, Gid) {
@@ -97,6 +99,15 @@ fn is_missing(error: &io::Error) -> bool {
 /// Returns whether the directory has the sysctl that every kernel has.
 fn has_sysctls(sysctls: &Path) -> bool {
     fs::symlink_metadata(sysctls.join("osrelease")).is_ok()
+}
+
+/// Fails if this process has several threads.
+///
+/// # Errors
+/// [`Refusal::Threads`].
+pub(super) fn has_one_thread() -> Result<(), Refusal> {
+    // SAFETY: the calls change nothing in a process with one thread, and fail in another one.
+    refuse_threads(&mut unsafe { LinuxSys::new() })
 }
 
 /// Reads the signal state of this thread. `None` without a /proc.

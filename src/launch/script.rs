@@ -16,6 +16,7 @@ use super::closing::begin;
 use super::conclude::conclude;
 use super::direct;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
+use super::in_place;
 pub use super::job::{ChildSignals, Job};
 pub use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step, WaitedFor};
 use super::outcome::{failed, os};
@@ -41,7 +42,7 @@ use crate::sys::types::{ExitSignal, Fd, Fork, Pid, PollEvents, PollFd, Signal};
 use crate::words::json::PID_LINE_MAX;
 
 /// Starts a command in its namespaces. Returns in the launcher, and in each stage that exits, with
-/// [`Launched::Exit`].
+/// [`Launched::Exit`]. A start in place returns in the launcher only after a failure.
 ///
 /// Runs in the launcher, in the caller's namespaces, with the caller's privileges. Waits for the three
 /// stages. No process waits for the launcher.
@@ -57,11 +58,14 @@ pub fn launch<S: Sys, L: LogReader>(
     if let Err(kind) = check_copy(sys, job, asked.as_ref()) {
         return failed(kind);
     }
+    if job.policy.launch.in_place {
+        return in_place::launch(sys, job, log);
+    }
     let possible = asked.filter(|asked| refuse_impossible(asked).is_ok());
     let launched = possible.and_then(|asked| match shape(&asked, job.policy) {
         Shape::Direct => direct::launch(sys, job, &asked, log),
         Shape::Child => Some(child::launch(sys, job, &asked, log)),
-        Shape::Stages(_) => None,
+        Shape::Stages(_) | Shape::InPlace => None,
     });
     launched.unwrap_or_else(|| launch_stages(sys, job, scratch, log))
 }

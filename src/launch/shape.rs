@@ -20,6 +20,10 @@ pub enum Shape {
     Child,
     /// The three stages, of which the last becomes the command.
     Stages(WhyStages),
+    /// None, and no process for the command: the launcher itself enters the namespaces and executes the
+    /// command ([`Launcher::exec`](super::Launcher::exec)). If it creates a user namespace, it forks a
+    /// helper, which writes the maps from outside as stage 0 does, and ends before the exec.
+    InPlace,
 }
 
 /// Why a start needs the stages.
@@ -46,6 +50,7 @@ impl fmt::Display for Shape {
                     "through a child, because only a fork enters a joined pid or a new time namespace",
                 );
             }
+            Self::InPlace => return f.write_str("in place: this process becomes the command"),
             Self::Stages(why) => why,
         };
         f.write_str("three stages, because ")?;
@@ -61,6 +66,9 @@ impl fmt::Display for Shape {
 /// Returns the shape of a start.
 #[must_use]
 pub fn shape(asked: &Bootstrap<'_>, policy: &Policy) -> Shape {
+    if policy.launch.in_place {
+        return Shape::InPlace;
+    }
     let why = if policy.launch.stages {
         WhyStages::Policy
     } else if *policy.dialect != Dialect::V1_2 {

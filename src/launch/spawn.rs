@@ -256,6 +256,55 @@ pub(super) fn spawn<'a, S: Sys>(
     (result, other)
 }
 
+/// Runs a launch in place, and exits its helper. Returns only if the command does not run: the error, and the
+/// records that are not in it. `deliver` gets the records before the exec. The code of the caller that runs
+/// in here is `deliver` and the backend of `wrap`.
+pub(super) fn exec<S: Sys>(
+    prepared: &Prepared,
+    deliver: impl FnMut(&[Record]),
+    wrap: impl FnOnce(LinuxSys) -> S,
+) -> (LaunchError, Vec<Record>) {
+    let mut texts = prepared.texts_of_exec();
+    // SAFETY: the script closes, reads and writes its own descriptors, and changes this process as the caller
+    // of the exec asks. The child of its fork returns from the script with `Exit` and exits below. On its way
+    // it runs the script and the core, which allocate no memory and take no lock.
+    let mut sys = wrap(unsafe { LinuxSys::new() });
+    let unwind_guard = UnwindGuard::new();
+    let mut log = CollectorBeforeExec { collector: Collector::default(), deliver };
+    let launched = prepared.run_in(&mut texts, &mut sys, &mut [], None, &mut log);
+    if let Launched::Exit(status) = launched {
+        // SAFETY: as in `spawn`.
+        unsafe { libc::_exit(status) }
+    }
+    drop(unwind_guard);
+    let (fatal, other) = log.collector.into_records();
+    match launched {
+        Launched::Failed(failure) => (prepared.explain(failure, fatal), other),
+        Launched::Started { .. } | Launched::Exit(_) => unreachable!("a start in place creates no command"),
+    }
+}
+
+/// Collects the records of a launch in place, and delivers them before the exec.
+struct CollectorBeforeExec<F> {
+    collector: Collector,
+    deliver: F,
+}
+
+impl<F: FnMut(&[Record])> LogReader for CollectorBeforeExec<F> {
+    fn take(&mut self, bytes: &[u8]) {
+        self.collector.take(bytes);
+    }
+
+    fn fatal(&self) -> bool {
+        self.collector.fatal()
+    }
+
+    fn before_exec(&mut self) {
+        let (_, records) = core::mem::take(&mut self.collector).into_records();
+        (self.deliver)(&records);
+    }
+}
+
 /// Exits a stage in which a panic unwinds, for example a panic of a recorder. The caller's stack frames must
 /// unwind in the launcher only.
 ///

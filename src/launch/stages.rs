@@ -436,7 +436,7 @@ impl Stages {
     }
 }
 
-fn wait<S: Sys>(sys: &mut S, pid: Pid, which: WaitFor) -> SysResult<Waited> {
+pub(super) fn wait<S: Sys>(sys: &mut S, pid: Pid, which: WaitFor) -> SysResult<Waited> {
     uninterrupted(sys, |sys| sys.wait4(pid, which))
 }
 

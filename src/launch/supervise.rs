@@ -450,15 +450,27 @@ fn keep_watch(sys: &mut LinuxSys, (ended, command): (Fd, Fd), signal: Signal) {
 /// (RLIMIT_FSIZE, setrlimit(2)) then returns `EFBIG` instead of ending the process. Afterwards the mask is
 /// restored, and no SIGXFSZ from `write` is left pending.
 pub fn without_sigxfsz<T>(write: impl FnOnce() -> T) -> T {
-    // SAFETY: two changes of this thread's mask, of which the second undoes the first, and a look at one
-    // signal.
+    without(&[SignalSet::XFSZ], write)
+}
+
+/// Does the same as [`without_sigxfsz`] for SIGPIPE too: a write to a pipe without a reader returns `EPIPE`.
+pub fn without_write_signals<T>(write: impl FnOnce() -> T) -> T {
+    without(&[SignalSet::XFSZ, SignalSet::PIPE], write)
+}
+
+fn without<T>(signals: &[SignalSet], write: impl FnOnce() -> T) -> T {
+    // SAFETY: two changes of this thread's mask, of which the second undoes the first, and a look at some
+    // signals.
     let mut sys = unsafe { LinuxSys::new() };
-    let before = sys.sigprocmask(MaskHow::Block, SignalSet::XFSZ);
+    let set = signals.iter().fold(SignalSet::EMPTY, |set, signal| SignalSet(set.0 | signal.0));
+    let before = sys.sigprocmask(MaskHow::Block, set);
     let result = write();
     if let Ok(before) = before {
-        if !before.contains(SignalSet::XFSZ) {
-            // EAGAIN: no SIGXFSZ is pending.
-            let _ = sys.sigtimedwait(SignalSet::XFSZ);
+        for signal in signals.iter().filter(|signal| !before.contains(**signal)) {
+            // EAGAIN: it is not pending.
+            let _ = sys.sigtimedwait(*signal);
+        }
+        if !before.contains(set) {
             let _ = sys.sigprocmask(MaskHow::Set, before);
         }
     }

@@ -236,7 +236,7 @@ fn execute<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends, signal_may
 fn change<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends) -> Result<bool, Error<'m>> {
     last::place(sys, tail.moves, ends)?;
     let nothing = Surroundings::default();
-    let changed = last::change(sys, tail.around.unwrap_or(&nothing), (tail.gid, tail.uid))?;
+    let changed = last::change(sys, tail.around.unwrap_or(&nothing), (tail.gid, tail.uid), true)?;
     if changed {
         // The change of the ids has cleared it.
         set_kill_child(sys, tail)?;

@@ -119,6 +119,15 @@ impl Pair {
         close(sys, self.pipe, 1, self.parent)?;
         Ok(End { pipe: self.pipe, fd: self.child, init_pipe: self.init_pipe, side: PhantomData })
     }
+
+    /// Closes both ends: no process was created.
+    #[cfg(feature = "std")]
+    pub(crate) fn close<S: Sys>(self, sys: &mut S) {
+        for fd in [self.child, self.parent] {
+            // close(2) frees the number even if it returns an error.
+            let _ = sys.close(fd);
+        }
+    }
 }
 
 fn close<'m, S: Sys>(sys: &mut S, pipe: SyncPipe, end: u8, fd: Fd) -> Result<(), Error<'m>> {

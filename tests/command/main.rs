@@ -6,6 +6,7 @@
 mod again;
 mod attributes;
 mod closing;
+mod exec;
 mod init;
 mod kit;
 mod manners;

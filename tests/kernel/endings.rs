@@ -283,7 +283,7 @@ fn signal_during_the_launch_ends_it(ctx: &Ctx) {
     let (runs, path) = slow_tool(ctx, "exec /bin/sleep 100");
     for signal in ASKING {
         let live = ctx
-            .nsexec(["run", "-r", "--map-users", "auto", "--", "echo", "it ran"])
+            .nsexec(["run", "-f", "-r", "--map-users", "auto", "--", "echo", "it ran"])
             .env("PATH", &path)
             .start();
         crate::kit::until(&format!("the tool runs for {signal}"), || {

@@ -124,7 +124,7 @@ fn namespaces_owned_by_the_host(ctx: &Ctx) {
 /// pass, with the privileges of the second.
 fn namespaces_owned_by_a_nested_user_namespace(ctx: &Ctx) {
     let bin = ctx.bin.to_str().unwrap();
-    let args = [&["run", "-r", "--", bin, "run", "-r", "-n", "-u", "--"][..], &SLEEP].concat();
+    let args = [&["run", "-f", "-r", "--", bin, "run", "-f", "-r", "-n", "-u", "--"][..], &SLEEP].concat();
     let outer = ctx.nsexec(args).start().says("on");
     let middle = outer.command();
     let inner = crate::harness::children(middle)[0];

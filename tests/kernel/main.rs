@@ -14,6 +14,7 @@ mod guards;
 mod hand_over;
 mod harness;
 mod idmaps;
+mod in_place;
 mod joins;
 mod kinds;
 mod kit;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         guards::TESTS,
         first::TESTS,
         kinds::TESTS,
+        in_place::TESTS,
         idmaps::TESTS,
         clocks::TESTS,
         joins::TESTS,

@@ -19,7 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
 /// Starts a container whose command is `reach.py`, with these flags and capabilities.
 fn attacker(ctx: &Ctx, flags: &[&str], caps: &[&str]) -> Live {
     let command = [PYTHON, "-I", "-S", "-c", include_str!("reach.py")];
-    ctx.nsexec([&["run"], flags, &["--"], &command, caps].concat()).start().says("on")
+    ctx.nsexec([&["run", "-f"], flags, &["--"], &command, caps].concat()).start().says("on")
 }
 
 /// Starts `nsexec ARGS…`, and delays its launcher before its first send, the go byte, until the attacker has
@@ -125,7 +125,7 @@ fn root_of_a_user_namespace_can_do_nothing(ctx: &Ctx) {
 fn with_a_created_namespace_root_can_signal_and_limit(ctx: &Ctx) {
     let run = |pid: &str| {
         let joins = ["user", "mnt", "pid"].map(|kind| format!("--join={kind}=/proc/{pid}/ns/{kind}"));
-        let words = ["run", "-u"].map(str::to_owned).into_iter().chain(joins);
+        let words = ["run", "-f", "-u"].map(str::to_owned).into_iter().chain(joins);
         words.chain(["--", "true"].map(str::to_owned)).collect()
     };
     allows(ctx, &WIDE, run, &[&SIGNALS_AND_LIMITS[..], &SCHEDULING].concat(), &["timerslack_ns"]);

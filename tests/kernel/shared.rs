@@ -45,11 +45,11 @@ fn unrecorded_start_with_a_copy_makes_the_planned_calls(ctx: &Ctx) {
 fn compare(ctx: &Ctx, flags: &[&str], shown: &str) {
     ctx.needs("strace");
     let end = ["--", "/bin/true"];
-    let plan = ctx.nsexec([&["plan"], flags, &end].concat()).ok();
+    let plan = ctx.nsexec([&["plan", "-f"], flags, &end].concat()).ok();
     let (launcher, process) = (section(&plan, "launcher"), section(&plan, "stage-2 init"));
     let output = ctx.file("calls");
     let bin = ctx.bin.to_str().unwrap();
-    let strace = ["-ff", "-qq", "-o", output.to_str().unwrap(), bin, "run"];
+    let strace = ["-ff", "-qq", "-o", output.to_str().unwrap(), bin, "run", "-f"];
     ctx.cmd("strace", [&strace, flags, &end].concat()).ok();
     let (parents, children): (Vec<_>, Vec<_>) =
         outputs(&output).into_iter().partition(|text| text.contains("socketpair("));

@@ -135,7 +135,7 @@ PLACES = ([], ["-r"], ["-r", "-p"])
 
 def interrupt_ends_a_command_without_a_handler():
     for place in PLACES:
-        terminal = Terminal(NSEXEC, "run", *place, "--", "sleep", "100")
+        terminal = Terminal(NSEXEC, "run", "-f", *place, "--", "sleep", "100")
         terminal.runs("sleep")
         terminal.type("\x03")
         same(terminal.status(), 130, terminal)
@@ -144,7 +144,7 @@ def interrupt_ends_a_command_without_a_handler():
 def interrupt_at_any_moment_of_the_launch():
     for place in PLACES:
         for milliseconds in range(12):
-            terminal = Terminal(NSEXEC, "run", *place, "--", "sleep", "100")
+            terminal = Terminal(NSEXEC, "run", "-f", *place, "--", "sleep", "100")
             time.sleep(milliseconds / 1000)
             terminal.type("\x03")
             same(terminal.status(), 130, terminal)
@@ -153,7 +153,7 @@ def interrupt_at_any_moment_of_the_launch():
 
 def interrupt_arrives_once_at_a_handler():
     for place in PLACES:
-        terminal = Terminal(NSEXEC, "run", *place, "--", PYTHON, "-I", "-S", "-c", COUNTER)
+        terminal = Terminal(NSEXEC, "run", "-f", *place, "--", PYTHON, "-I", "-S", "-c", COUNTER)
         terminal.expect("on")
         terminal.type("\x03")
         same(terminal.status(), 3, terminal)
@@ -162,7 +162,7 @@ def interrupt_arrives_once_at_a_handler():
 
 def quit_ends_a_command_without_a_handler():
     for place in PLACES:
-        terminal = Terminal(NSEXEC, "run", *place, "--", "sleep", "100")
+        terminal = Terminal(NSEXEC, "run", "-f", *place, "--", "sleep", "100")
         terminal.runs("sleep")
         terminal.type("\x1c")
         same(terminal.status(), 131, terminal)
@@ -239,7 +239,7 @@ def inner_shell_has_job_control():
 
 
 def interrupt_reaches_an_inner_shell():
-    terminal = Terminal(NSEXEC, "run", "--", "bash", "--norc", "--noprofile", "--noediting", "-i")
+    terminal = Terminal(NSEXEC, "run", "-f", "--", "bash", "--norc", "--noprofile", "--noediting", "-i")
     terminal.type("PS1='inside'\"> \"\n")
     terminal.expect("inside> ")
     terminal.type("echo half a line")
@@ -279,7 +279,7 @@ def the_terminal_ends_a_command_that_is_stopped():
     script = "import os, signal\nprint('o' + 'n', flush=True)\nos.kill(os.getpid(), signal.SIGSTOP)\nsignal.pause()"
     for place in NOT_FIRST:
         for key, status in ("\x03", 130), ("\x1c", 131):
-            terminal = Terminal(NSEXEC, "run", *place, "--", PYTHON, "-I", "-S", "-c", script)
+            terminal = Terminal(NSEXEC, "run", "-f", *place, "--", PYTHON, "-I", "-S", "-c", script)
             terminal.expect("on")
             (command,) = open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
             until("the command has stopped", lambda: state(command) == "T")
@@ -302,7 +302,7 @@ def until(what, happened):
 def stop_of_only_the_command_does_not_stop_the_job():
     script = "import time\nprint('o' + 'n', flush=True)\ntime.sleep(0.5)\nprint('go' + 'ne on', flush=True)"
     for place in PLACES:
-        terminal = Terminal(NSEXEC, "run", *place, "--", PYTHON, "-I", "-S", "-c", script)
+        terminal = Terminal(NSEXEC, "run", "-f", *place, "--", PYTHON, "-I", "-S", "-c", script)
         terminal.expect("on")
         (command,) = open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
         os.kill(int(command), signal.SIGSTOP)
@@ -334,7 +334,7 @@ def a_background_job_that_reads_is_stopped():
 
 
 def hang_up_ends_the_command():
-    terminal = Terminal(NSEXEC, "run", "--", "sleep", "100")
+    terminal = Terminal(NSEXEC, "run", "-f", "--", "sleep", "100")
     terminal.runs("sleep")
     os.close(terminal.fd)
     end = time.monotonic() + LIMIT
@@ -346,14 +346,14 @@ def hang_up_ends_the_command():
 
 def command_has_the_callers_terminal():
     script = "import os; print(os.isatty(0), os.ttyname(0) == os.ttyname(1), os.tcgetpgrp(0) == os.getpgrp(), os.open('/dev/tty', os.O_RDWR) > 2)"
-    terminal = Terminal(NSEXEC, "run", "-r", "--", PYTHON, "-I", "-S", "-c", script)
+    terminal = Terminal(NSEXEC, "run", "-f", "-r", "--", PYTHON, "-I", "-S", "-c", script)
     same(terminal.status(), 0, terminal)
     terminal.expect("True True True True")
 
 
 def size_change_is_signalled_once():
     script = "import os, signal, sys, time\nn = []\nsignal.signal(signal.SIGWINCH, lambda *_: n.append(tuple(os.get_terminal_size(0))))\nprint('o' + 'n', flush=True)\nend = time.monotonic() + 60\nwhile not n and time.monotonic() < end: time.sleep(0.01)\ntime.sleep(0.3)\nprint(n)"
-    terminal = Terminal(NSEXEC, "run", "--", PYTHON, "-I", "-S", "-c", script)
+    terminal = Terminal(NSEXEC, "run", "-f", "--", PYTHON, "-I", "-S", "-c", script)
     terminal.expect("on")
     fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
     same(terminal.status(), 0, terminal)
@@ -380,7 +380,7 @@ while time.monotonic() < end: time.sleep(0.01)
 
 def apart(*words):
     """Starts a command with a session of its own and a child in its process group. Waits until both are ready."""
-    terminal = Terminal(NSEXEC, "run", *words, "--new-session", "--", PYTHON, "-I", "-S", "-c", APART)
+    terminal = Terminal(NSEXEC, "run", "-f", *words, "--new-session", "--", PYTHON, "-I", "-S", "-c", APART)
     end = time.monotonic() + LIMIT
     while not (b"inner on" in terminal.seen and b"outer on" in terminal.seen):
         assert time.monotonic() < end, terminal.seen
@@ -476,12 +476,8 @@ def a_container_cannot_type_into_the_terminal():
     terminal = shell()
     terminal.type(f"{NSEXEC} run -r -n -- sleep 100 &\n")
     terminal.runs("sleep")
-    command = [
-        child
-        for outer in open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
-        for child in open(f"/proc/{outer}/task/{outer}/children").read().split()
-    ]
-    (target,) = command
+    # The program has become the command.
+    (target,) = open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
     path = f"/tmp/type.{os.getpid()}.py"
     with open(path, "w") as file:
         file.write(TYPE)

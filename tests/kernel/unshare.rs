@@ -197,7 +197,7 @@ fn an_init_reaps_orphans(ctx: &Ctx) {
 /// In a container the program is often process 1, and inherits the orphans of its command.
 fn process_1_reaps_orphans(ctx: &Ctx) {
     let bin = ctx.bin.to_str().unwrap();
-    let args = ["run", "--", bin, "run", "-r", "--"].into_iter().chain(PYTHON).chain([ORPHANS]);
+    let args = ["run", "--", bin, "run", "-f", "-r", "--"].into_iter().chain(PYTHON).chain([ORPHANS]);
     assert_eq!(ctx.nsexec(args).ok(), "0\n");
 }
 

@@ -87,7 +87,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "run_as_user",
-        args: &["run", "-r", "-u", "--", "true"],
+        args: &["run", "-f", "-r", "-u", "--", "true"],
         uid: Some(USER),
         needs: &[],
         processes: DIRECT,

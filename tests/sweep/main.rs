@@ -90,11 +90,10 @@ fn faults_of(lines: &[Line], at: Place) -> Vec<FaultKind> {
 }
 
 /// Returns the faults to inject before this call or, without a call, before the end of the process.
-fn faults_at(lines: &[Line], at: Place, line: Option<&Line>, way: Way, oldest: bool) -> Vec<FaultKind> {
+fn faults_at(lines: &[Line], at: Place, line: Option<&Line>, interrupted: bool) -> Vec<FaultKind> {
     let mut faults = line.map_or_else(|| vec![FaultKind::Kill], |_| faults_of(lines, at));
     // Each kind of stop is tried in one order of processes only, since there are as many stops as deaths.
-    // runc's launcher does not handle SIGTERM.
-    faults.push(FaultKind::Stop(if oldest && way == Way::Ours {
+    faults.push(FaultKind::Stop(if interrupted {
         StopReaction::Interrupt
     } else {
         StopReaction::KillLauncher
@@ -131,7 +130,7 @@ fn sweep(start: &Start) -> Tally {
     for order in [Order::Oldest, Order::Youngest] {
         let faultless = start.faultless(order);
         let whole = &faultless.ran;
-        for (fault, line) in faults(whole, start.way, order) {
+        for (fault, line) in faults(start, whole, order) {
             let Some(ran) = faultless.run(fault) else {
                 tally.idle += 1;
                 continue;
@@ -152,13 +151,16 @@ fn sweep(start: &Start) -> Tally {
 }
 
 /// Returns every fault for a start, with the call at which it is injected. `None` at the end of a process.
-fn faults(whole: &Ran, way: Way, order: Order) -> Vec<(Fault, Option<&Line>)> {
+fn faults<'r>(start: &Start, whole: &'r Ran, order: Order) -> Vec<(Fault, Option<&'r Line>)> {
+    // runc's launcher does not handle SIGTERM. A process that becomes the command in place dies of it.
+    let handles = start.way == Way::Ours && !start.policy.launch.in_place;
+    let interrupted = order == Order::Oldest && handles;
     let places = whole.report.places().map(|(at, line)| (at, Some(line)));
     let ends = whole.report.ends().map(|at| (at, None));
     let mut all = Vec::new();
     for (at, line) in places.chain(ends) {
         let lines = whole.report.find(at.role).map_or(&[][..], |process| &process.transcript.lines);
-        let kinds = faults_at(lines, at, line, way, order == Order::Oldest);
+        let kinds = faults_at(lines, at, line, interrupted);
         all.extend(kinds.into_iter().map(|what| (Fault { at, what }, line)));
     }
     all
@@ -222,7 +224,7 @@ fn run_from_the_fault_equals_run_from_the_beginning() {
             // Another fault for each start and order: most starts have fewer faults than `step`.
             let first =
                 start.name.bytes().map(usize::from).sum::<usize>() + usize::from(order == Order::Youngest);
-            let all = faults(&faultless.ran, start.way, order).into_iter();
+            let all = faults(start, &faultless.ran, order).into_iter();
             for (fault, _) in all.skip(first % step).step_by(step) {
                 let whole = start.run(&mut order, Some(fault));
                 let from_the_fault = faultless.run(fault);

@@ -94,8 +94,11 @@ impl Case<'_> {
     }
 
     /// The role of the process at which the fault is injected. After a direct start that was given up, the
-    /// simulated kernel has another one for stage 2.
+    /// simulated kernel has another one for stage 2. In a start in place the launcher becomes the command.
     fn at(&self) -> Role {
+        if self.start.policy.launch.in_place {
+            return self.fault.at.role;
+        }
         let is_init = init_of(&self.whole.report).is_some_and(|init| init.role == self.fault.at.role);
         if is_init { Role::Stage(2) } else { self.fault.at.role }
     }
@@ -156,6 +159,7 @@ impl Case<'_> {
         match self.at() {
             Role::Stage(2) => self.in_the_command() || self.before().iter().any(closes),
             Role::Stage(3) => self.in_the_command(),
+            Role::Launcher => self.start.policy.launch.in_place && self.in_the_command(),
             _ => false,
         }
     }
@@ -232,7 +236,8 @@ impl Case<'_> {
 
     /// Stage 2 becomes the init or the command only after the launcher's permission, which is the last step.
     fn hand_over_needs_permission(&self) -> Option<Broken> {
-        let init = init_of(self.report())?;
+        // A start in place needs none.
+        let init = init_of(self.report()).filter(|_| !self.start.policy.launch.in_place)?;
         let executed = init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn);
         if init.end != FinalState::HandedOver && !executed {
             return None;
@@ -366,7 +371,8 @@ impl Case<'_> {
         }
         // A failure of the launcher's own has no record in the log pipe.
         let text = |ran: &Ran| ran.told.as_ref().map(ToString::to_string);
-        if before.is_none() && self.whole.told.is_some() && text(self.ran) == text(self.whole) {
+        let own = before.is_none() || self.start.policy.launch.in_place;
+        if own && self.whole.told.is_some() && text(self.ran) == text(self.whole) {
             return None;
         }
         if self.is_unreportable() || self.mount_is_undetected() {

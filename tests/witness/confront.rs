@@ -155,7 +155,8 @@ impl Stage<'_> {
     fn plan(&self, config: &Config, caller: &Caller, args: &[String]) -> Result<(Run, bool), String> {
         let mut command = self.program(config);
         // A recorded start copies the memory.
-        command.args(["plan", "--format", "json", "--copy-memory"]);
+        // `trace` stays the parent of the command.
+        command.args(["plan", "--format", "json", "--copy-memory", "--fork"]);
         if !config.command.there {
             // A plan assumes that the command exists, unless `--assume` states otherwise.
             command.args(["--assume", "command="]);

@@ -237,7 +237,8 @@ pub fn inherit<'r, T: Clone>(
             Role::Stage(number @ 1..) => {
                 known(&ends, Role::Stage(number - 1)).or_else(|| known(&ends, Role::Launcher))
             }
-            Role::Stage(_) => known(&ends, Role::Launcher),
+            // In a start in place the rules check the launcher as stage 1, before its helper.
+            Role::Stage(_) => known(&ends, Role::Launcher).or_else(|| known(&ends, Role::Stage(1))),
             Role::Tool(_) => known(&ends, Role::Stage(0)),
             Role::Launcher | Role::Other(_) => None,
         };

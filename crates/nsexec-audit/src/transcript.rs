@@ -67,6 +67,8 @@ impl Role {
             (Self::Stage(number), Call::CloneSibling { .. }) => Some(Self::Stage(number.saturating_add(1))),
             (Self::Stage(2), Call::Fork { .. }) => Some(Self::Stage(3)),
             (Self::Stage(0), Call::Fork { .. }) => Some(Self::Tool(tools)),
+            // The launcher of a start in place, which the rules check as stage 1.
+            (Self::Stage(1), Call::Fork { .. }) => Some(Self::Stage(0)),
             _ => None,
         }
     }

@@ -182,7 +182,9 @@ fn explained(error: &LaunchError, job: &Job<'_>) -> Launch {
 /// Plans the launch of the command. The real try has shown that the steps before its exec succeed, so only
 /// the command can fail.
 fn planned(request: &Request, args: &DoctorArgs) -> Result<Launch, Failure> {
-    let plan = plan::of_launch(&args.namespaces, &args.hand_over, &args.command, &[])?;
+    // As the real try: with a parent.
+    let flags = NamespaceFlags { fork: true, ..args.namespaces.clone() };
+    let plan = plan::of_launch(&flags, &args.hand_over, &args.command, &[])?;
     match plan.verdict() {
         Planned::Fails(fault) if fault.code == Some(Code::Exec) => {
             let mount_proc_flag = args.namespaces.mount_proc.is_some();

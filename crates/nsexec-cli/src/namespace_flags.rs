@@ -120,7 +120,8 @@ pub(crate) struct NamespaceFlags {
     /// Join this namespace instead of creating one, e.g. net=/run/netns/blue; repeatable
     #[arg(long, value_name = "KIND=PATH", value_parser = join_parser(), help_heading = NAMESPACES)]
     pub(crate) join: Vec<JoinValue>,
-    /// Accepted for compatibility with unshare(1): nsexec always creates a new process
+    /// Stay the parent of the command. Without it `run` becomes the command itself, unless that needs a
+    /// child: a pid namespace, a new session
     #[arg(short, long, help_heading = NAMESPACES)]
     pub(crate) fork: bool,
 

@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use nsexec::launch::without_sigxfsz;
+use nsexec::launch::{without_sigxfsz, without_write_signals};
 use nsexec::sys::types::Errno;
 
 use super::failure::{Failure, words};
@@ -71,6 +71,11 @@ pub(crate) fn print_to_stderr(text: fmt::Arguments<'_>) {
 /// ([`Signals::take`](nsexec::launch::signals::Signals::take)), so nothing but the write is needed.
 pub(crate) fn show_record(line: &str) {
     drop(io::stderr().write_all(line.as_bytes()));
+}
+
+/// As [`show_record`], in a process that has not taken its signals.
+pub(crate) fn show_record_alone(line: &str) {
+    without_write_signals(|| show_record(line));
 }
 
 /// Prints an error of clap to the stream that clap chooses.

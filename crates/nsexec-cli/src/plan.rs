@@ -8,8 +8,9 @@ use std::path::Path;
 
 use nsexec::bootstrap::Dialect;
 use nsexec::launch::signals::Signals;
-use nsexec::launch::{Launcher, Prepared};
+use nsexec::launch::{ChildSignals, Launcher, Prepared, own_status};
 use nsexec::policy::Policy;
+use nsexec::sys::types::SignalSet;
 use nsexec_audit::emit::apparmor::apparmor;
 use nsexec_audit::emit::seccomp::seccomp;
 use nsexec_audit::emit::systemd;
@@ -61,7 +62,8 @@ pub(crate) fn plan_enter(args: &PlanEnterArgs) -> Result<u8, Failure> {
     entered.print_notes();
     let mut assumptions = assume::of_machine(&Facts::gather(false, false), &entered.joins);
     assume::apply(&mut assumptions, &args.shown.assume);
-    let start = of_request(&entered.request, &args.command, &signals, (&mut assumptions, entered.root()))?;
+    let start =
+        of_request(&entered.request, &args.command, Some(&signals), (&mut assumptions, entered.root()))?;
     finish_command(&finish(&start, &assumptions)?, &args.shown)
 }
 
@@ -86,9 +88,6 @@ pub(crate) fn of_launch(
     command: &[OsString],
     assumed: &[AssumeValue],
 ) -> Result<Plan, Failure> {
-    // As in `run`, so that the plan has the same signal masks. This process exits so soon that no signal is
-    // missed.
-    let signals = run::take_signals()?;
     let Merged { flags, command } = config::merged(flags, command)?;
     let machine = request::facts_of(&flags, true);
     let mut assumptions = assume::of_machine(&machine, &flags.join);
@@ -97,7 +96,11 @@ pub(crate) fn of_launch(
     let mut request = request::decide(&flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     request.hand_over = hand_over::decide(&mut request.policy, hand_over_flags, others, others);
-    let start = of_request(&request, &command, &signals, (&mut assumptions, None))?;
+    let signals = match run::in_place(&flags, &request) {
+        true => None,
+        false => Some(take_signals(&mut assumptions)?),
+    };
+    let start = of_request(&request, &command, signals.as_ref(), (&mut assumptions, None))?;
     finish(&start, &assumptions)
 }
 
@@ -112,11 +115,21 @@ pub(crate) fn searched(
     }
 }
 
-/// Prepares the launch of a request, and searches its command on this machine.
+/// Takes the signals as `run` does, so that the plan has the same signal masks. This process exits so soon
+/// that no signal is missed.
+fn take_signals(assumptions: &mut Assumptions) -> Result<Signals, Failure> {
+    let signals = run::take_signals()?;
+    let blocked = own_status().bits("SigBlk").map(SignalSet);
+    assumptions.blocked = blocked.unwrap_or(assumptions.blocked);
+    Ok(signals)
+}
+
+/// Prepares the launch of a request, and searches its command on this machine. Without signals the launch is
+/// one in place.
 fn of_request(
     request: &Request,
     command: &[OsString],
-    signals: &Signals,
+    signals: Option<&Signals>,
     (assumptions, root): (&mut Assumptions, Option<BorrowedFd<'_>>),
 ) -> Result<Start, Failure> {
     let bootstrap = request.bootstrap()?;
@@ -127,9 +140,13 @@ fn of_request(
     let command = if command.is_empty() { &nothing[..] } else { command };
     if let Some((program, arguments)) = command.split_first() {
         request.hand_over.apply(&mut launcher);
-        launcher.surroundings(request.around.clone()).command(program, arguments).supervised(signals);
+        launcher.surroundings(request.around.clone()).command(program, arguments);
     }
-    let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+    let prepared = match signals {
+        None => launcher.signals(ChildSignals::default()).prepare_exec(),
+        Some(signals) => launcher.supervised(signals).prepare(),
+    };
+    let prepared = prepared.map_err(|error| Failure::Usage(error.to_string()))?;
     // `--assume command=FILE` plans for another machine, so this machine's files do not matter.
     if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
         let (found, refused) = searched(&prepared, root);

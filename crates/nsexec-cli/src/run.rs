@@ -1,6 +1,7 @@
 //! `nsexec run`, and the launch that it shares with `enter`.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -8,11 +9,13 @@ use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::error::Code;
 use nsexec::launch::causes::{Asked, Circumstances, Facts, likely};
 use nsexec::launch::signals::{Signals, supervise};
-use nsexec::launch::{Child, Guard, LaunchError, Launcher, guard};
+use nsexec::launch::{Child, ChildSignals, Guard, LaunchError, Launcher, guard};
 use nsexec::log::Level;
+use nsexec::namespace::NsKind;
+use nsexec::policy::Session;
 use nsexec::sys::types::Errno;
 
-use super::args::RunArgs;
+use super::args::{NamespaceFlags, RunArgs};
 use super::config;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
@@ -36,12 +39,57 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     check_persistent(&request)?;
     sealed::ensure_for_joins(request.joined)?;
-    start(&Job {
+    let job = Job {
         request: &request,
         command: &command_or_shell(&merged.command),
         verbose: args.verbose,
         mount_proc_flag: flags.mount_proc.is_some(),
-    })
+    };
+    match in_place(flags, &request) {
+        true => replace(&job),
+        false => start(&job),
+    }
+}
+
+/// Returns whether `run` becomes the command itself, as unshare(1) does without `--fork`. A pid namespace is
+/// for children, so it needs a child here. A guard of `--kill-child` and a mount of a persistent namespace
+/// need a parent.
+pub(crate) fn in_place(flags: &NamespaceFlags, request: &Request) -> bool {
+    let pid = request.created.contains(NsKind::Pid) || request.joined.contains(NsKind::Pid);
+    // Only a child is no leader of a process group, and enters a new time namespace beside a joined mount
+    // namespace.
+    let session = request.policy.session == Session::New;
+    let time = request.created.contains(NsKind::Time) && request.joined.contains(NsKind::Mnt);
+    let parent = flags.kill_child.is_some() || !request.around.persistent.is_empty();
+    // The helper of a start in place opens the maps by pid.
+    let stale = request.created.contains(NsKind::User) && !has_own_proc();
+    !(flags.fork || pid || session || time || request.policy.launch.init || parent || stale)
+}
+
+/// Returns whether /proc belongs to the pid namespace of this process.
+fn has_own_proc() -> bool {
+    let own = std::process::id().to_string();
+    fs::read_link("/proc/self").is_ok_and(|name| name.as_os_str() == own.as_str())
+}
+
+/// Becomes the command. Returns only if that fails.
+///
+/// # Errors
+/// The reason why the command does not run.
+fn replace(job: &Job<'_>) -> Result<u8, Failure> {
+    let bootstrap = job.request.bootstrap()?;
+    let mut launcher = launcher_of(&bootstrap, job, output::show_record_alone)?;
+    // This program runs without Rust's start code: an ignored SIGPIPE is the choice of its caller.
+    launcher.signals(ChildSignals::default());
+    // Read before: after a failure this process may be in other namespaces.
+    let known = circumstances(job);
+    let failed = launcher.exec();
+    // From here on a standard error without a reader does not change the exit status. An error here is
+    // less important than that of the exec.
+    let signals = take_signals();
+    let failure = shown(explain_for(&failed, || known), job);
+    drop(signals);
+    Err(failure)
 }
 
 /// Returns the command, or without one the user's shell, as unshare(1) does.
@@ -169,7 +217,12 @@ pub(crate) fn launcher_of(
 /// Returns the launcher's failure in one line. The likely cause depends on the request and the state of the
 /// machine.
 pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
-    match explain_for(error, || circumstances(job)) {
+    shown(explain_for(error, || circumstances(job)), job)
+}
+
+/// Returns the failure with the paths as the user gave them.
+fn shown(failure: Failure, job: &Job<'_>) -> Failure {
+    match failure {
         Failure::Other { text, status } => {
             Failure::Other { text: job.request.with_display_paths(&text), status }
         }

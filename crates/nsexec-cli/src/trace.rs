@@ -78,7 +78,8 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
         verbose: args.record.verbose,
         mount_proc_flag: merged.flags.mount_proc.is_some(),
     };
-    recorded(&job, &facts, (&merged.flags.join, None), &args.record)
+    let in_place = run::in_place(&merged.flags, &request);
+    recorded(&job, &facts, (&merged.flags.join, None), &args.record, in_place)
 }
 
 /// Enters a process, records it, and compares the record with the plan. Returns the same as [`trace`].
@@ -99,14 +100,20 @@ pub(crate) fn trace_enter(args: &TraceEnterArgs) -> Result<u8, Failure> {
         verbose: args.record.verbose,
         mount_proc_flag: false,
     };
-    recorded(&job, &facts, (&entered.joins, entered.root()), &args.record)
+    recorded(&job, &facts, (&entered.joins, entered.root()), &args.record, false)
 }
 
 /// The namespaces to join, and the root directory of the command if it is not ours.
 type Place<'p> = (&'p [JoinValue], Option<BorrowedFd<'p>>);
 
-/// Runs the command in this process, which may itself run under strace.
-fn recorded(job: &Job<'_>, facts: &Facts, place: Place<'_>, flags: &RecordFlags) -> Result<u8, Failure> {
+/// Runs the command in this process, which may itself run under strace. `in_place`: `run` has no parent.
+fn recorded(
+    job: &Job<'_>,
+    facts: &Facts,
+    place: Place<'_>,
+    flags: &RecordFlags,
+    in_place: bool,
+) -> Result<u8, Failure> {
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     let request = job.request;
     let bootstrap = request.bootstrap()?;
@@ -162,6 +169,12 @@ fn recorded(job: &Job<'_>, facts: &Facts, place: Place<'_>, flags: &RecordFlags)
     let kept =
         keep(flags, &plan, || trace_replay::keep(&record, &prepared, failed.then_some(job), Values::LeftOut));
     let agrees = report(&plan, &record, status, request);
+    if in_place {
+        output::print_to_stderr(format_args!(
+            "nsexec: this is the start of run --fork: trace stays the parent of the command, and run becomes the command
+"
+        ));
+    }
     kept?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }

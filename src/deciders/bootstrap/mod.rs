@@ -221,6 +221,13 @@ impl<'m> Bootstrap<'m> {
         Self { uidmap_path: None, gidmap_path: None, ..self }
     }
 
+    /// Returns this message without the time offsets.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub(crate) const fn without_timens_offsets(self) -> Self {
+        Self { timens_offsets: None, ..self }
+    }
+
     /// Returns whether both messages have the same meaning. A SETGROUP of false and an absent SETGROUP are
     /// the same.
     #[must_use]

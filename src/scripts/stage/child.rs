@@ -98,7 +98,7 @@ pub(crate) fn join_all<'m, S: Sys>(
 /// Creates the user namespace, before and apart from all others, and waits for its maps. The namespaces
 /// created later then belong to its root. (An ipc namespace made together with it would get a wrong SELinux
 /// label for its mqueue.)
-fn create_user_namespace<'m, S: Sys>(
+pub(crate) fn create_user_namespace<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
     cx: Context<'_, 'm>,

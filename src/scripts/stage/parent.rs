@@ -108,7 +108,7 @@ fn finish_stage_2<'m, S: Sys>(sys: &mut S, log: &mut Log, init: &End<OfParent>) 
 /// The file of the offsets is opened together with the maps and written later. After the maps, stage 1 may
 /// stay non-dumpable, and its files then belong to root: an unprivileged stage 0 would get `EACCES`
 /// (`docs/protocol.md#dumpable`).
-fn serve_stage_1<'m, S: Sys>(
+pub(crate) fn serve_stage_1<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
     cx: Context<'_, 'm>,

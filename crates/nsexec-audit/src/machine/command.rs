@@ -26,28 +26,42 @@ pub trait PlanCommand {
     /// # Errors
     /// [`PlanError::Launch`]: the launch fails before any process is created, with the same error.
     fn plan(&self, machine: &Machine) -> Result<Plan, PlanError>;
+
+    /// Returns the plan of exactly what [`Command::exec`] does on this machine, in a process with one thread.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan): [`PlanError::Launch`] has the error that [`Command::exec`] returns.
+    fn plan_exec(&self, machine: &Machine) -> Result<Plan, PlanError>;
 }
 
 impl PlanCommand for Command {
     fn plan(&self, machine: &Machine) -> Result<Plan, PlanError> {
-        let prepared = self.prepare_as(&caller(machine)).map_err(PlanError::Launch)?;
-        let message = prepared.message().to_owned();
-        let (bootstrap, _) = decode(&message, prepared.policy().dialect)
-            .map_err(|error| PlanError::Message(error.to_string()))?;
-        let asked = asked(&bootstrap, &prepared, machine.uid != 0);
-        let mut assumptions = machine.assumptions();
-        assumptions.sealed = prepared.marked_copy;
-        (assumptions.ignored, assumptions.caught) = (SignalSet(machine.ignored), SignalSet(machine.caught));
-        let mut unknown = unknown(machine, &asked, &prepared);
-        joins(machine, &bootstrap, &mut assumptions, &mut unknown);
-        files(machine, &asked, &prepared, &mut assumptions, &mut unknown);
-        masks(&asked, &prepared, &mut assumptions, &mut unknown);
-        assumptions.no_terminal = machine.is_here() && !search::is_terminal(&prepared);
-        assumptions.unknown = unknown;
-        let mut plan = plan(&Start::Launcher(prepared), &assumptions)?;
-        plan.circumstances = Some(Circumstances::new(asked, machine.causes()));
-        Ok(plan)
+        plan_of(self.prepare_as(&caller(machine)).map_err(PlanError::Launch)?, machine)
     }
+
+    fn plan_exec(&self, machine: &Machine) -> Result<Plan, PlanError> {
+        plan_of(self.prepare_exec_as(&caller(machine)).map_err(PlanError::Launch)?, machine)
+    }
+}
+
+/// Plans a prepared launch.
+fn plan_of(prepared: Prepared, machine: &Machine) -> Result<Plan, PlanError> {
+    let message = prepared.message().to_owned();
+    let (bootstrap, _) =
+        decode(&message, prepared.policy().dialect).map_err(|error| PlanError::Message(error.to_string()))?;
+    let asked = asked(&bootstrap, &prepared, machine.uid != 0);
+    let mut assumptions = machine.assumptions();
+    assumptions.sealed = prepared.marked_copy;
+    (assumptions.ignored, assumptions.caught) = (SignalSet(machine.ignored), SignalSet(machine.caught));
+    let mut unknown = unknown(machine, &asked, &prepared);
+    joins(machine, &bootstrap, &mut assumptions, &mut unknown);
+    files(machine, &asked, &prepared, &mut assumptions, &mut unknown);
+    masks(&asked, &prepared, &mut assumptions, &mut unknown);
+    assumptions.no_terminal = machine.is_here() && !search::is_terminal(&prepared);
+    assumptions.unknown = unknown;
+    let mut plan = plan(&Start::Launcher(prepared), &assumptions)?;
+    plan.circumstances = Some(Circumstances::new(asked, machine.causes()));
+    Ok(plan)
 }
 
 /// Returns the user that launches the command: this process, or the one that the machine states.

@@ -178,14 +178,15 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     }
     let facts = Facts::of(&run, policy);
     let findings = rules::check(&run, &facts);
-    // With a minimal init its child executes the command.
-    let succeeds = [Role::Stage(2), Role::Stage(3)].into_iter().any(|role| {
+    // With a minimal init its child executes the command, and in a start in place the launcher does.
+    let mut last = [Role::Launcher, Role::Stage(2), Role::Stage(3)].into_iter();
+    let succeeds = last.any(|role| {
         run.section(role).is_some_and(|last| matches!(last.end, End::Executed | End::HandedOver))
     });
     Ok(Plan {
         pid_line: pid_line(&run),
         shape: shape(start, assumptions, &run),
-        log: log(&run),
+        log: log(&run).into_iter().chain(own_error(policy.launch.in_place, &error)).collect(),
         run,
         assumptions: assumption_lines,
         policy: words::policy(&policy),
@@ -270,7 +271,9 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
     // Listed only if set, since few launchers set it.
     let trusted = policy.launch.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
     let stages = policy.launch.stages.then(|| ("through the stages", "always".to_string()));
-    lines.into_iter().chain(trusted).chain(stages).map(|(key, value)| (key.to_string(), value)).collect()
+    let in_place = policy.launch.in_place.then(|| ("in place", "yes".to_string()));
+    let set = trusted.into_iter().chain(stages).chain(in_place);
+    lines.into_iter().chain(set).map(|(key, value)| (key.to_string(), value)).collect()
 }
 
 /// Returns the plan's hash. The message is hashed as a little-endian machine would encode it.
@@ -418,9 +421,15 @@ fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds
 fn run_of(report: &Report) -> Run {
     let mut run = of_report(report);
     for section in run.sections.iter_mut().filter(|section| section.role == Role::Launcher) {
-        section.end = End::Unknown;
+        let executes = section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn);
+        section.end = if executes { End::Executed } else { End::Unknown };
     }
     run
+}
+
+/// Returns the error of a start in place, which the launcher does not write to the log pipe.
+fn own_error(in_place: bool, error: &launcher::Outcome) -> Option<String> {
+    error.borrow().as_ref().filter(|_| in_place).map(ToString::to_string)
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ pub(super) fn policy(policy: &Policy) -> Vec<(String, String)> {
     // Listed only if set, since few launchers set it.
     let trusted = launch.trusted_mounts.then_some(("mount namespace to join", "trusted"));
     let stages = launch.stages.then_some(("through the stages", "always"));
-    let all = lines.into_iter().chain(trusted).chain(stages);
+    let in_place = launch.in_place.then_some(("in place", "yes"));
+    let all = lines.into_iter().chain(trusted).chain(stages).chain(in_place);
     all.map(|(key, value)| (key.to_string(), value.to_string())).collect()
 }

@@ -18,6 +18,7 @@ mod direct;
 pub mod document;
 pub mod events;
 pub mod html;
+mod in_place;
 pub mod mermaid;
 pub mod order;
 mod paint;

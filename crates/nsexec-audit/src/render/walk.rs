@@ -37,6 +37,8 @@ pub enum Attempt {
     Direct,
     /// Through a child: the launcher creates stage 1 itself.
     Child,
+    /// In place: the launcher itself becomes the command. Stage 0 is its helper.
+    InPlace,
     /// A direct start that the kernel refused: the launcher gives it up for the stages.
     GivenUp,
 }
@@ -113,6 +115,7 @@ pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<AnnotatedLine<'a>>> {
     order.sort_by_key(|(_, view)| view.column());
     let pids = pids(document);
     let mount_sources = document.sections.iter().any(has_mount_sources);
+    let in_place = is_in_place(document);
     let mut births = BTreeMap::<Role, VecDeque<Process>>::new();
     let mut walked: Vec<(usize, Vec<AnnotatedLine<'a>>)> = Vec::new();
     for (index, view) in order {
@@ -121,7 +124,7 @@ pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<AnnotatedLine<'a>>> {
         let mut process = Process { role, mount_sources, ..inherited.unwrap_or_default() };
         let mut seen = Vec::new();
         for (line, attempt) in view.section.lines.iter().zip(attempts(view.section)) {
-            process.attempt = attempt;
+            process.attempt = if in_place { Attempt::InPlace } else { attempt };
             let context = Context { target: target(line, &pids), ..process.annotate(line) };
             if let Some(child) = created_in(attempt, role, line) {
                 births.entry(child).or_default().push_back(process.fork(line));
@@ -178,6 +181,14 @@ fn attempts(section: &Section) -> Vec<Attempt> {
 pub(super) fn is_direct(document: &Document<'_>) -> bool {
     document.sections.iter().any(|view| attempts(view.section).contains(&Attempt::Direct))
         && !document.sections.iter().any(|view| matches!(view.column(), Some(Role::Stage(0 | 1))))
+}
+
+/// Returns whether a document shows a start in place: the launcher's first pipe is the log pipe.
+pub(super) fn is_in_place(document: &Document<'_>) -> bool {
+    let launcher = document.sections.iter().find(|view| view.column() == Some(Role::Launcher));
+    let mut lines = launcher.into_iter().flat_map(|view| &view.section.lines);
+    let first = lines.find(|line| matches!(line.call, Call::Socketpair | Call::Pipe2));
+    first.is_some_and(|line| line.call == Call::Pipe2)
 }
 
 /// Returns whether a document shows a start through a child: it has no stage 0.
@@ -314,6 +325,10 @@ impl Process {
         match (&line.call, &line.reply) {
             (Call::Socketpair, Reply::Pair(one, other)) => {
                 let (channel, outer_first) = match (self.role, self.pairs) {
+                    // That of the helper, which has the part of stage 0.
+                    (Some(Role::Launcher), _) if self.attempt == Attempt::InPlace => {
+                        (Channel::ToStage1, false)
+                    }
                     // The launcher keeps the first end. Stage 0 keeps the second, as runc does.
                     (Some(Role::Launcher), _) => (Channel::Init, true),
                     (_, 0) => (Channel::ToStage1, false),
@@ -426,6 +441,9 @@ impl Context {
     #[must_use]
     pub fn peer(&self) -> Option<Role> {
         match (self.object.as_ref()?, self.role) {
+            (Object::End { outer, .. }, _) if self.attempt == Attempt::InPlace => {
+                Some(if *outer { Role::Launcher } else { Role::Stage(0) })
+            }
             (Object::End { channel: Channel::Init, outer: false }, _) => Some(Role::Launcher),
             (Object::End { channel: Channel::Init, outer: true }, _)
                 if matches!(

@@ -1,7 +1,7 @@
 //! The reason for a step, in words, shown next to its line. See docs/protocol.md#what-happens-in-order.
 
 use super::walk::{Attempt, Channel, Context, Object};
-use super::{child, direct, tree};
+use super::{child, direct, in_place, tree};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Role;
 use nsexec::sys::types::{
@@ -14,6 +14,7 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
     let of_shape = match context.attempt {
         Attempt::Stages => None,
         Attempt::Child => child::why(line, context),
+        Attempt::InPlace => in_place::why(line, context),
         Attempt::Direct | Attempt::GivenUp => direct::why(line, context),
     };
     if of_shape.is_some() {

@@ -24,7 +24,8 @@ pub(super) const ACKNOWLEDGED: Rule = Rule {
              exists. In a direct start the launcher writes the maps before the go byte, and with a new user namespace \
              also the score. Otherwise the command's process writes its own score. It writes its time offsets before it \
              enters its time namespace. In a start through a child stage 1 writes its own score and offsets before it \
-             creates stage 2.",
+             creates stage 2. In a start in place the helper acknowledges the maps, and the launcher writes its own score \
+             and offsets.",
     reference: "docs/protocol.md#mapping-tools, docs/protocol.md#weaknesses-of-the-c-code",
     severity: Severity::Breach,
     check: acknowledged,
@@ -34,14 +35,17 @@ fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
     let shape = Shape::of(run);
     let mut findings = of_writer(run, facts, shape);
     if let Some(init) = run.section(Role::Stage(2)).filter(|_| shape == Shape::Direct) {
-        findings.extend(of_init(init, facts));
+        findings.extend(of_init(init, files_of_init(facts.creates_user()), facts));
+    }
+    if let Some(own) = run.section(Role::Stage(1)).filter(|_| shape == Shape::InPlace) {
+        findings.extend(of_init(own, files_of_init(false), facts));
     }
     findings
 }
 
-/// Checks that the init of a direct start enters its new time namespace only after it has written the
-/// offsets, and executes the command only with the oom score.
-fn of_init(init: &Section, facts: &Facts) -> Vec<Finding> {
+/// Checks that the process that becomes the command, in a direct start or in place, enters its new time
+/// namespace only after it has written the offsets, and executes the command only with the oom score.
+fn of_init(init: &Section, own: &[&[u8]], facts: &Facts) -> Vec<Finding> {
     let nothing = Request::default();
     let mut state = State::new(facts.asked.as_ref().unwrap_or(&nothing));
     let file = &b"timens_offsets"[..];
@@ -54,7 +58,7 @@ fn of_init(init: &Section, facts: &Facts) -> Vec<Finding> {
         if enters && state.owes(file) {
             found = Some("enters its time namespace without the offsets".into());
         }
-        let own_score = files_of_init(facts.creates_user()).contains(&OOM_SCORE);
+        let own_score = own.contains(&OOM_SCORE);
         if matches!(line.call, Call::Execve { .. }) && own_score && state.owes(OOM_SCORE) {
             found = Some("executes the command without the oom score".into());
         }
@@ -89,7 +93,7 @@ fn of_writer(run: &Run, facts: &Facts, shape: Shape) -> Vec<Finding> {
         if matches!(line.call, Call::CloneSibling { .. }) {
             let (next, files): (u8, &[&[u8]]) = match shape {
                 Shape::Child => (2, files_of_init(false)),
-                Shape::Direct | Shape::Stages => (1, &[OOM_SCORE]),
+                Shape::Direct | Shape::Stages | Shape::InPlace => (1, &[OOM_SCORE]),
             };
             let missing = files.iter().filter(|file| state.owes(file));
             found.extend(missing.map(|file| format!("creates stage {next} without {}", shown(file))));

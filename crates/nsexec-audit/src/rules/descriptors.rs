@@ -125,9 +125,14 @@ fn foreign_ends(
     section: &Section,
     reply: &Reply,
     has_launcher: bool,
+    in_place: bool,
 ) -> Option<(Role, usize, &'static [usize])> {
     const BOTH: &[usize] = &[0, 1];
     match (section.role, reply) {
+        // The launcher of a start in place has the log pipe and the sync pipe of its helper. It keeps both
+        // ends of the first, and the first end of the second.
+        (Role::Stage(1), Reply::Parent(_)) if in_place => Some((Role::Stage(1), 1, &[1])),
+        (Role::Stage(0), Reply::Child) if in_place => Some((Role::Stage(1), 0, BOTH)),
         // The launcher keeps the first end of each of its pairs, and stage 0 the second.
         (Role::Launcher, Reply::Parent(_)) => Some((Role::Launcher, 1, BOTH)),
         (Role::Launcher, Reply::ParentOfInit { .. }) => Some((Role::Launcher, 1, BOTH)),
@@ -146,15 +151,20 @@ fn foreign_ends(
 
 fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
     let has_launcher = run.section(Role::Launcher).is_some();
+    let in_place = Shape::of(run) == Shape::InPlace;
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
         let is_clone = match site.line.call {
             Call::CloneSibling { .. } | Call::CloneChild { .. } | Call::CloneInit { .. } => true,
             // A mapping tool closes its inherited descriptors by its exec.
-            Call::Fork { .. } => site.section.role == Role::Launcher || site.line.reply == Reply::Child,
+            Call::Fork { .. } => {
+                let makes_stage_0 = [Role::Launcher, Role::Stage(1)].contains(&site.section.role);
+                makes_stage_0 || site.line.reply == Reply::Child
+            }
             _ => false,
         };
-        let foreign = foreign_ends(site.section, &site.line.reply, has_launcher).filter(|_| is_clone);
+        let foreign =
+            foreign_ends(site.section, &site.line.reply, has_launcher, in_place).filter(|_| is_clone);
         if let Some((by, end, numbers)) = foreign {
             let of = |open: &Open| match open.what {
                 What::End { number, end: this } => open.by == by && this == end && numbers.contains(&number),

@@ -2,7 +2,7 @@
 
 use std::vec::Vec;
 
-use super::facts::starts_directly;
+use super::facts::{Shape, starts_directly};
 use super::reading::{may_follow_failure, message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::Call;
@@ -42,6 +42,10 @@ fn not_while_joining(run: &Run, facts: &Facts) -> Vec<Finding> {
                 && facts.asked.as_ref().is_some_and(|asked| !asked.lists_namespaces) => {}
         // The init of a direct start enters its own new time namespace, which has no other process.
         Call::Setns { kind: CloneFlags::NEWTIME, .. } if starts_directly(site.section) => {}
+        // So does the launcher of a start in place.
+        Call::Setns { kind: CloneFlags::NEWTIME, .. }
+            if Shape::of(run) == Shape::InPlace
+                && facts.asked.as_ref().is_some_and(|asked| asked.created.contains(CloneFlags::NEWTIME)) => {}
         Call::Setns { kind, .. } if *dumpable => {
             findings.push(Finding::at(site, std::format!("setns({kind}) while dumpable")));
         }
@@ -86,7 +90,8 @@ fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
                 } else if for_nothing {
                     "dumpable although no map is to be written"
                 } else {
-                    findings.extend(open_window(site.section, site.index));
+                    let in_place = Shape::of(run) == Shape::InPlace;
+                    findings.extend(open_window(site.section, site.index, in_place));
                     return;
                 }
             }
@@ -99,12 +104,14 @@ fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
 
 /// Checks the lines in the open window: the request, the wait, and the closing line. After a failure the
 /// process may end instead.
-fn open_window(section: &Section, opened: usize) -> Option<Finding> {
+fn open_window(section: &Section, opened: usize, in_place: bool) -> Option<Finding> {
     let acknowledged = message_at(section, false, SyncMessage::UsermapAck);
     let mut asked = false;
     for (index, line) in section.lines.iter().enumerate().skip(opened + 1) {
         let what = match &line.call {
             Call::SetDumpable { dumpable: false } => return None,
+            // The launcher of a start in place gives up: it waits for its helper.
+            Call::Wait4 { .. } if in_place => return None,
             _ if reports(line) || may_follow_failure(line) => continue,
             // A plain write if the pipe is not a socket; it may take several.
             Call::Send { .. } | Call::Write { .. } if asked && acknowledged.is_none_or(|at| index < at) => {

@@ -134,6 +134,9 @@ impl Request {
     }
 }
 
+/// The key of the note of a run of a start in place, in which the launcher has the role of stage 1.
+pub(super) const IN_PLACE_VIEW: &str = "in place";
+
 /// The processes between the launcher and the command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Shape {
@@ -143,11 +146,16 @@ pub(super) enum Shape {
     Child,
     /// The stages, or the run does not show it.
     Stages,
+    /// None: the launcher, as stage 1, became the command. Stage 0 is its helper.
+    InPlace,
 }
 
 impl Shape {
     /// Returns the shape of a run, as the calls show it.
     pub(super) fn of(run: &Run) -> Self {
+        if run.notes.contains_key(IN_PLACE_VIEW) {
+            return Self::InPlace;
+        }
         // An init that was given up for the stages has another role.
         if is_made_by_launcher(run, Role::Stage(2)) {
             Self::Direct
@@ -181,12 +189,12 @@ pub(super) fn starts_directly(section: &Section) -> bool {
 }
 
 /// Returns the process that writes the files in /proc of the new process: the launcher in a direct start,
-/// stage 1 itself in a start through a child, otherwise stage 0.
+/// stage 1 itself in a start through a child, otherwise stage 0, which is the helper of a start in place.
 pub(super) const fn writer(shape: Shape) -> Role {
     match shape {
         Shape::Direct => Role::Launcher,
         Shape::Child => Role::Stage(1),
-        Shape::Stages => Role::Stage(0),
+        Shape::Stages | Shape::InPlace => Role::Stage(0),
     }
 }
 

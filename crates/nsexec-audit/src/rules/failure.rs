@@ -4,6 +4,7 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
+use super::facts::Shape;
 use super::reading::{ProcFiles, StatFile, may_follow_failure, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
@@ -25,7 +26,8 @@ pub(super) const NOTHING_AFTER: Rule = Rule {
 };
 
 fn nothing_after(run: &Run, facts: &Facts) -> Vec<Finding> {
-    run.sections.iter().flat_map(|section| of_process(section, facts)).collect()
+    let in_place = Shape::of(run) == Shape::InPlace;
+    run.sections.iter().flat_map(|section| of_process(section, facts, in_place)).collect()
 }
 
 /// The state of one process.
@@ -44,14 +46,14 @@ struct State {
     reports_failure: bool,
 }
 
-fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
+fn of_process(section: &Section, facts: &Facts, in_place: bool) -> Option<Finding> {
     let mut state = State::default();
     let mut stat = StatFile::default();
     for (index, line) in section.lines.iter().enumerate() {
         if stat.asks(line) {
             continue;
         }
-        if let Some(what) = state.forbids(section, line) {
+        if let Some(what) = state.forbids(section, line, in_place) {
             return Some(Finding::on(section, index, what));
         }
         state.see(section, line, facts);
@@ -61,7 +63,7 @@ fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
 
 impl State {
     /// Returns a description if the state forbids this line.
-    fn forbids(&self, section: &Section, line: &Line) -> Option<String> {
+    fn forbids(&self, section: &Section, line: &Line, in_place: bool) -> Option<String> {
         let may_follow_failure = |line: &Line| {
             may_follow_failure(line)
                 || self.reports_failure && matches!(line.call, Call::Send { .. })
@@ -69,8 +71,10 @@ impl State {
         };
         if let Some(failed) = &self.failed {
             // The launcher of a direct start then ends and reaps the init, and reads its records.
-            let ends =
-                section.role == Role::Launcher && matches!(line.call, Call::Read { .. } | Call::Wait4 { .. });
+            // That of a start in place ends the helper, and restores its signals.
+            let launcher = section.role == Role::Launcher || in_place && section.role == Role::Stage(1);
+            let ends = launcher && matches!(line.call, Call::Read { .. } | Call::Wait4 { .. })
+                || in_place && launcher && matches!(line.call, Call::Sigaction { .. });
             // A failed stage 2 still reads the launcher's go byte. Otherwise the launcher would write to a
             // closed pipe.
             let word = section.role == Role::Stage(2) && matches!(line.call, Call::Read { len: 1, .. });
@@ -80,7 +84,8 @@ impl State {
         if let Some(flags) = self.trying {
             let again = line.call == Call::Unshare { flags };
             // Any other call means that the last try failed.
-            if !again && !may_follow_failure(line) {
+            let ends = in_place && matches!(line.call, Call::Read { .. } | Call::Wait4 { .. });
+            if !again && !may_follow_failure(line) && !ends {
                 return Some(format!("goes on with {} after unshare({flags}) failed", line.call.name()));
             }
             if again && self.tries >= UNSHARE_TRIES {
@@ -89,7 +94,8 @@ impl State {
         }
         if self.outstanding != CloneFlags::EMPTY {
             let joins = matches!(line.call, Call::Setns { .. } | Call::Setresuid { .. });
-            if !joins && !may_follow_failure(line) {
+            let ends = in_place && matches!(line.call, Call::Read { .. } | Call::Wait4 { .. });
+            if !joins && !may_follow_failure(line) && !ends {
                 let left = self.outstanding;
                 return Some(format!("goes on with {} although {left} is not joined", line.call.name()));
             }
@@ -128,7 +134,8 @@ impl State {
             // If this fails, the hang-up of the init pipe still reports the launcher's death. The command's
             // own parent-death signal is checked by another rule.
             Call::SetPdeathsig { signal }
-                if facts.policy.launch.ends_with_launcher && signal != Signal::NONE => {}
+                if (facts.policy.launch.ends_with_launcher || facts.policy.launch.in_place)
+                    && signal != Signal::NONE => {}
             // dup3 is repeated.
             Call::Dup3 { .. } if errno == Errno::EINTR => {}
             Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}

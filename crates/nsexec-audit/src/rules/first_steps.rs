@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
+use super::facts::Shape;
 use super::reading::succeeded;
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
@@ -160,7 +161,9 @@ impl Program {
 }
 
 fn ready(run: &Run, facts: &Facts) -> Vec<Finding> {
-    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
+    // The helper of a start in place sends no such byte, and creates no sync pipe.
+    let section = run.section(Role::Stage(0)).filter(|_| Shape::of(run) != Shape::InPlace);
+    let Some(section) = section else { return Vec::new() };
     let wanted = facts.policy.dialect.legacy.ready_byte && executed(run).is_some();
     let mut findings = Vec::new();
     let mut sent = 0;

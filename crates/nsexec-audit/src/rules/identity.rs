@@ -22,7 +22,7 @@ pub(super) const AS_ASKED: Rule = Rule {
              requested: a group that stays gives the container access to files. If root comes last, stage 2 changes \
              its ids only after the go byte: with them, the container's root could kill or limit it. In a direct start the \
              command's process takes these steps before it creates the remaining namespaces. In a start through a child \
-             stage 2 takes them before its exec.",
+             stage 2 takes them before its exec, and in a start in place the launcher does.",
     reference: "CVE-2018-7169, CVE-2022-2995; runc#4466; docs/protocol.md#groups",
     severity: Severity::Breach,
     check: as_asked,
@@ -31,8 +31,9 @@ pub(super) const AS_ASKED: Rule = Rule {
 fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(asked) = &facts.asked else { return Vec::new() };
     let of_stage_1 = run.section(Role::Stage(1)).and_then(|section| root_first(section, facts));
-    let of_stage_2 =
-        run.section(Role::Stage(2)).map(|section| stage_2(section, Shape::of(run), facts, asked));
+    let shape = Shape::of(run);
+    let last = Role::Stage(if shape == Shape::InPlace { 1 } else { 2 });
+    let of_stage_2 = run.section(last).map(|section| stage_2(section, shape, facts, asked));
     of_stage_1.into_iter().chain(of_stage_2.into_iter().flatten()).collect()
 }
 
@@ -123,10 +124,16 @@ fn stage_2(section: &Section, shape: Shape, facts: &Facts, asked: &Request) -> V
     let all = [&steps[..], &last_steps].concat();
     let mut findings = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
-        let in_time = go.is_some_and(|at| at < index);
+        let in_time = shape == Shape::InPlace || go.is_some_and(|at| at < index);
         let mut asked = steps.iter().chain(last_steps.iter().filter(|_| in_time));
         let of_command = in_time && sets_ids_of_command(&line.call, policy.launch);
-        if changes_identity(&line.call) && !of_command && !asked.any(|(asked, _, is)| *asked && is(line)) {
+        // Another function checks this step of stage 1.
+        let of_stage_1 = shape == Shape::InPlace && matches!(line.call, Call::Setresuid { .. });
+        if changes_identity(&line.call)
+            && !of_command
+            && !of_stage_1
+            && !asked.any(|(asked, _, is)| *asked && is(line))
+        {
             findings.push(Finding::on(section, index, format!("{} was not asked for", line.call.name())));
         }
         let late = match finished == Some(index) {
@@ -138,7 +145,7 @@ fn stage_2(section: &Section, shape: Shape, facts: &Facts, asked: &Request) -> V
             false if matches!(line.call, Call::Execve { .. }) => {
                 let before_exec = match shape {
                     Shape::Stages => missing(&last_steps, index),
-                    Shape::Direct | Shape::Child => missing(&all, index),
+                    Shape::Direct | Shape::Child | Shape::InPlace => missing(&all, index),
                 };
                 let ids = missing_ids(section.lines.get(..index).unwrap_or_default(), policy.launch);
                 let missing: Vec<String> =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::format;
 use std::vec::Vec;
 
-use super::facts::starts_directly;
+use super::facts::{Shape, starts_directly};
 use super::first_steps::executed;
 use super::reading::succeeded;
 use super::{Facts, Finding, Rule, Severity};
@@ -70,10 +70,14 @@ pub(super) const CGROUP: Rule = Rule {
     check: cgroup,
 };
 
+/// The path of the time namespace that a process has created.
+const OWN_TIME: &[u8] = b"/proc/self/ns/time_for_children";
+
 fn from_a_copy(run: &Run, facts: &Facts) -> Vec<Finding> {
     // An executed stage 0 does not belong to our own launcher. Its parent has made the copy, or stage 0 makes
     // it.
-    let ours = run.section(Role::Launcher).is_some() && executed(run).is_none();
+    let has_launcher = run.section(Role::Launcher).is_some() || Shape::of(run) == Shape::InPlace;
+    let ours = has_launcher && executed(run).is_none();
     if !ours || facts.policy.launch.trusted_mounts {
         return Vec::new();
     }
@@ -96,9 +100,12 @@ fn from_a_copy(run: &Run, facts: &Facts) -> Vec<Finding> {
 }
 
 fn opened_first(run: &Run, _: &Facts) -> Vec<Finding> {
+    let in_place = Shape::of(run) == Shape::InPlace;
     let mut findings = Vec::new();
     inherit(run, &false, |joined, site| match &site.line.call {
         Call::Setns { .. } => *joined = true,
+        // The launcher of a start in place enters the time namespace that it has created.
+        Call::Openat { path, .. } if in_place && path.0 == OWN_TIME => {}
         Call::Openat { flags: OpenFlags::Namespace, .. } if *joined => {
             findings.push(Finding::at(site, "opens a namespace after a join"));
         }
@@ -158,11 +165,23 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(asked) = &facts.asked else { return Vec::new() };
     let mut findings = Vec::new();
     let none = (CloneFlags::EMPTY, CloneFlags::EMPTY);
+    let in_place = Shape::of(run) == Shape::InPlace;
     inherit(run, &none, |(joined, created), site| match site.line.call {
         // The init of a direct start enters the time namespace that it has created: see `own_namespaces`.
         Call::Setns { kind: CloneFlags::NEWTIME, .. } if created.contains(CloneFlags::NEWTIME) => {}
         Call::Setns { kind, .. } if succeeded(site.line) => *joined = joined.union(kind),
         Call::CloneInit { namespaces, .. } if site.line.reply == Reply::Child => *created = namespaces,
+        Call::Execve { .. }
+            if in_place
+                && site.section.role == Role::Stage(1)
+                && (*joined, *created) != (asked.joined, asked.created) =>
+        {
+            let what = format!(
+                "the command comes with {joined} joined and {created} created, asked was {} and {}",
+                asked.joined, asked.created
+            );
+            findings.push(Finding::at(site, what));
+        }
         Call::Execve { .. } if starts_directly(site.section) && *created != asked.created => {
             let what = format!("the command comes with {created} created, asked was {}", asked.created);
             findings.push(Finding::at(site, what));
@@ -201,7 +220,8 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
         _ => {}
     });
     let init = run.section(Role::Stage(2)).filter(|init| starts_directly(init));
-    findings.extend(init.into_iter().flat_map(own_namespaces));
+    let in_place = run.section(Role::Stage(1)).filter(|_| in_place && asked.joined == CloneFlags::EMPTY);
+    findings.extend(init.into_iter().chain(in_place).flat_map(own_namespaces));
     findings
 }
 
@@ -220,7 +240,7 @@ fn own_namespaces(init: &Section) -> Vec<Finding> {
                 created = created.union(*flags);
                 continue;
             }
-            (Call::Openat { path, .. }, Reply::Fd(fd)) if path.0 == b"/proc/self/ns/time_for_children" => {
+            (Call::Openat { path, .. }, Reply::Fd(fd)) if path.0 == OWN_TIME => {
                 own = Some(*fd).filter(|_| created.contains(CloneFlags::NEWTIME));
                 continue;
             }

@@ -20,7 +20,7 @@ pub(super) const ONCE: Rule = Rule {
     reason: "Only stage 0, outside the new namespaces, writes files of a process in /proc, each in one write: the kernel \
              reads each write as a complete map, and accepts only one. In a direct start the launcher has this part. \
              The command's process writes its own time offsets, and without a new user namespace its own oom score. \
-             In a start through a child stage 1 writes its own offsets and score.",
+             In a start through a child, and in place, stage 1 writes its own offsets and score.",
     reference: "user_namespaces(7); docs/protocol.md#id-maps",
     severity: Severity::Breach,
     check: once,
@@ -85,9 +85,10 @@ fn once(run: &Run, facts: &Facts) -> Vec<Finding> {
     let writer = writer(shape);
     let mut written: BTreeSet<&[u8]> = BTreeSet::new();
     writes(run, |site, file, _| {
-        let allowed = match shape == Shape::Direct && files_of_init(facts.creates_user()).contains(&file) {
-            true => Role::Stage(2),
-            false => writer,
+        let allowed = match shape {
+            Shape::Direct if files_of_init(facts.creates_user()).contains(&file) => Role::Stage(2),
+            Shape::InPlace if files_of_init(false).contains(&file) => Role::Stage(1),
+            _ => writer,
         };
         if site.section.role != allowed {
             let what = format!("{} is written by another than the {allowed}", shown(file));
@@ -118,11 +119,15 @@ fn own_proc(run: &Run, facts: &Facts) -> Vec<Finding> {
             Shape::Direct => &[],
             Shape::Child => files_of_init(false),
             Shape::Stages => &[OOM_SCORE],
+            Shape::InPlace => &[],
         };
         findings.extend(opens_in_proc(section, target(run), own));
     }
     if let Some(init) = run.section(Role::Stage(2)).filter(|_| shape == Shape::Direct) {
         findings.extend(opens_in_proc(init, None, files_of_init(facts.creates_user())));
+    }
+    if let Some(own) = run.section(Role::Stage(1)).filter(|_| shape == Shape::InPlace) {
+        findings.extend(opens_in_proc(own, None, files_of_init(false)));
     }
     findings
 }
@@ -205,11 +210,18 @@ fn opens_in_proc(section: &Section, target: Option<Pid>, own_files: &[&[u8]]) ->
 
 /// Returns the process whose files in /proc another process writes: stage 1, or the init of a direct start.
 fn target(run: &Run) -> Option<Pid> {
-    let wanted = Role::Stage(if Shape::of(run) == Shape::Direct { 2 } else { 1 });
-    pids(run).into_iter().find(|(role, _)| *role == wanted).map(|(_, pid)| pid)
+    match Shape::of(run) {
+        Shape::Direct => pids(run).into_iter().find(|(role, _)| *role == Role::Stage(2)).map(|(_, pid)| pid),
+        _ => stage_1(run),
+    }
 }
 
 fn stage_1(run: &Run) -> Option<Pid> {
+    if Shape::of(run) == Shape::InPlace {
+        // No process of the run created it.
+        let mut lines = run.section(Role::Stage(1))?.lines.iter();
+        return lines.find_map(|line| if let Reply::Pid(pid) = line.reply { Some(pid) } else { None });
+    }
     pids(run).into_iter().find(|(role, _)| *role == Role::Stage(1)).map(|(_, pid)| pid)
 }
 

@@ -12,6 +12,7 @@ mod failure;
 mod first_steps;
 mod given_up;
 mod identity;
+mod in_place;
 mod joins;
 mod maps;
 mod minimal_init;
@@ -150,6 +151,7 @@ pub const RULES: &[Rule] = &[
     protocol::PID_LINE,
     protocol::STAGE_2_WAITS,
     given_up::ONE_INIT,
+    in_place::IN_PLACE,
     shared_memory::SHARED_MEMORY,
     protocol::ENDS_WITH_LAUNCHER,
     protocol::KILLS,
@@ -157,9 +159,11 @@ pub const RULES: &[Rule] = &[
 ];
 
 /// Returns the findings of all rules. If the launcher gave up a direct start for the stages, each of the two
-/// starts is checked on its own.
+/// starts is checked on its own. The launcher of a start in place is checked as stage 1.
 #[must_use]
 pub fn check(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let view = in_place::view(run, facts);
+    let run = view.as_ref().unwrap_or(run);
     let parts = given_up::parts(run);
     let mut findings = Vec::new();
     for rule in RULES {

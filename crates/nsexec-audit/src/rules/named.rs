@@ -4,7 +4,7 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::facts::is_first;
+use super::facts::{Shape, is_first};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Reply};
 use crate::sections::{Site, inherit};
@@ -100,12 +100,16 @@ impl Table {
 
 fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
     let named = facts.policy.launch.descriptors == Descriptors::Named;
+    let in_place = Shape::of(run) == Shape::InPlace;
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
         // Mapping tools have a rule of their own, and so do launchers.
         if let Role::Stage(stage) = site.section.role {
-            let what = wrong_change(table, site, named)
-                .or_else(|| named.then(|| too_early(run, table, site, stage)).flatten());
+            // In a start in place stage 1 is the first process, and becomes the command.
+            let first = if in_place { stage == 1 } else { is_first(site.section) };
+            let last = if in_place { stage == 1 } else { stage == 2 };
+            let what = wrong_change(table, site, named, first)
+                .or_else(|| named.then(|| too_early(run, table, site, (first, last))).flatten());
             findings.extend(what.map(|what| Finding::at(site, what)));
         }
         table.see(site);
@@ -114,14 +118,14 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
 }
 
 /// Returns the fault of a call that closes descriptors or changes their flags.
-fn wrong_change(table: &Table, site: Site<'_>, named: bool) -> Option<String> {
+fn wrong_change(table: &Table, site: Site<'_>, named: bool, first: bool) -> Option<String> {
     let what = match &site.line.call {
         // A minimal init closes all descriptors, after the last step.
         Call::CloseRange { first: 0, .. } => return None,
         Call::CloseRangeCloexec { .. } | Call::CloseRange { .. } | Call::SetCloexec { .. } => {
             if !named {
                 "closes descriptors or changes their flags, which was not requested"
-            } else if !is_first(site.section) || table.joined {
+            } else if !first || table.joined {
                 "closes descriptors or changes their flags too late"
             } else if matches!(site.line.call, Call::SetCloexec { on: false, .. }) && !table.all {
                 "names a descriptor before the others are closed"
@@ -142,14 +146,15 @@ fn wrong_change(table: &Table, site: Site<'_>, named: bool) -> Option<String> {
 }
 
 /// Returns the fault of a call that may come only after the descriptors are closed or marked.
-fn too_early(run: &Run, table: &Table, site: Site<'_>, stage: u8) -> Option<String> {
+fn too_early(run: &Run, table: &Table, site: Site<'_>, (first, last): (bool, bool)) -> Option<String> {
+    let stage_0 = site.section.role == Role::Stage(0);
     let goes_on = match site.line.call {
         Call::Setns { .. } => true,
-        Call::Socketpair => stage == 0,
-        Call::Unshare { .. } | Call::Mount { .. } => stage != 0 && is_first(site.section),
+        Call::Socketpair => stage_0,
+        Call::Unshare { .. } | Call::Mount { .. } => !stage_0 && first,
         _ => false,
     };
-    let executes = matches!(site.line.call, Call::Execve { .. }) && stage == 2;
+    let executes = matches!(site.line.call, Call::Execve { .. }) && last;
     if !goes_on && !executes {
         return None;
     }
@@ -165,7 +170,8 @@ fn too_early(run: &Run, table: &Table, site: Site<'_>, stage: u8) -> Option<Stri
     if let Some(number) = table.unexplained() {
         return Some(format!("keeps descriptor {number}, which is neither a pipe of the launch nor marked"));
     }
-    if executes && table.open && !table.hook {
+    // In a start in place they stay open: after a failure the process has them still.
+    if executes && table.open && !table.hook && Shape::of(run) != Shape::InPlace {
         return Some("keeps descriptors open for code of the caller, which does not run".to_string());
     }
     let unused = |(fd, on): &&(Fd, bool)| *on && !is_used(run, *fd);

@@ -210,7 +210,7 @@ fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
     let go_message_at = go_message_at(section, shape);
     let (go, from) = match shape {
         Shape::Direct | Shape::Child => (go_message_at, "the launcher"),
-        Shape::Stages => (message_at(section, false, SyncMessage::Grandchild), "stage 0"),
+        Shape::Stages | Shape::InPlace => (message_at(section, false, SyncMessage::Grandchild), "stage 0"),
     };
     let finished = message_at(section, true, SyncMessage::ChildFinish);
     let failed = SyncMessage::Failed.value().to_ne_bytes();

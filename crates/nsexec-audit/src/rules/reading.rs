@@ -113,7 +113,8 @@ pub(super) fn message_at(section: &Section, sent: bool, message: SyncMessage) ->
 /// Returns the index of the line at which stage 2 received the launcher's go byte.
 pub(super) fn go_message_at(section: &Section, shape: Shape) -> Option<usize> {
     let finished = match shape {
-        Shape::Direct | Shape::Child => 0,
+        // A start in place has no go byte.
+        Shape::Direct | Shape::Child | Shape::InPlace => 0,
         Shape::Stages => message_at(section, true, SyncMessage::ChildFinish)?,
     };
     let is_go = |line: &Line| matches!((&line.call, &line.reply), (Call::Read { len: 1, .. }, Reply::Data(data)) if data.0 == [GO]);

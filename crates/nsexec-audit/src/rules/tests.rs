@@ -20,7 +20,7 @@ use nsexec::launch::{Launcher, Prepared};
 use nsexec::legacy::MountSources;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
-use nsexec::policy::{Credentials, Policy, Setgroups};
+use nsexec::policy::{Credentials, Policy, Session, Setgroups};
 use nsexec::sys::types::{CloneFlags, Fd, Propagation};
 use nsexec::timens::TimeOffsets;
 
@@ -58,10 +58,11 @@ const PLANNED: &[&str] = &[
     WIDE,
     JOINS,
     ENTERS,
+    HERE,
 ];
 
 /// The planned starts of our own launcher.
-const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, SHARED, WIDE, JOINS, ENTERS];
+const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, SHARED, WIDE, JOINS, ENTERS, HERE];
 
 /// A call that gives up all capabilities.
 const CAPSET: &str =
@@ -87,6 +88,9 @@ const JOINS: &str = "child_joins";
 /// The run "enter" through a child.
 const ENTERS: &str = "child_enters";
 
+/// A start in place with a user namespace, maps, time offsets and an oom score.
+const HERE: &str = "in_place";
+
 fn dialect(name: &str) -> &'static Dialect {
     match name {
         "mounts" => &Dialect::V1_1,
@@ -105,7 +109,7 @@ fn ours(name: &str) -> Prepared {
     let timed = plain.union(CloneFlags::NEWTIME).union(CloneFlags::NEWNS);
     let user = timed.union(CloneFlags::NEWUSER).union(CloneFlags::NEWPID);
     let bootstrap = match name {
-        DIRECT => Bootstrap::new(user)
+        DIRECT | HERE => Bootstrap::new(user)
             .with_uid_map(map)
             .with_gid_map(map)
             .with_setgroup(true)
@@ -133,6 +137,8 @@ fn ours(name: &str) -> Prepared {
     let policy = Policy::runc(&Dialect::V1_2).with_stages(name == OURS);
     let policy = match name {
         DIRECT | PLAIN | JOINS => policy.with_propagation(Some(Propagation::Private)),
+        // setsid(2) is refused to the leader of a process group.
+        HERE => policy.with_session(Session::Keep),
         NAMED => {
             let policy = policy.with_propagation(Some(Propagation::Private));
             policy.with_kill_child(true).with_setgroups(Setgroups::Deny)
@@ -143,6 +149,9 @@ fn ours(name: &str) -> Prepared {
     launcher.command("/bin/true", [""; 0]).env_clear();
     if name == NAMED {
         launcher.pass_descriptor(Fd(9));
+    }
+    if name == HERE {
+        return launcher.prepare_exec().unwrap();
     }
     launcher.prepare().unwrap()
 }
@@ -178,7 +187,7 @@ fn policy(name: &str) -> Policy {
             .with_descriptors(Descriptors::Named)
             .with_setgroups(Setgroups::DropIfAllowed)
             .with_ends_with_launcher(true),
-        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | WIDE | JOINS => *ours(name).policy(),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | WIDE | JOINS | HERE => *ours(name).policy(),
         _ => policy,
     }
 }
@@ -186,7 +195,7 @@ fn policy(name: &str) -> Policy {
 fn planned(name: &str) -> Run {
     match name {
         "enter" | ENTERS => return entering(name),
-        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | WIDE | JOINS => return ours_planned(name),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | WIDE | JOINS | HERE => return ours_planned(name),
         _ => {}
     }
     let dialect = dialect(name);
@@ -718,6 +727,14 @@ const RULE_BREAKS: &[RuleBreak] = &[
     ("stage-2-waits", ENTERS, |f| f.moved(INIT, "setns", "\"G\"")),
     ("kills-own-processes-only", JOINS, |f| f.with(LAUNCHER, "\"G\"", "kill(-1, SIGKILL) = 0")),
     ("kills-own-processes-only", JOINS, |f| f.with(CHILD, "sendto(", "kill(32735, SIGKILL) = 0")),
+    ("in-place", HERE, |f| f.with(LAUNCHER, "execve(", "prctl(PR_SET_PDEATHSIG, SIGKILL) = 0")),
+    ("in-place", HERE, |f| f.without(LAUNCHER, "wait4(")),
+    ("in-place", HERE, |f| f.moved(LAUNCHER, "wait4(", "execve(")),
+    ("in-place", HERE, |f| f.with(LAUNCHER, "execve(", "rt_sigprocmask(SIG_BLOCK, ~[], [], 8) = 0")),
+    ("user-namespace-first", HERE, |f| f.without(LAUNCHER, "\"A\\0\\0\\0\"")),
+    ("identity-as-asked", HERE, |f| f.without(LAUNCHER, "setgid(0)")),
+    ("maps-acknowledged-when-written", HERE, |f| f.without(PARENT, "\"0 100000 65536\\n\\0\"")),
+    ("as-asked", HERE, |f| f.without(LAUNCHER, "CLONE_NEWNET")),
     ("one-init", JOINS, |f| {
         f.with(LAUNCHER, "\"G\"", "clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID, child_tidptr=0x7f0000000010) = 109")
     }),

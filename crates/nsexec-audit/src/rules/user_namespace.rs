@@ -18,7 +18,7 @@ pub(super) const FIRST: Rule = Rule {
              after the messages of stage 0 and the launcher. The user namespace comes first, alone, and is mapped before \
              stage 1 becomes root in it and creates the others: they are then owned by its root. In a direct start the init \
              has this part; it is created with the user namespace, and with the pid namespace, which is for children only. \
-             A start through a child creates no user namespace.",
+             A start through a child creates no user namespace. In a start in place the launcher has the part of stage 1.",
     reference: "docs/protocol.md#what-happens-in-order; runc#4466 (SELinux label of mqueue)",
     severity: Severity::Breach,
     check: first,
@@ -58,7 +58,10 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
                 Call::Unshare { flags } if section.role != Role::Stage(1) && !direct => {
                     format!("unshare({flags}) outside of stage 1")
                 }
-                Call::Unshare { flags } if shape != Shape::Stages && flags.contains(CloneFlags::NEWUSER) => {
+                Call::Unshare { flags }
+                    if matches!(shape, Shape::Direct | Shape::Child)
+                        && flags.contains(CloneFlags::NEWUSER) =>
+                {
                     format!("unshare({flags}): the launcher cannot map this user namespace")
                 }
                 Call::Unshare { flags: CloneFlags::NEWUSER } => {

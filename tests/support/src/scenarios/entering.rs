@@ -24,9 +24,13 @@ fn entering(name: &'static str, about: &'static str, user: &User) -> Scenario {
     scenario
 }
 
+/// Root enters all namespaces of a container.
+pub(super) fn all(name: &'static str, about: &'static str) -> Scenario {
+    entering(name, about, &User::root()).joining(eight)
+}
+
 /// Scenarios that end with the command.
 pub(super) fn starts() -> Vec<Scenario> {
-    let all = |name, about| entering(name, about, &User::root()).joining(eight);
     let killed = all("enter_kill_child", "the parent-death signal is set after the last change of ids");
     vec![
         all("enter_eight", "root enters a container: the user namespace and its ids are stage 2's last steps"),

@@ -46,7 +46,7 @@ fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
         }
         around.groups = Some(vec![4, 20]);
         if matches!(policy.launch.uid, Some(RESTRICTED | WITHOUT_CODE)) {
-            restrict(&mut around);
+            restrict(&mut around, policy.launch.in_place);
         }
         around
     })
@@ -64,12 +64,13 @@ pub(super) const RULE_SET: Fd = Fd(22);
 /// The number of the `cgroup.procs` of its cgroup.
 pub(super) const CGROUP: Fd = Fd(23);
 
-fn restrict(around: &mut Surroundings) {
+/// In place the process leads no session, and takes no terminal.
+fn restrict(around: &mut Surroundings, in_place: bool) {
     around.loopback = true;
     around.hostname = Some(b"box".to_vec());
     around.limits = vec![Limit { resource: Resource::NOFILE, soft: 64, hard: 64 }];
     around.umask = Some(0o27);
-    (around.terminal, around.keyring) = (true, true);
+    (around.terminal, around.keyring) = (!in_place, true);
     around.cgroups = vec![CgroupFile { path: c"/sys/fs/cgroup/box".into(), fd: CGROUP }];
     around.capabilities = Some(1 << Capability::CHOWN.0);
     around.no_new_privs = true;
@@ -148,7 +149,9 @@ pub(super) fn our_own(
         let mut slots = [None; 2];
         let around = surroundings_of(&policy);
         let moves = if around.is_some() { MOVES } else { &[] };
-        let kept = kept([&message, candidates], NAMED, moves, around.as_ref());
+        // A start in place closes nothing.
+        let kept = Some(()).filter(|()| !policy.launch.in_place);
+        let kept = kept.and_then(|()| self::kept([&message, candidates], NAMED, moves, around.as_ref()));
         let tail = Tail {
             moves,
             around: around.as_ref(),

@@ -11,6 +11,7 @@
 //! | `malformed` | malformed messages |
 //! | `entering` | our own launcher enters an existing container |
 //! | `shapes` | starts of our own launcher: direct, and those of them that exist through the stages too |
+//! | `in_place` | starts of our own launcher in place |
 //! | `sealed` | joins of a mount namespace, by the file that the launcher runs from |
 //! | `through_child` | starts of our own launcher through a child, and all joins once more, through the stages |
 //! | `dialects` | starts and errors in the older lines of runc |
@@ -21,6 +22,7 @@
 mod cloned;
 mod dialects;
 mod entering;
+mod in_place;
 mod launching;
 mod malformed;
 mod refusals;
@@ -229,7 +231,7 @@ impl Start {
                 .policy
                 .with_session(scenario.session)
                 .with_log_form(LogForm::Detailed)
-                .with_ends_with_launcher(true),
+                .with_ends_with_launcher(!scenario.policy.launch.in_place),
             _ => scenario.policy,
         };
         match way {
@@ -303,13 +305,23 @@ impl<C: Choice + Clone> Faultless<'_, C> {
 
 /// Returns the process that becomes the init or the command. If a direct start was given up, this is not its
 /// process, which has the role of stage 2 in a report of the simulated kernel, but that of the stages.
+///
+/// In a start in place it is the launcher.
 pub fn init_of(report: &Report) -> Option<&ProcessReport> {
+    if let Some(launcher) = report.find(Role::Launcher).filter(|launcher| executes(launcher)) {
+        return Some(launcher);
+    }
     let is_sibling = |process: &&ProcessReport| {
         let first = process.transcript.lines.first().map(|line| &line.call);
         matches!(first, Some(Call::CloneSibling { .. }))
     };
     let mut others = report.processes.iter().filter(|process| matches!(process.role, Role::Other(_)));
     others.rfind(is_sibling).or_else(|| report.find(Role::Stage(2)))
+}
+
+/// Returns whether the process has executed another program.
+pub fn executes(process: &ProcessReport) -> bool {
+    process.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn)
 }
 
 /// Returns whether the launcher created this process itself, as the init of a direct start.
@@ -342,6 +354,8 @@ pub fn scenarios() -> Vec<Scenario> {
     all.extend(malformed::all());
     all.extend(cloned::all());
     all.extend(sealed::all());
+    all.extend(in_place::starts());
+    all.extend(in_place::refusals());
     all.extend(through_child::starts());
     all.extend(through_child::refusals());
     let again = through_child::through_the_stages(&all);

@@ -135,7 +135,7 @@ pub(super) fn surrounded(mut scenario: Scenario) -> Scenario {
 }
 
 /// Gives the command every attribute, and the surroundings of [`surrounded`].
-fn restricted(scenario: Scenario) -> Scenario {
+pub(super) fn restricted(scenario: Scenario) -> Scenario {
     let mut scenario = surrounded(scenario);
     scenario.sim.terminal();
     scenario.sim.ruleset(RULE_SET);
@@ -146,7 +146,7 @@ fn restricted(scenario: Scenario) -> Scenario {
 }
 
 /// Does the same as [`restricted`], without code of the caller.
-fn without_code(scenario: Scenario) -> Scenario {
+pub(super) fn without_code(scenario: Scenario) -> Scenario {
     let mut scenario = restricted(scenario);
     scenario.policy.launch.uid = Some(WITHOUT_CODE);
     scenario
@@ -159,7 +159,7 @@ fn with_init(mut scenario: Scenario) -> Scenario {
 }
 
 /// Gives the command a root directory of its own, and the surroundings of [`surrounded`].
-fn rooted(scenario: Scenario) -> Scenario {
+pub(super) fn rooted(scenario: Scenario) -> Scenario {
     let mut scenario = surrounded(scenario);
     scenario.policy = scenario.policy.with_propagation(Some(Propagation::Private));
     scenario.sim.file("/tmp", Extra::Directory);
@@ -170,7 +170,7 @@ fn rooted(scenario: Scenario) -> Scenario {
 }
 
 /// A start that passes on one descriptor.
-fn named(name: &'static str, about: &'static str) -> Scenario {
+pub(super) fn named(name: &'static str, about: &'static str) -> Scenario {
     let mut scenario = root(name, about, &mapped(&[NsKind::Net, NsKind::Pid], WIDE));
     scenario.sim.duplicate(Fd(0), Fd(7));
     scenario.policy = scenario.policy.with_descriptors(Descriptors::Named);

@@ -1,0 +1,63 @@
+//! `run` without `--fork` becomes the command, as unshare(1) does.
+
+use std::fs;
+
+use crate::harness::{BOTH, Test, children, test};
+use crate::kit::{Ctx, differ, namespaces};
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(the_started_process_is_the_command, BOTH),
+    test!(the_last_pid_of_the_shell_names_the_namespaces, BOTH),
+    test!(with_fork_or_a_pid_namespace_the_command_is_a_child, BOTH),
+    test!(the_command_has_no_child_of_the_launch, BOTH),
+    test!(missing_commands_have_the_status_of_a_shell, BOTH),
+];
+
+fn the_started_process_is_the_command(ctx: &Ctx) {
+    let live =
+        ctx.nsexec(["run", "-r", "-n", "--", "sh", "-c", "echo $$; exec sleep 100"]).start().says("\n");
+    assert_eq!(live.text().trim(), live.pid().to_string());
+    assert_eq!(differ(&namespaces("self"), &namespaces(live.pid())), ["user", "net"]);
+    live.end();
+}
+
+/// The field check: `nsexec run … & nsenter -t $! …` sees the new network.
+fn the_last_pid_of_the_shell_names_the_namespaces(ctx: &Ctx) {
+    ctx.needs("nsenter");
+    let (new, by_nsenter, by_nsexec) = match ctx.root() {
+        true => ("-n", "-n", "-n"),
+        false => ("-r -n", "-U -n --preserve-credentials", "-U -n"),
+    };
+    let wait = "until grep -qx sleep /proc/$!/comm; do sleep 0.01; done";
+    let by_nsenter = format!("nsenter -t $! {by_nsenter} cat /proc/net/dev | grep -c :");
+    let by_nsexec = format!("$N enter -t $! {by_nsexec} -- cat /proc/net/dev | grep -c :");
+    let script = format!(
+        "$N run {new} -- sleep 100 & {wait}; {by_nsenter}; {by_nsexec}; kill $!; wait $! 2>/dev/null; echo $?"
+    );
+    let text = ctx.cmd("sh", ["-c", &script]).env("N", &ctx.bin).ok();
+    assert_eq!(text, "1\n1\n143\n");
+}
+
+fn with_fork_or_a_pid_namespace_the_command_is_a_child(ctx: &Ctx) {
+    for flags in [&["-f", "-r", "-n"][..], &["-r", "-p"]] {
+        let args = [&["run"], flags, &["--", "sh", "-c", "echo on; exec sleep 100"]].concat();
+        let live = ctx.nsexec(args).start().says("on");
+        assert_eq!(children(live.pid()).len(), 1, "{flags:?}");
+        live.end();
+    }
+}
+
+fn the_command_has_no_child_of_the_launch(ctx: &Ctx) {
+    let live = ctx.nsexec(["run", "-r", "-n", "-m", "--", "sleep", "100"]).start();
+    crate::kit::until("sleep runs", || {
+        fs::read_to_string(format!("/proc/{}/comm", live.pid())).is_ok_and(|name| name == "sleep\n")
+    });
+    assert_eq!(children(live.pid()), [0_i32; 0]);
+    live.end();
+}
+
+fn missing_commands_have_the_status_of_a_shell(ctx: &Ctx) {
+    ctx.nsexec(["run", "-r", "-n", "--", "no-such-command"])
+        .refused(127, &["failed to execute no-such-command"]);
+    ctx.nsexec(["run", "-r", "-n", "--", "/proc/version"]).refused(126, &["failed to execute /proc/version"]);
+}
