@@ -239,7 +239,11 @@ pub(crate) fn circumstances(job: &Job<'_>) -> Circumstances {
     asked.rootless = job.request.rootless;
     asked.mount_proc_flag = job.mount_proc_flag;
     asked.command_path = job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/'));
-    let facts = Facts::read();
+    // Only a mapping tool fails because of subordinate ids.
+    let facts = match job.request.maps_several_ids() {
+        true => Facts::read(),
+        false => Facts::read_without_subordinate_ids(),
+    };
     asked.uncovered = uncovered(job.request, &facts);
     Circumstances::new(asked, facts)
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+use nix::errno::Errno;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::utsname::uname;
@@ -25,7 +26,13 @@ impl Facts {
     /// Reads the facts of this process and its machine. Creates no process, except getsubids(1).
     #[must_use]
     pub fn read() -> Self {
-        facts()
+        facts(true)
+    }
+
+    /// Reads the facts that are not about subordinate ids, which take the most time, and creates no process.
+    #[must_use]
+    pub fn read_without_subordinate_ids() -> Self {
+        facts(false)
     }
 }
 
@@ -38,7 +45,7 @@ impl Distribution {
     }
 }
 
-fn facts() -> Facts {
+fn facts(ids: bool) -> Facts {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let limit = |kind: NsKind| {
         let value = number(&format!("/proc/sys/user/max_{}_namespaces", kind.name()))?;
@@ -46,7 +53,7 @@ fn facts() -> Facts {
     };
     let has = |kind: &NsKind| fs::symlink_metadata(format!("/proc/self/ns/{}", kind.proc_name())).is_ok();
     let kinds: NsSet = NsKind::ALL.into_iter().filter(has).collect();
-    let user = User::from_uid(getuid());
+    let user = if ids { User::from_uid(getuid()) } else { Err(Errno::ENOSYS) };
     let account = match &user {
         Ok(Some(user)) => Account::Group(user.gid.as_raw()),
         Ok(None) => Account::Missing,
@@ -62,8 +69,8 @@ fn facts() -> Facts {
         apparmor_restricts: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
         selinux_enforcing: number("/sys/fs/selinux/enforce").map(|value| value != 0),
         proc: proc(&mountinfo),
-        users: side(Side::Users),
-        groups: side(Side::Groups),
+        users: side(Side::Users, ids),
+        groups: side(Side::Groups, ids),
         invalid_flags: None,
         account,
         real_gid: getgid().as_raw(),
@@ -149,21 +156,21 @@ pub(in crate::launch) fn mount_point() -> Option<&'static str> {
 }
 
 /// Reads the facts about user ids or group ids.
-fn side(of: Side) -> IdFacts {
+fn side(of: Side, ids: bool) -> IdFacts {
     let (file, tool, map) = of.names();
     let own = match of {
         Side::Users => geteuid().as_raw(),
         Side::Groups => getegid().as_raw(),
     };
-    let ranges = subordinate_ranges(of).ok();
+    let ranges = if ids { subordinate_ranges(of).ok() } else { None };
     let map = fs::read_to_string(map).ok().map(|text| extents_of(&text));
-    let text = fs::read(file).unwrap_or_default();
+    let text = if ids { fs::read(file).unwrap_or_default() } else { Vec::new() };
     IdFacts {
         own,
         map: map.map(|lines| lines.iter().map(|line| (line.inside, line.outside, line.count)).collect()),
         ranges: ranges.map(|ranges| ranges.iter().map(|range| (range.first, range.count)).collect()),
-        free: free_range(&String::from_utf8_lossy(&text), own),
-        tool: Some(find_program(tool).map(|path| examine(&path, of)).unwrap_or_default()),
+        free: if ids { free_range(&String::from_utf8_lossy(&text), own) } else { None },
+        tool: ids.then(|| find_program(tool).map(|path| examine(&path, of)).unwrap_or_default()),
     }
 }
 

@@ -137,6 +137,14 @@ impl Request {
 }
 
 impl Request {
+    /// Returns whether an unprivileged caller maps more than one id, so that a mapping tool writes the maps.
+    pub(crate) fn maps_several_ids(&self) -> bool {
+        let several = |map: &Option<Map>| {
+            map.as_ref().is_some_and(|map| !matches!(map.extents(), [one] if one.count == 1))
+        };
+        self.rootless && (several(&self.users) || several(&self.groups))
+    }
+
     /// Returns whether an unprivileged caller needs a mapping tool: for a map with several ids, or with
     /// another id than its own.
     pub(crate) fn needs_tools(&self, facts: &Facts) -> bool {
