@@ -302,6 +302,6 @@ fn a_root_without_the_capabilities_to_map(ctx: &Ctx) {
     // Needed since Linux 5.12; older kernels allow the map.
     let done = without("-setfcap", &["-r", "--", "true"]).done();
     if !done.status.success() {
-        done.refused(1, &["uid_map", "lacks CAP_SETFCAP:"]);
+        done.refused(1, &["uid_map", "lacks CAP_SETFCAP"]);
     }
 }
