@@ -71,17 +71,20 @@ pub(super) struct SyncValue {
     pub(super) index: usize,
     pub(super) sent: bool,
     pub(super) value: u32,
+    /// It is the pid that follows [`SyncMessage::RecvpidPls`]. A pid may have the value of a message.
+    is_pid: bool,
 }
 
 impl SyncValue {
     pub(super) fn is(&self, sent: bool, message: SyncMessage) -> bool {
-        self.sent == sent && self.value == message.value()
+        self.sent == sent && !self.is_pid && self.value == message.value()
     }
 }
 
 /// Returns the values that a process sent and received, including those that came in pieces.
 pub(super) fn sync_values(section: &Section) -> impl Iterator<Item = SyncValue> + '_ {
     let mut pieces: BTreeMap<(bool, Fd), Vec<u8>> = BTreeMap::new();
+    let mut pid_follows = None;
     section.lines.iter().enumerate().filter_map(move |(index, line)| {
         let (sent, fd, data) = match (&line.call, &line.reply) {
             (Call::Read { fd, len: 1..=4 }, Reply::Data(data)) => (false, *fd, &data.0[..]),
@@ -101,7 +104,10 @@ pub(super) fn sync_values(section: &Section) -> impl Iterator<Item = SyncValue> 
         word.extend(data);
         let bytes = <[u8; 4]>::try_from(&word[..]).ok()?;
         word.clear();
-        Some(SyncValue { index, sent, value: u32::from_ne_bytes(bytes) })
+        let value = u32::from_ne_bytes(bytes);
+        let is_pid = pid_follows == Some(sent);
+        pid_follows = (!is_pid && value == SyncMessage::RecvpidPls.value()).then_some(sent);
+        Some(SyncValue { index, sent, value, is_pid })
     })
 }
 
@@ -204,4 +210,25 @@ impl StatFile {
 /// Returns a path or name that is safe to print on a terminal.
 pub(super) fn shown(file: &[u8]) -> String {
     String::from_utf8_lossy(file).chars().map(|c| if is_invisible(c) { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_with_the_value_of_a_message_is_no_message() {
+        let send = |value: u32| Line {
+            call: Call::Send { fd: Fd(4), data: value.to_ne_bytes()[..].into() },
+            reply: Reply::Count(4),
+        };
+        let mut section = Section::new(crate::transcript::Role::Stage(1));
+        for value in [SyncMessage::RecvpidPls, SyncMessage::UsermapPls, SyncMessage::ChildFinish] {
+            section.push(send(value.value()));
+        }
+        assert_eq!(message_at(&section, true, SyncMessage::UsermapPls), None);
+        assert_eq!(message_at(&section, true, SyncMessage::ChildFinish), Some(2));
+        section.push(send(SyncMessage::UsermapPls.value()));
+        assert_eq!(message_at(&section, true, SyncMessage::UsermapPls), Some(3));
+    }
 }
