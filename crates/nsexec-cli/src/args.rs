@@ -48,19 +48,20 @@ Examples:
 
 Exit status: that of the command, 128+n if signal n ended it or interrupted the launch, 127 if
 the command was not found, 126 if it cannot be executed; 2 for wrong usage, 1 for any other
-failure of nsexec. There is no time limit: use timeout(1).";
+failure of nsexec; 3 if trace or diff finds a difference. There is no time limit: use timeout(1).";
 
 const RUN_EXAMPLES: &str = "\
-Without any namespace flag: every kind, the caller mapped to root, a fresh /proc, and mounts that
-the host makes later are seen inside (--propagation slave; with a flag: private).
-A new network namespace has its loopback interface up (--no-loopback).
-The command is process 1 of a new pid namespace (--init), and outlives nsexec (--kill-child).
-Without CMD, $SHELL runs.
+Without any namespace flag: every kind, the caller mapped to root, and a fresh /proc. Mounts that
+the host makes later are then seen inside, and with a flag they are not: --propagation changes it.
+A new network namespace has its loopback interface up; --no-loopback leaves it down. In a new pid
+namespace the command is process 1; with --init that is an init of nsexec. If nsexec dies, the
+command continues; --kill-child ends it. Without CMD, $SHELL runs.
+Without --fork nsexec becomes the command, if it needs no parent: a pid namespace needs one.
 With =FILE, or FILE after the letter (-n/run/n), the namespace is mounted on FILE, an existing
 file, which keeps it after the end of the command; umount(8) removes it.
 The command inherits all open descriptors, the session and the environment. If a user, mount
-or pid namespace is joined, it inherits descriptors 0 to 2 only (--fd), and gets a session
-without our terminal (--same-session). One --fd N closes all other descriptors above 2.
+or pid namespace is joined, it inherits descriptors 0 to 2 only, and gets a session without our
+terminal: --fd and --same-session change it. One --fd N closes all other descriptors above 2.
 
 Examples:
   nsexec run -- sh -c 'echo pid $$ uid $(id -u); ls /proc'
@@ -71,16 +72,17 @@ Examples:
 
 const ENTER_EXAMPLES: &str = "\
 A namespace that the process and nsexec share is not joined. Where a user namespace is joined,
-the command is its root, and supplementary groups are dropped if that is allowed (-S, -G).
+the command is its root, and supplementary groups are dropped if that is allowed; -S and -G set
+other ids.
 With =FILE, or FILE after the letter (-n/run/n), the namespace of FILE is joined, and no process
 is needed. Without CMD, $SHELL runs.
 
 With -a or -m the command gets the root directory of the process, if it is not that of the mount
-namespace, and its working directory if that is below (--wd=/ for the root). Its environment is
-not taken over (--env): the PATH is the caller's.
+namespace, and its working directory if that is below; --wd=/ is the root. The environment is the
+caller's, with its PATH; --env takes that of the process.
 
-The command may be a program of the container, so it inherits descriptors 0 to 2 and no other
-(--fd). It gets a session of its own if the process has less power than nsexec (another user
+The command may be a program of the container, so it inherits descriptors 0 to 2, and others only
+by --fd. It gets a session of its own if the process has less power than nsexec (another user
 namespace or user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has none).
 Ctrl-C, Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control.
 --same-session gives it job control and our terminal; then it can type into that terminal. The

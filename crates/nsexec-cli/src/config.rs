@@ -178,6 +178,10 @@ fn refuse_conflicts(flags: &NamespaceFlags) -> Result<(), Failure> {
         forward_signals: false,
         root: None,
         directory: None,
+        init: false,
+        setuid: None,
+        setgid: None,
+        keep_caps: false,
         ..flags.clone()
     };
     if rest == NamespaceFlags::default() {

@@ -160,7 +160,7 @@ pub(crate) struct EnterFlags {
     /// Use the environment of the process
     #[arg(short, long, requires = "target", conflicts_with = "clear_env", help_heading = SURROUNDINGS)]
     pub(crate) env: bool,
-    /// Accepted for compatibility with nsenter(1): nsexec always creates a new process
+    /// Accepted for compatibility with nsenter(1): enter always creates a child
     #[arg(short = 'F', long, help_heading = SURROUNDINGS)]
     pub(crate) no_fork: bool,
 }

@@ -8,8 +8,8 @@ Examples:
   nsexec decode --json message.bin | jq -r .ok.uid_map.text";
 
 pub(crate) const ENCODE_EXAMPLES: &str = "\
-The flags are those of run. A message has no attribute for --mount-proc, --kill-child,
---copy-memory, --setgroups and the command: they are refused.
+A message has attributes for the kinds, --join, the id maps, the clock offsets and the OOM score.
+Other flags of run, and a command, are refused.
 
 Examples:
   nsexec encode -r -p > message.bin
@@ -18,7 +18,7 @@ Examples:
 pub(crate) const DOCTOR_EXAMPLES: &str = "\
 Without flags of run: tries each kind of namespace, maps of ids, and mounts. For each thing that does not
 work, prints the evidence, the cause, and what to do about it on this distribution. With flags of run: makes
-all steps of that launch except the start of the command. Leaves nothing behind. In a container the report
+all steps of that launch except the mounts on files (--net=FILE) and the start of the command. Leaves nothing behind. In a container the report
 holds for the container only.
 
 Examples:

@@ -120,15 +120,15 @@ pub(crate) struct NamespaceFlags {
     /// Join this namespace instead of creating one, e.g. net=/run/netns/blue; repeatable
     #[arg(long, value_name = "KIND=PATH", value_parser = join_parser(), help_heading = NAMESPACES)]
     pub(crate) join: Vec<JoinValue>,
-    /// Stay the parent of the command. Without it `run` becomes the command itself, unless that needs a
-    /// child: a pid namespace, a new session
+    /// Stay the parent of the command. Without it `run` becomes the command itself, unless a parent is
+    /// needed: for a pid namespace, a new session, --init, --kill-child, or a file of a namespace
     #[arg(short, long, help_heading = NAMESPACES)]
     pub(crate) fork: bool,
 
     /// Map the caller to id 0, as user and as group; implies -U
     #[arg(short = 'r', long, overrides_with = "map_current_user", help_heading = IDS)]
     pub(crate) map_root_user: bool,
-    /// Map the caller to its own ids: the command remains who it is; implies -U
+    /// Map the caller to its own ids, which the command keeps; implies -U
     #[arg(short = 'c', long, overrides_with = "map_root_user", help_heading = IDS)]
     pub(crate) map_current_user: bool,
     /// Map the caller to this user id; implies -U
@@ -174,10 +174,10 @@ pub(crate) struct NamespaceFlags {
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = SURROUNDINGS)]
     #[arg(value_parser = clap::value_parser!(i16).range(-1000..=1000))]
     pub(crate) oom_score_adj: Option<i16>,
-    /// Mount a fresh /proc, or at DIR, in a mount namespace of its own; implies -m
+    /// Mount a fresh proc file system at /proc or at DIR, in a new mount namespace; implies -m
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, help_heading = SURROUNDINGS)]
     pub(crate) mount_proc: Option<Option<OsString>>,
-    /// Who sees later mounts in a new mount namespace: private, shared, slave or unchanged
+    /// Propagation of mounts in a new mount namespace: private, shared, slave or unchanged
     #[arg(long, value_name = "WHICH", hide_possible_values = true, help_heading = SURROUNDINGS)]
     pub(crate) propagation: Option<PropagationFlag>,
     /// Leave the loopback interface of a new network namespace down
