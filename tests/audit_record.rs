@@ -425,8 +425,6 @@ fn launcher(case: &Case, level: Level, out: &Path) {
     let message = message(case);
     let mut memory = vec![0; MESSAGE_MAX];
     let (sink, reader) = SharedSink::new().unwrap();
-    // The standard library tests at its first use whether the kernel has statx(2).
-    let _ = fs::metadata("/");
     mark_begin(None);
     // SAFETY: this process has a single thread.
     let mut sys = Recorder::new(unsafe { LinuxSys::new() }, sink);

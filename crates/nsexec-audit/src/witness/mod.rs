@@ -62,6 +62,9 @@ const END: &str = "/nsexec-witness/end";
 
 /// Marks the beginning of the run for a witness, if there is one. Writes to `recorder` are then left out.
 pub fn mark_begin(recorder: Option<Fd>) {
+    // After its first failed statx(2) the standard library tests whether the kernel has the call. That test
+    // must not lie after the mark.
+    let _ = std::fs::metadata("/nsexec-witness");
     // The file does not exist, and the result is ignored: only the call matters.
     let _ = match recorder {
         Some(Fd(number)) => std::fs::metadata(format!("{BEGIN}/recorder/{number}")),
