@@ -273,10 +273,14 @@ impl Tracer {
                         let _ = waitpid(child, Some(WaitPidFlag::__WALL));
                         let _ = ptrace::detach(child, None);
                     }
-                    let _ = ptrace::cont(pid, None);
+                    // Not continued: each stop takes back the request of PTRACE_INTERRUPT.
+                    let _ = ptrace::detach(pid, None);
+                    return;
                 }
                 Ok(_) => {
-                    let _ = ptrace::cont(pid, None);
+                    if ptrace::detach(pid, None).is_ok() {
+                        return;
+                    }
                 }
                 Err(_) => return,
             }
