@@ -38,11 +38,7 @@ fn main() -> ExitCode {
         // A user namespace of its own limits the number of namespaces: with a leak the launches would fail.
         let mut driver = Command::new(std::env::current_exe().unwrap());
         driver.env(DRIVER, "1").unshare([User, Mnt, Pid, Uts]).map_root().proc("/proc");
-        let output = driver.output().map_err(|error| error.to_string())?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr))),
-        }
+        support::success(driver.output())
     });
     Suite::new("many", vec![test]).main(Threads::One)
 }

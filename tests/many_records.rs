@@ -79,19 +79,13 @@ fn main() -> ExitCode {
         // In namespaces, where each shape is allowed without root too.
         let mut driver = Command::new(std::env::current_exe().unwrap());
         driver.env(DRIVER, "1").unshare([User, Mnt, Pid, Uts]).map_root().proc("/proc");
-        let output = driver.output().map_err(|error| error.to_string())?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr))),
-        }
+        support::success(driver.output())
     });
     Suite::new("many_records", vec![test]).main(Threads::One)
 }
 
 fn driver() {
     ALLOCATOR.allow_this_process_only();
-    // A pid below 100 can equal a word of the stages, which the rule `user-namespace-first` takes for one.
-    std::fs::write("/proc/sys/kernel/ns_last_pid", "1000").unwrap();
     let count = std::env::var("NSEXEC_LAUNCHES").map_or(LAUNCHES, |count| count.parse().unwrap());
     // In a thread: with its first one, the libc sets its disposition of a signal, which is a fact of the
     // plan.

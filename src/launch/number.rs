@@ -1,4 +1,4 @@
-//! The directory of the command's process in /proc, also if this /proc is that of another pid namespace.
+//! The directory of the command's process in /proc, even if that /proc belongs to another pid namespace.
 
 use core::ffi::CStr;
 use core::fmt::Write as _;

@@ -129,7 +129,7 @@ pub enum WhyCopied {
     /// The kernel writes an oom score to all processes that share the memory.
     OomScore,
     /// The process enters a cgroup. An out-of-memory kill in that cgroup ends all processes that share the
-    /// memory of the victim, also those outside of the cgroup.
+    /// memory of the victim, inside and outside of the cgroup.
     Cgroup,
     /// A user namespace is created. A process of its owner may then trace the new process, and through it
     /// reach the memory of a launcher that it may not trace (user_namespaces(7), "Capabilities").

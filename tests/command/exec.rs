@@ -296,7 +296,7 @@ fn a_failed_exec_restores_the_signals_and_leaves_no_process() {
                     |line: &&str| ["SigBlk", "SigIgn", "SigCgt"].iter().any(|name| line.starts_with(name));
                 text.lines().filter(is_state).map(str::to_owned).collect()
             };
-            // ECHILD: there is no child, of any kind.
+            // ECHILD: no child of any kind exists.
             let child = nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::__WALL));
             let text = format!(
                 "{} {} {} {}",

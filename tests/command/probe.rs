@@ -218,7 +218,7 @@ fn chroot_is_the_cause() {
     assert_cause(&text, "create user", "Chroot");
 }
 
-/// Runs as user nobody, which has subordinate ids, on a machine whose mapping tools have no privileges.
+/// Runs as the user `nobody`, who has subordinate ids, on a machine whose mapping tools have no privileges.
 #[test]
 fn powerless_mapping_tool_is_the_cause() {
     let tools = ["/usr/bin/newuidmap", "/usr/bin/newgidmap", "/etc/subuid", "/etc/subgid"];

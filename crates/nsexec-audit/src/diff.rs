@@ -316,7 +316,7 @@ mod tests {
     use nsexec::sys::types::{Errno, Fd};
     use std::vec;
 
-    fn run(names: &[&str]) -> Run {
+    pub(in crate::diff) fn run(names: &[&str]) -> Run {
         let mut section = Section::new(Role::Stage(1));
         section.lines = names
             .iter()

@@ -316,12 +316,9 @@ pub(crate) enum MannerFlag {
     Exec,
 }
 
-/// The flags of every plan.
-#[derive(Args, Debug)]
-pub(crate) struct PlanFlags {
-    /// Replace a fact about this machine by an assumption; repeatable
-    #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
-    pub(crate) assume: Vec<AssumeValue>,
+/// The format in which a run is printed.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct LookFlags {
     /// text, json, mermaid, svg or html
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub(crate) format: Format,
@@ -331,6 +328,17 @@ pub(crate) struct PlanFlags {
     /// Colour the text: auto, always or never
     #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColourFlag,
+}
+
+/// The flags of every plan.
+#[derive(Args, Debug)]
+pub(crate) struct PlanFlags {
+    /// Replace a fact about this machine by an assumption; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
+    pub(crate) assume: Vec<AssumeValue>,
+    /// The format.
+    #[command(flatten)]
+    pub(crate) look: LookFlags,
     /// Print the planned calls as a restriction: an OCI seccomp profile, AppArmor rules, or a line of a
     /// systemd unit
     #[arg(long, value_name = "seccomp|apparmor|systemd", hide_possible_values = true)]
@@ -471,15 +479,9 @@ pub(crate) struct ShowArgs {
     /// The file with the run; `-` is standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// text, json, mermaid, svg or html
-    #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
-    pub(crate) format: Format,
-    /// In the text: the calls of one process after the other, or of all processes in time
-    #[arg(long, value_name = "process|time", default_value = "process", hide_possible_values = true)]
-    pub(crate) order: OrderFlag,
-    /// Colour the text: auto, always or never
-    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
-    pub(crate) color: ColourFlag,
+    /// The format.
+    #[command(flatten)]
+    pub(crate) look: LookFlags,
 }
 
 /// `nsexec diff`.

@@ -305,7 +305,7 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
     Ok(())
 }
 
-/// Returns whether the command shall live where the process does: it gets its files.
+/// Returns whether the command gets the root directory and the working directory of the process.
 fn is_at_home(entered: &Entered, flags: &EnterFlags) -> bool {
     let mounts = entered.request.joined.contains(NsKind::Mnt) && flags.kinds.file(NsKind::Mnt).is_none();
     flags.all || mounts

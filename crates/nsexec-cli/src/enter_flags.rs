@@ -7,10 +7,10 @@ use std::str::FromStr;
 use clap::Args;
 use nsexec::namespace::{NsKind, NsSet};
 
+use super::kind_flags::{NAMESPACES, kind_flags};
 use super::values::{group_id, user_id};
 
 const IDS: &str = "Ids";
-const NAMESPACES: &str = "Namespaces";
 const SURROUNDINGS: &str = "The command's surroundings";
 
 /// The value of `--target`.
@@ -57,50 +57,18 @@ fn group(text: &str) -> Result<IdValue, String> {
     if text == "follow" { Ok(IdValue::Follow) } else { group_id(text).map(IdValue::Id) }
 }
 
-/// One flag for each kind of namespace, with the names and letters of nsenter(1). With a file its namespace
-/// is joined, otherwise that of the process.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct KindFlags {
-    /// User namespace: ids and privileges
-    #[arg(short = 'U', long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) user: Option<Option<OsString>>,
-    /// Mount namespace: the mounts
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) mount: Option<Option<OsString>>,
-    /// Pid namespace: process ids
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) pid: Option<Option<OsString>>,
-    /// Network namespace: devices, addresses, ports
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) net: Option<Option<OsString>>,
-    /// IPC namespace: System V IPC, POSIX message queues
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) ipc: Option<Option<OsString>>,
-    /// UTS namespace: host name
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) uts: Option<Option<OsString>>,
-    /// Cgroup namespace: the root of /proc/PID/cgroup
-    #[arg(short = 'C', long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) cgroup: Option<Option<OsString>>,
-    /// Time namespace: offsets of the monotonic and the boot-time clock
-    #[arg(short = 'T', long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) time: Option<Option<OsString>>,
+kind_flags! {
+    /// One flag for each kind of namespace, with the names and letters of nsenter(1). With a file its
+    /// namespace is joined, otherwise that of the process.
+    KindFlags {
+        /// Pid namespace: process ids
+        pid,
+        /// Network namespace: devices, addresses, ports
+        net,
+    }
 }
 
 impl KindFlags {
-    fn flags(&self) -> [(&Option<Option<OsString>>, NsKind); 8] {
-        [
-            (&self.user, NsKind::User),
-            (&self.mount, NsKind::Mnt),
-            (&self.pid, NsKind::Pid),
-            (&self.net, NsKind::Net),
-            (&self.ipc, NsKind::Ipc),
-            (&self.uts, NsKind::Uts),
-            (&self.cgroup, NsKind::Cgroup),
-            (&self.time, NsKind::Time),
-        ]
-    }
-
     /// Returns the kinds that are named without a file.
     pub(crate) fn of_process(&self) -> NsSet {
         self.flags().into_iter().filter_map(|(given, kind)| (*given == Some(None)).then_some(kind)).collect()

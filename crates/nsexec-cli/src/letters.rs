@@ -11,7 +11,7 @@ use super::args::{Cli, PLAN_ENTER, TRACE_ENTER};
 /// The letters of the kinds.
 const KINDS: &[u8] = b"UmpniuCT";
 
-/// The letters of `enter` with an optional path: also those of the root directory and the working directory.
+/// The letters of `enter` with an optional path. `r` is the root directory, and `w` the working directory.
 const OF_ENTER: &[u8] = b"UmpniuCTrw";
 
 /// Returns the arguments with `plan enter` and `trace enter` as one argument, which is the name of a

@@ -19,6 +19,7 @@ mod hand_over;
 mod help;
 mod hints;
 mod init;
+mod kind_flags;
 mod letters;
 mod machine;
 mod manual;

@@ -9,56 +9,24 @@ use clap::{Args, ValueEnum};
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Propagation, Signal};
 
+use super::kind_flags::{NAMESPACES, kind_flags};
 use super::values::{JoinValue, MapValue, group_id, signal, user_id};
 
 const IDS: &str = "Ids";
-const NAMESPACES: &str = "Namespaces";
 const SURROUNDINGS: &str = "The command's surroundings";
 
-/// One flag for each kind of namespace to create, with the names and letters of unshare(1). With a file the
-/// namespace is made persistent: the file becomes a mount point of it.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct NewKinds {
-    /// User namespace: ids and privileges
-    #[arg(short = 'U', long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) user: Option<Option<OsString>>,
-    /// Mount namespace: the mounts
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) mount: Option<Option<OsString>>,
-    /// Pid namespace: process ids; the command is process 1 of a new one
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) pid: Option<Option<OsString>>,
-    /// Network namespace: devices, addresses, ports; with the loopback interface up
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) net: Option<Option<OsString>>,
-    /// IPC namespace: System V IPC, POSIX message queues
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) ipc: Option<Option<OsString>>,
-    /// UTS namespace: host name
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) uts: Option<Option<OsString>>,
-    /// Cgroup namespace: the root of /proc/PID/cgroup
-    #[arg(short = 'C', long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) cgroup: Option<Option<OsString>>,
-    /// Time namespace: offsets of the monotonic and the boot-time clock
-    #[arg(short = 'T', long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
-    pub(crate) time: Option<Option<OsString>>,
+kind_flags! {
+    /// One flag for each kind of namespace to create, with the names and letters of unshare(1). With a file
+    /// the namespace is made persistent: the file becomes a mount point of it.
+    NewKinds {
+        /// Pid namespace: process ids; the command is process 1 of a new one
+        pid,
+        /// Network namespace: devices, addresses, ports; with the loopback interface up
+        net,
+    }
 }
 
 impl NewKinds {
-    fn flags(&self) -> [(&Option<Option<OsString>>, NsKind); 8] {
-        [
-            (&self.user, NsKind::User),
-            (&self.mount, NsKind::Mnt),
-            (&self.pid, NsKind::Pid),
-            (&self.net, NsKind::Net),
-            (&self.ipc, NsKind::Ipc),
-            (&self.uts, NsKind::Uts),
-            (&self.cgroup, NsKind::Cgroup),
-            (&self.time, NsKind::Time),
-        ]
-    }
-
     /// Returns the kinds that are named.
     pub(crate) fn set(&self) -> NsSet {
         self.flags().into_iter().filter_map(|(given, kind)| given.is_some().then_some(kind)).collect()

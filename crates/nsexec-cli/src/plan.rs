@@ -198,12 +198,12 @@ fn emitted(plan: &Plan, emit: EmitFlag) -> Result<String, Failure> {
 }
 
 fn shown(plan: &Plan, args: &PlanFlags) -> Result<String, Failure> {
-    match args.format {
+    match args.look.format {
         Format::Json => plan.to_json().map_err(|error| Failure::ours(error.to_string())),
         Format::Mermaid => Ok(plan.to_mermaid()),
         Format::Svg => Ok(plan.to_svg()),
         Format::Html => Ok(plan.to_html()),
-        Format::Text => Ok(plan.to_text(look(args.color, args.order))),
+        Format::Text => Ok(plan.to_text(look(args.look.color, args.look.order))),
     }
 }
 

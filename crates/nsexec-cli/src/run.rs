@@ -56,8 +56,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
 /// need a parent.
 pub(crate) fn in_place(flags: &NamespaceFlags, request: &Request) -> bool {
     let pid = request.created.contains(NsKind::Pid) || request.joined.contains(NsKind::Pid);
-    // Only a child is no leader of a process group, and enters a new time namespace beside a joined mount
-    // namespace.
+    // setsid(2) fails in the leader of a process group, so a new session needs a child. So does a new time
+    // namespace beside a joined mount namespace.
     let session = request.policy.session == Session::New;
     let time = request.created.contains(NsKind::Time) && request.joined.contains(NsKind::Mnt);
     let parent = flags.kill_child.is_some() || !request.around.persistent.is_empty();

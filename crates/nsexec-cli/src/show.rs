@@ -23,7 +23,7 @@ const RECORD_MAX: usize = 2 * 8 * PROCESS_MAX;
 /// The file cannot be read, or is not a run.
 pub(crate) fn show(args: &ShowArgs) -> Result<u8, Failure> {
     let run = read(&args.file)?;
-    output::print(&shown(&run, args.format, look(args.color, args.order))?)?;
+    output::print(&shown(&run, args.look.format, look(args.look.color, args.look.order))?)?;
     Ok(0)
 }
 

@@ -117,7 +117,7 @@ fn find(flag: &str, command: &str) -> Option<&'static str> {
     TABLE.iter().find(fits).map(|(_, _, text)| *text)
 }
 
-/// Returns the number of letters to insert, remove or replace to get from one word to the other.
+/// Returns the edit distance of two words: the fewest letters to insert, remove or replace (Levenshtein).
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

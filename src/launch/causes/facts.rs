@@ -11,8 +11,8 @@ use crate::deciders::namespace::{NsKind, NsSet};
 use crate::launch::ranges::{Range, Side};
 use crate::sys::types::{Capability, Errno};
 
-/// The state of a process and its machine. A field that is `None`, `false` or empty is also one that is
-/// unknown.
+/// The state of a process and its machine. An unknown field is `None`, `false` or
+/// empty.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]

@@ -19,5 +19,5 @@ mod suite;
 
 pub use allocator::AbortsInChildren;
 pub use ordinary::Ordinary;
-pub use process::{LIMIT, TEST_LIMIT, begin, default_signals, fresh, given_seed};
+pub use process::{LIMIT, TEST_LIMIT, begin, default_signals, fresh, given_seed, success};
 pub use suite::{SKIPPED, Suite, Test, Threads, Verdict, ends_within, skip_line};

@@ -1,7 +1,8 @@
 //! For suites that start processes: the limit of every wait, default signals, and the seed.
 
+use std::fmt::Display;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 /// The limit of every wait for something that happens soon, much longer than it takes, since the machine may
@@ -20,6 +21,18 @@ pub fn given_seed() -> Result<Option<u64>, String> {
     let Some(text) = std::env::var_os("NSEXEC_SEED") else { return Ok(None) };
     let seed = text.to_str().and_then(|text| text.parse().ok());
     seed.map(Some).ok_or(format!("NSEXEC_SEED is not a number below 2^64: {}", text.to_string_lossy()))
+}
+
+/// Returns whether a program ran and succeeded. The error has its status and what it wrote to standard error.
+///
+/// # Errors
+/// The program could not be run, or has failed.
+pub fn success(ran: Result<Output, impl Display>) -> Result<(), String> {
+    let output = ran.map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr))),
+    }
 }
 
 /// Prepares a suite, which calls it first: children can be waited for, and no signal is blocked, whatever the

@@ -141,7 +141,7 @@ fn shortest(old: usize, new: usize, same: impl Fn(usize, usize) -> bool) -> Vec<
             let (below, above) = (furthest(&reached, index - 1), furthest(&reached, index + 1));
             let adds = step == 0 || (step != changes && below < above);
             let mut left = if adds { above } else { below + 1 };
-            // On a diagonal outside of the sequences there is no line.
+            // The diagonal lies outside of both sequences.
             let Some(mut right) = (left + offset).checked_sub(index) else { continue };
             while left < old && right < new && same(left, right) {
                 (left, right) = (left + 1, right + 1);
@@ -193,18 +193,8 @@ fn walk_back(old: usize, new: usize, offset: usize, history: &[Vec<usize>]) -> V
 mod tests {
     use super::*;
     use crate::diff::compare;
-    use crate::record::{Call, Line, Reply};
-    use crate::transcript::{Role, Section};
+    use crate::diff::tests::run;
     use std::string::ToString;
-
-    fn run(names: &[&str]) -> Run {
-        let mut section = Section::new(Role::Stage(1));
-        section.lines = names
-            .iter()
-            .map(|name| Line { call: Call::SetName { name: name.as_bytes().into() }, reply: Reply::Unit })
-            .collect();
-        Run { sections: vec![section], ..Run::default() }
-    }
 
     #[test]
     fn unified_view_shows_every_difference_with_three_lines_around_it() {

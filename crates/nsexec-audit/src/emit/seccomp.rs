@@ -77,8 +77,8 @@ pub const RUNTIME: &[&str] = &[
 /// would end the launch without its reason.
 pub const FAILURE: &[&str] = &["getpid", "gettid", "kill", "pwritev2", "wait4", "write"];
 
-/// All flags of namespaces in the first argument of clone(2). `CLONE_NEWTIME` is none of them: clone(2) reads
-/// this bit as a part of the exit signal.
+/// All flags of namespaces in the first argument of clone(2). `CLONE_NEWTIME` is missing: clone(2) reads its
+/// bit as a part of the exit signal.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
 /// `EPERM`, for every call that is not listed.

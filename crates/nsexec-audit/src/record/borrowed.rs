@@ -1,8 +1,8 @@
 //! A call and its reply that borrow their bytes and lists: [`LineRef`]. A recorder passes it to its sink
 //! without an allocation.
 //!
-//! [`CallRef`] is also the JSON form of [`Call`], which is serialised through it. Serialising allocates no
-//! memory, if the serializer does not.
+//! [`Call`] is serialised through [`CallRef`], so both have one JSON form. The serialisation allocates no
+//! memory of its own; the serializer may.
 
 use core::fmt;
 

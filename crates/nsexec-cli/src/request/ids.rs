@@ -35,8 +35,8 @@ pub(super) fn asks_for_map(flags: &NamespaceFlags) -> bool {
         || !flags.groups().is_empty()
 }
 
-/// Returns the maps of user and group ids for a new user namespace. With a user namespace and no flag for a
-/// map there is none, as with unshare(1): no id is mapped.
+/// Returns the maps of user and group ids for a new user namespace. Without a flag for a map no id is mapped,
+/// as with unshare(1).
 pub(super) fn maps_of(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> Result<Maps, Failure> {
     let none = Maps { users: None, groups: None };
     if !kinds.created.contains(NsKind::User) || !asks_for_map(flags) && !kinds.root_by_default {
@@ -224,7 +224,7 @@ pub(super) fn setgroups_of(
     })
 }
 
-/// Returns whether the command may drop its supplementary groups: nobody denies it setgroups(2).
+/// Returns whether the command may drop its supplementary groups, so that setgroups(2) is not denied.
 pub(super) fn may_drop_groups(
     facts: &Facts,
     kinds: &Kinds,
