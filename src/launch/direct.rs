@@ -11,7 +11,7 @@ use super::job::Job;
 use super::number::open_directory;
 use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
-use super::pipes::{LogReader, add_record};
+use super::pipes::{LogReader, add_error, add_record};
 use super::shape::order;
 use super::shared::First;
 use super::stages::Stages;
@@ -29,7 +29,7 @@ use crate::scripts::unshare::unshare;
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, InitFork, OpenFlags, Pid, TidAddress};
 use crate::words::error::{Doing, Error, ProcFile, ToolFailure};
-use crate::words::log::{Details, Level, Log};
+use crate::words::log::{Level, Log};
 
 /// Starts the command without stages. Returns `None` if the stages have to do it: the kernel refuses the
 /// clone, or a map that only a mapping tool can write. No process is left then.
@@ -170,7 +170,7 @@ fn write_files<S: Sys, L: LogReader>(
             Ok(Files::NeedTool)
         }
         Err(error) => {
-            pass_on(sys, &error, log);
+            add_error(sys, log, 0, &error);
             Err(FailureKind::OwnRecord)
         }
     };
@@ -178,12 +178,6 @@ fn write_files<S: Sys, L: LogReader>(
         target.close(sys);
     }
     files
-}
-
-/// Adds the launcher's own error to the records, as a record of stage 0, since the launcher does its work.
-pub(super) fn pass_on<S: Sys, L: LogReader>(sys: &mut S, error: &Error<'_>, log: &mut L) {
-    let details = Details { code: error.code(), errno: error.errno() };
-    add_record(sys, log, 0, Level::Fatal, format_args!("{error}"), Some(details));
 }
 
 /// Adds the debug record of a file that the launcher has written.

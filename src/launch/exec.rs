@@ -131,16 +131,6 @@ impl Command {
         self.ready_to_exec(caller).map(|(_, prepared)| prepared)
     }
 
-    /// Executes the command through another backend, for a recorder: see
-    /// [`Launcher::exec_through`](super::Launcher::exec_through).
-    #[doc(hidden)]
-    pub fn exec_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> LaunchError {
-        match self.ready_to_exec(&Caller::here()) {
-            Ok((launcher, prepared)) => launcher.exec_prepared(&prepared, wrap),
-            Err(error) => error,
-        }
-    }
-
     fn ready_to_exec(&self, caller: &Caller) -> Result<(Launcher, Prepared), LaunchError> {
         if self.before_start.is_some() {
             return Err(needs_parent("before_start", "the function runs in the parent of the command").into());
@@ -161,6 +151,11 @@ fn in_place(mut prepared: Prepared) -> Result<Prepared, LaunchError> {
         (policy.init, "init", "a minimal init is the parent of the command"),
         (policy.kill_child, "kill_with_parent", "the command has the parent of this process"),
         (prepared.timeout.is_some(), "timeout", "no process of the launch could end the others"),
+        (
+            !prepared.around.persistent.is_empty(),
+            "a namespace on a file",
+            "no process is left outside of the namespaces to mount them",
+        ),
     ] {
         if set {
             return Err(needs_parent(setting, why).into());
@@ -173,12 +168,12 @@ fn in_place(mut prepared: Prepared) -> Result<Prepared, LaunchError> {
     let steps = prepared.around.root.iter().flat_map(|root| &root.mounts);
     let is_proc = |step: &MountStep| matches!(step, MountStep::New { kind: MountKind::Proc, .. });
     let mounts_proc = prepared.policy.launch.mount_proc || steps.into_iter().any(is_proc);
-    if mounts_proc && (prepared.asked.contains(CloneFlags::NEWPID) || joined(&prepared).contains(NsKind::Pid))
-    {
+    let joined = joined(&prepared);
+    if mounts_proc && (prepared.asked.contains(CloneFlags::NEWPID) || joined.contains(NsKind::Pid)) {
         let why = "the command itself stays in the pid namespace of this process, whose processes the new /proc would show";
         return Err(needs_parent("a new /proc with a pid namespace", why).into());
     }
-    if prepared.asked.contains(CloneFlags::NEWTIME) && joined(&prepared).contains(NsKind::Mnt) {
+    if prepared.asked.contains(CloneFlags::NEWTIME) && joined.contains(NsKind::Mnt) {
         // The command's process would have to look it up in the /proc of the joined mount namespace.
         let why = "only a child of this process enters a new time namespace beside a joined mount namespace";
         return Err(needs_parent("a new time namespace", why).into());

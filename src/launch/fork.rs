@@ -83,16 +83,24 @@ pub(super) fn restore_signals<S: Sys>(
     // its ends would hide.
     close(sys, pipes.init);
     close(sys, pipes.log);
-    for signal in members(job.signals.default) {
-        let _ = sys.sigaction(signal, SigAction::DEFAULT);
-    }
-    for signal in members(job.signals.ignore) {
-        let _ = sys.sigaction(signal, SigAction::IGNORE);
-    }
+    set_dispositions(sys, job);
     restore_mask(sys, job.signals.mask.unwrap_or(mask));
 }
 
-fn restore_mask<S: Sys>(sys: &mut S, mask: SignalSet) {
+/// Returns the signals whose dispositions the command begins with.
+pub(super) fn dispositions(job: &Job<'_>) -> impl Iterator<Item = (Signal, SigAction)> {
+    let default = members(job.signals.default).map(|signal| (signal, SigAction::DEFAULT));
+    default.chain(members(job.signals.ignore).map(|signal| (signal, SigAction::IGNORE)))
+}
+
+/// Sets the dispositions that the command begins with.
+pub(super) fn set_dispositions<S: Sys>(sys: &mut S, job: &Job<'_>) {
+    for (signal, action) in dispositions(job) {
+        let _ = sys.sigaction(signal, action);
+    }
+}
+
+pub(super) fn restore_mask<S: Sys>(sys: &mut S, mask: SignalSet) {
     // sigprocmask fails only with a wrong argument.
     let _ = sys.sigprocmask(MaskHow::Set, mask);
 }

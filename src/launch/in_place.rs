@@ -5,16 +5,16 @@
 //! joins, has the part of stage 0. It is reaped as soon as the maps are written.
 
 use super::closing::begin;
-use super::fork::members;
+use super::fork::{dispositions, restore_mask, set_dispositions};
 use super::job::Job;
 use super::last::{self, Ends};
 use super::offsets;
 use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step, failed};
-use super::pipes::{LogReader, Pipes, add_record, close, read_some};
+use super::pipes::{LogReader, Pipes, add_error, close, read_some};
 use super::stages::wait;
 use super::surroundings::Surroundings;
 use super::tail::{self, Tail};
-use crate::deciders::bootstrap::{Bootstrap, decode};
+use crate::deciders::bootstrap::{Bootstrap, ParseError};
 use crate::deciders::policy::{Credentials, LogForm, Session};
 use crate::scripts::map_files::Written;
 use crate::scripts::nsexec::thread_id_cache;
@@ -22,7 +22,7 @@ use crate::scripts::procfs;
 use crate::scripts::stage::child::{create_user_namespace, join_all};
 use crate::scripts::stage::init::{become_root, drop_groups};
 use crate::scripts::stage::parent::serve_stage_1;
-use crate::scripts::stage::{Context, LastSteps};
+use crate::scripts::stage::{Context, LastSteps, StageEnd};
 use crate::scripts::sync::{End, OfChild, OfParent, Pair};
 use crate::scripts::unshare::{UnshareSteps, refuse_impossible, unshare};
 use crate::sys::Sys;
@@ -31,7 +31,7 @@ use crate::sys::types::{
     Waited,
 };
 use crate::words::error::{Doing, Error, SyncPipe};
-use crate::words::log::{Details, Level, Log};
+use crate::words::log::Log;
 
 /// The reason why this process has not become the command.
 enum Failed<'m> {
@@ -47,22 +47,19 @@ impl<'m> From<Error<'m>> for Failed<'m> {
     }
 }
 
-/// The process that returns from [`enter`].
-enum Entered {
-    /// This process. With last steps it still has the caller's ids.
-    Here(Option<LastSteps>),
-    /// The helper, which exits with this status.
-    Helper(i32),
-}
-
 /// Enters the namespaces and executes the command. Returns only after a failure, and in the helper, with
 /// [`Launched::Exit`].
 ///
 /// Runs in the launcher, in the caller's namespaces, with the caller's privileges. Waits for the helper, if
 /// there is one. After a failure this process may be in some of the namespaces, and have other ids.
-pub(super) fn launch<S: Sys, L: LogReader>(sys: &mut S, job: &Job<'_>, log: &mut L) -> Launched {
-    let asked = match decode(job.message, job.policy.dialect) {
-        Ok((asked, _)) => asked,
+pub(super) fn launch<'m, S: Sys, L: LogReader>(
+    sys: &mut S,
+    job: &Job<'m>,
+    asked: Result<Bootstrap<'m>, ParseError<'m>>,
+    log: &mut L,
+) -> Launched {
+    let asked = match asked {
+        Ok(asked) => asked,
         Err(error) => return refuse(sys, log, &Error::Parse(error)),
     };
     if let Err(refusal) = refuse_impossible(&asked) {
@@ -75,24 +72,22 @@ pub(super) fn launch<S: Sys, L: LogReader>(sys: &mut S, job: &Job<'_>, log: &mut
     let mut own = Log::open(sys, Some(pipe.1), job.level, LogForm::Detailed);
     own.enter_stage(1);
     let mut ended = None;
-    let entered = enter(sys, (job, &asked), pipe, &mut own, &mut ended);
-    if let Ok(Entered::Helper(status)) = entered {
-        return Launched::Exit(status);
-    }
+    let entered = match enter(sys, (job, &asked), pipe, &mut own, &mut ended) {
+        Ok(StageEnd::Exit(status)) => return Launched::Exit(status),
+        Ok(StageEnd::HandOver(last)) => Ok(last),
+        Err(failed) => Err(failed),
+    };
     own.report_dropped(sys);
     // Only an invalid argument makes this fail.
     let _ = own.restore_signals(sys);
-    let first = match &entered {
-        Err(Failed::Step(error)) if is_own(error) => Some(error),
-        _ => None,
-    };
-    if let Some(error) = first {
-        add_error(sys, log, 1, error);
+    if let Err(Failed::Step(error)) = &entered {
+        if is_own(error) {
+            add_error(sys, log, 1, error);
+        }
     }
     collect(sys, pipe, log);
     let last = match entered {
-        Ok(Entered::Here(last)) => last,
-        Ok(Entered::Helper(status)) => return Launched::Exit(status),
+        Ok(last) => last,
         Err(Failed::Step(error)) => {
             if !is_own(&error) {
                 add_error(sys, log, 1, &error);
@@ -135,12 +130,6 @@ fn fail(kind: FailureKind, helper: Option<Ended>) -> Launched {
     Launched::Failed(Failure { kind, ended })
 }
 
-/// Adds an error of this process to the records, as one of the stage that has the step in other shapes.
-fn add_error<S: Sys, L: LogReader>(sys: &mut S, log: &mut L, stage: u8, error: &Error<'_>) {
-    let details = Details { code: error.code(), errno: error.errno() };
-    add_record(sys, log, stage, Level::Fatal, format_args!("{error}"), Some(details));
-}
-
 /// Reads the records that this process and the helper have written, and closes the log pipe.
 ///
 /// The helper has ended, so the end of the log follows the last record.
@@ -162,7 +151,7 @@ fn enter<'m, S: Sys>(
     (reader, writer): (Fd, Fd),
     log: &mut Log,
     ended: &mut Option<Ended>,
-) -> Result<Entered, Failed<'m>> {
+) -> Result<StageEnd, Failed<'m>> {
     if job.policy.session == Session::New {
         // First: it is refused to the leader of a process group, as a command of a shell is.
         sys.setsid().map_err(|errno| Error::Os { doing: Doing::Setsid, errno })?;
@@ -185,7 +174,8 @@ fn enter<'m, S: Sys>(
     let cx = Context {
         bootstrap: asked,
         policy: job.policy,
-        // No byte comes through it. The helper and this process wait for the hang-up of their sync pipe.
+        // The log pipe's end stands in for the init pipe, through which nothing is sent. The helper and this
+        // process wait for the hang-up of their sync pipe.
         init_pipe: writer,
         #[cfg(feature = "legacy")]
         mount_fds: None,
@@ -196,7 +186,7 @@ fn enter<'m, S: Sys>(
         // Before the first join: the helper keeps the caller's namespaces and privileges.
         let helper = match create_helper(sys, (job, cx), reader, log)? {
             Created::Here(helper) => helper,
-            Created::Helper(status) => return Ok(Entered::Helper(status)),
+            Created::Helper(status) => return Ok(StageEnd::Exit(status)),
         };
         let mapped = join_all(sys, log, cx).and_then(|user_namespace| {
             create_user_namespace(sys, log, cx, &helper.end).map(|()| user_namespace)
@@ -216,7 +206,7 @@ fn enter<'m, S: Sys>(
     if steps.remaining.contains(CloneFlags::NEWTIME) {
         offsets::enter_time_namespace(sys)?;
     }
-    Ok(Entered::Here(LastSteps::of(cx, user_namespace)))
+    Ok(StageEnd::HandOver(LastSteps::of(cx, user_namespace)))
 }
 
 /// The process that writes the maps.
@@ -265,8 +255,7 @@ fn create_helper<'m, S: Sys>(
             log.forked(0);
             close(sys, reader);
             let end = pair.into_parent(sys);
-            let mut unchanged = Signals::UNCHANGED;
-            unchanged.set(sys, job);
+            set_dispositions(sys, job);
             restore_mask(sys, mask);
             Ok(Created::Helper(write_maps(sys, log, cx, end, target)))
         }
@@ -354,11 +343,6 @@ fn write_maps<'m, S: Sys>(
     }
 }
 
-fn restore_mask<S: Sys>(sys: &mut S, mask: SignalSet) {
-    // sigprocmask fails only with a wrong argument.
-    let _ = sys.sigprocmask(MaskHow::Set, mask);
-}
-
 /// Takes the last steps and executes the command. Returns the error.
 ///
 /// Runs in all requested namespaces except a user namespace that is joined in the last steps. No other
@@ -379,14 +363,7 @@ fn become_command<'m, S: Sys>(
     if let Some(mask) = job.signals.mask {
         signals.mask = sys.sigprocmask(MaskHow::Set, mask).ok();
     }
-    let prepared = match tail.around {
-        Some(around) => last::run_hooks(sys, around).and_then(|()| last::install_filter(sys, around)),
-        None => Ok(()),
-    };
-    match prepared {
-        Ok(()) => tail::exec(sys, tail),
-        Err(error) => error,
-    }
+    tail::finish(sys, tail)
 }
 
 /// Becomes root, and mounts.
@@ -409,13 +386,8 @@ fn prepare<'m, S: Sys>(
 /// Places the descriptors, and sets the attributes and the ids of the command.
 fn change<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Result<(), Error<'m>> {
     let nothing = Surroundings::default();
-    let around = match tail.around {
-        Some(around) => {
-            last::take_terminal(sys, around, tail.moves)?;
-            around
-        }
-        None => &nothing,
-    };
+    let around = tail.around.unwrap_or(&nothing);
+    last::take_terminal(sys, around, tail.moves)?;
     // The pipes of the launch are closed.
     let mut ends = Ends { init: Fd(-1), log: Fd(-1) };
     last::place(sys, tail.moves, &mut ends)?;
@@ -433,9 +405,7 @@ impl Signals {
 
     /// Sets the dispositions that the command begins with.
     fn set<S: Sys>(&mut self, sys: &mut S, job: &Job<'_>) {
-        let default = members(job.signals.default).map(|signal| (signal, SigAction::DEFAULT));
-        let ignore = members(job.signals.ignore).map(|signal| (signal, SigAction::IGNORE));
-        for ((signal, action), slot) in default.chain(ignore).zip(&mut self.actions) {
+        for ((signal, action), slot) in dispositions(job).zip(&mut self.actions) {
             // SIGKILL and SIGSTOP have no disposition.
             *slot = sys.sigaction(signal, action).ok().map(|before| (signal, before));
         }

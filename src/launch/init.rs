@@ -18,7 +18,7 @@ use crate::words::error::Error;
 
 /// The number of descriptors that are closed one by one if close_range(2) is missing: the usual limit
 /// (RLIMIT_NOFILE).
-const CLOSED_ONE_BY_ONE: i32 = 1024;
+pub(super) const CLOSED_ONE_BY_ONE: i32 = 1024;
 
 /// The exit status of an init that cannot wait for the command.
 const LOST: i32 = 1;

@@ -186,8 +186,8 @@ pub use strings::{CommandStrings, NulTerminated};
 pub use subordinate::Mapping;
 #[doc(hidden)]
 pub use subordinate::{
-    Caller, Range, StatedCaller, find_in_path, find_program, in_order, is_executable, map_of_caller,
-    ranges_of_caller, split_at_borders,
+    Caller, Range, StatedCaller, find_in_path, find_program, in_order, map_of_caller, ranges_of_caller,
+    split_at_borders,
 };
 #[doc(hidden)]
 pub use supervise::{Guard, guard, without_sigxfsz, without_write_signals};
@@ -461,14 +461,12 @@ impl Launcher {
     ) -> Result<Child, LaunchError> {
         // Runs in the launching thread, whose ids and capabilities decide.
         let stack = |prepared: &Prepared| {
-            // Read only if it matters.
+            // The guard is read only if it decides: a new user namespace, and no other reason for a copy.
             let creates_user = prepared.asked.contains(CloneFlags::NEWUSER);
-            let guard = if creates_user { query::own_protection().guard() } else { None };
-            match prepared.memory(query::has_root_ids(), guard) {
-                // Without memory for the stack the process gets a copy, which needs none.
-                Memory::Shared => StackMemory::new(),
-                Memory::Copied(_) => None,
-            }
+            let shared = prepared.memory(query::has_root_ids(), None) == Memory::Shared
+                && !(creates_user && query::own_guard().is_some());
+            // Without memory for the stack the process gets a copy, which needs none.
+            if shared { StackMemory::new() } else { None }
         };
         // The parent-death signal would follow the other thread.
         match spawn::is_in_function() && !self.policy.launch.kill_child {

@@ -53,9 +53,12 @@ fn number_in_proc<S: Sys>(sys: &mut S, pidfd: Fd) -> Option<Pid> {
 /// visible, and for -1, which stands for a process that has ended.
 #[must_use]
 pub fn pid_of_fdinfo(text: &[u8]) -> Option<Pid> {
-    let text = core::str::from_utf8(text).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
-    line.trim().parse().ok().filter(|number| *number > 0).map(Pid)
+    number_of_fdinfo(core::str::from_utf8(text).ok()?).filter(|number| *number > 0).map(Pid)
+}
+
+/// Returns the value of the line `Pid` in the fdinfo of a pidfd (proc_pid_fdinfo(5)).
+pub(super) fn number_of_fdinfo(text: &str) -> Option<i32> {
+    text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -74,6 +77,16 @@ mod tests {
             assert_eq!(pid_of_fdinfo(text(hidden).as_bytes()), None, "{hidden}");
         }
         assert_eq!(pid_of_fdinfo(b"pos:\t0\n"), None);
+    }
+
+    #[test]
+    fn pid_line_of_fdinfo_is_parsed() {
+        for (line, number) in [("4711", Some(4711)), ("0", Some(0)), ("-1", Some(-1)), ("", None)] {
+            let text =
+                std::format!("pos:\t0\nflags:\t02000002\nmnt_id:\t15\nPid:\t{line}\nNSpid:\t{line}\t1\n");
+            assert_eq!(number_of_fdinfo(&text), number);
+        }
+        assert_eq!(number_of_fdinfo("pos:\t0\n"), None);
     }
 
     /// A kernel whose /proc belongs to another pid namespace, in which this process has the number 20.

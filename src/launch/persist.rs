@@ -4,10 +4,9 @@
 use core::ffi::CStr;
 use core::fmt::Write as _;
 
-use super::direct::pass_on;
 use super::job::Job;
 use super::outcome::FailureKind;
-use super::pipes::{LogReader, close};
+use super::pipes::{LogReader, add_error, close};
 use super::steps::StageStep;
 use super::surroundings::Persistent;
 use crate::scripts::procfs::ProcDir;
@@ -31,7 +30,7 @@ pub(super) fn persist<S: Sys, L: LogReader>(
 ) -> Result<(), FailureKind> {
     let persistent = job.tail.around.map_or(&[][..], |around| &around.persistent);
     mount_all(sys, persistent, process).map_err(|error| {
-        pass_on(sys, &error, log);
+        add_error(sys, log, 0, &error);
         FailureKind::OwnRecord
     })
 }

@@ -5,6 +5,7 @@ use core::fmt;
 use super::outcome::{FailureKind, Step, os};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid};
+use crate::words::error::Error;
 use crate::words::log::{Details, Level, RECORD_MAX, Writer, layout};
 
 /// Receives the bytes that the launcher reads from the log pipe.
@@ -111,4 +112,10 @@ pub(super) fn add_record<S: Sys, L: LogReader>(
     let writer = (Writer::Stage(stage), sys.getpid());
     let len = layout(&mut buffer, level, writer, text, details);
     log.take(buffer.get(..len).unwrap_or_default());
+}
+
+/// Adds an error of the launcher to the records, as a record of the stage whose work it does.
+pub(super) fn add_error<S: Sys, L: LogReader>(sys: &mut S, log: &mut L, stage: u8, error: &Error<'_>) {
+    let details = Details { code: error.code(), errno: error.errno() };
+    add_record(sys, log, stage, Level::Fatal, format_args!("{error}"), Some(details));
 }

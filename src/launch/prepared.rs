@@ -184,7 +184,7 @@ impl Prepared {
         let (argv, envp) = self.texts.slots();
         let texts = [&self.message[..], &self.texts.candidates.text];
         let named = self.policy.launch.descriptors == Descriptors::Named;
-        // A start in place closes nothing: after a failure this process has its descriptors still.
+        // A start in place closes nothing: after a failure this process still has its descriptors.
         let named = named && !self.policy.launch.in_place;
         let kept = named.then(|| kept(texts, &self.named, &self.moves, Some(&self.around))).flatten();
         ExecTexts { argv, envp, user_namespace: self.user_namespace(), kept }

@@ -74,24 +74,9 @@ impl SignalState {
     }
 }
 
-/// Returns the value of the line `Pid` in the fdinfo of a pidfd (proc_pid_fdinfo(5)).
-pub(super) fn pid_of_fdinfo(fdinfo: &str) -> Option<i32> {
-    fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::format;
-
-    #[test]
-    fn pid_line_of_fdinfo_is_parsed() {
-        for (line, number) in [("4711", Some(4711)), ("0", Some(0)), ("-1", Some(-1)), ("", None)] {
-            let text = format!("pos:\t0\nflags:\t02000002\nmnt_id:\t15\nPid:\t{line}\nNSpid:\t{line}\t1\n");
-            assert_eq!(pid_of_fdinfo(&text), number);
-        }
-        assert_eq!(pid_of_fdinfo("pos:\t0\n"), None);
-    }
 
     const TEXT: &str = "Name:\ta\nb: c\nNSpid:\t4711\t12\t1\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000001001\n\
                         SigCgt:\t0000000100004440\n";

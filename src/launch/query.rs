@@ -17,8 +17,9 @@ use nix::sys::stat::fstat;
 use nix::sys::utsname::uname;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getresgid, getresuid, setfsgid, setfsuid};
 
-use super::proc_status::{SignalState, StatusText, pid_of_fdinfo};
-use super::shape::{Protection, Yama};
+use super::number::number_of_fdinfo;
+use super::proc_status::{SignalState, StatusText};
+use super::shape::{Guard, Protection, Yama};
 use crate::deciders::namespace::NsKind;
 use crate::scripts::nsexec::refuse_threads;
 use crate::sys::Sys;
@@ -53,6 +54,23 @@ pub(super) fn may_share_memory() -> bool {
 /// program. A property that cannot be read counts as one that prevents it.
 #[must_use]
 pub fn own_protection() -> Protection {
+    with_modules(own_attributes())
+}
+
+/// Returns the guard of this thread, and reads the files of the security modules only if they decide.
+pub(super) fn own_guard() -> Option<Guard> {
+    let own = own_attributes();
+    own.guard().or_else(|| with_modules(own).guard())
+}
+
+/// Adds what the security modules of the machine restrict.
+fn with_modules(own: Protection) -> Protection {
+    let sysctls = Path::new("/proc/sys/kernel");
+    Protection { yama: yama(sysctls), relabels: relabels(sysctls), ..own }
+}
+
+/// Reads the properties of this thread, as on a machine without Yama and AppArmor.
+fn own_attributes() -> Protection {
     let (fsuid, fsgid) = ids_for_files();
     let users = getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [fsuid; 3]);
     let groups = getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [fsgid; 3]);
@@ -61,8 +79,8 @@ pub fn own_protection() -> Protection {
         permitted: capability_sets().map(|sets| sets.permitted),
         // SAFETY: a call with numbers, which changes nothing.
         dumpable: unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } == 1,
-        yama: yama(Path::new("/proc/sys/kernel")),
-        relabels: relabels(Path::new("/proc/sys/kernel")),
+        yama: Yama::Off,
+        relabels: false,
     }
 }
 
@@ -209,7 +227,7 @@ fn read_path(path: &Path) -> io::Result<Vec<u8>> {
 /// /proc is not mounted, or does not show this process.
 pub fn pid_in_proc(pidfd: &OwnedFd) -> io::Result<i32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
-    pid_of_fdinfo(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line Pid"))
+    number_of_fdinfo(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line Pid"))
 }
 
 /// Reads the name of this process (proc_pid_comm(5)); empty without a /proc.
@@ -276,7 +294,11 @@ pub fn is_open(fd: Fd) -> bool {
 /// `request` is `_IO(0xb7, N)`, in the type that the libc uses for a request: it differs between musl and
 /// glibc.
 fn asked(path: &Path, request: libc::Ioctl) -> io::Result<libc::c_int> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    ask(&OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?, request)
+}
+
+/// Returns the result of an ioctl(2) request without an argument on an open file.
+fn ask(file: &impl AsRawFd, request: libc::Ioctl) -> io::Result<libc::c_int> {
     // SAFETY: these requests access no memory of ours. They return a number, a new descriptor, or −1.
     let answer = unsafe { libc::ioctl(file.as_raw_fd(), request) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
@@ -317,11 +339,7 @@ pub fn network_of_socket(pidfd: &OwnedFd, number: Fd) -> io::Result<OwnedFd> {
     let socket = socket.map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
     // SAFETY: the kernel has just created this descriptor for this process.
     let socket = unsafe { OwnedFd::from_raw_fd(socket.0) };
-    // SAFETY: the request has no argument. It returns a new descriptor, or −1.
-    let namespace = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
-    if namespace < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let namespace = ask(&socket, SIOCGSKNS)?;
     // SAFETY: as above.
     Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
 }

@@ -13,6 +13,10 @@ pub(super) enum Side {
 }
 
 impl Side {
+    pub(super) const fn of(groups: bool) -> Self {
+        if groups { Self::Groups } else { Self::Users }
+    }
+
     pub(super) const fn noun(self) -> &'static str {
         match self {
             Self::Users => "user",

@@ -54,14 +54,14 @@ pub fn launch<S: Sys, L: LogReader>(
 ) -> Launched {
     // A message that cannot be decoded, or asks for something impossible, goes to the stages. They report the
     // error.
-    let asked = decode(job.message, job.policy.dialect).ok().map(|(asked, _)| asked);
-    if let Err(kind) = check_copy(sys, job, asked.as_ref()) {
+    let asked = decode(job.message, job.policy.dialect).map(|(asked, _)| asked);
+    if let Err(kind) = check_copy(sys, job, asked.as_ref().ok()) {
         return failed(kind);
     }
     if job.policy.launch.in_place {
-        return in_place::launch(sys, job, log);
+        return in_place::launch(sys, job, asked, log);
     }
-    let possible = asked.filter(|asked| refuse_impossible(asked).is_ok());
+    let possible = asked.ok().filter(|asked| refuse_impossible(asked).is_ok());
     let launched = possible.and_then(|asked| match shape(&asked, job.policy) {
         Shape::Direct => direct::launch(sys, job, &asked, log),
         Shape::Child => Some(child::launch(sys, job, &asked, log)),

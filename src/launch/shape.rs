@@ -20,8 +20,8 @@ pub enum Shape {
     Child,
     /// The three stages, of which the last becomes the command.
     Stages(WhyStages),
-    /// None, and no process for the command: the launcher itself enters the namespaces and executes the
-    /// command ([`Launcher::exec`](super::Launcher::exec)). If it creates a user namespace, it forks a
+    /// No stages and no new process: the launcher itself enters the namespaces and executes the command
+    /// ([`Launcher::exec`](super::Launcher::exec)). If it creates a user namespace, it forks a
     /// helper, which writes the maps from outside as stage 0 does, and ends before the exec.
     InPlace,
 }

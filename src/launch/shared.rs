@@ -28,8 +28,8 @@
 //! - **A new user namespace.** The clone gives the process all capabilities there, and changes nothing of the
 //!   memory. The launcher writes the maps through /proc, not through the memory, before it sends the go byte.
 //!   A launcher that shares its memory then has no capabilities, so it maps its own ids alone: setresuid(2)
-//!   to root of the namespace leaves the ids outside as they are, and the memory dumpable. These calls are
-//!   made by the instruction: the libc's wrappers would change the ids of the launcher's other threads.
+//!   to root of the namespace leaves the ids outside as they are, and the memory dumpable. These calls
+//!   bypass the libc, whose wrappers would change the ids of the launcher's other threads.
 //! - **Other processes.** Without a new user namespace only a process that may trace the launcher can reach
 //!   the memory through the process. With one, a process of the namespace's owner can. The memory is shared
 //!   only if such a process can trace the launcher

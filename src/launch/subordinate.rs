@@ -16,7 +16,7 @@ use std::vec::Vec;
 
 use nix::unistd::{User, getegid, geteuid, getuid};
 
-use super::causes::Facts;
+use super::causes::{Distribution, Facts};
 use super::query::lacks_capability;
 pub(super) use super::ranges::Side;
 pub use super::ranges::{Range, in_order};
@@ -242,20 +242,13 @@ pub(super) fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError>
         .map_err(|(line, what)| SettingError::Map { why: format!("{file}, line {line}: {what}") })
 }
 
-/// Returns the caller's subordinate user ids, or with `groups` the group ids. A user without any has none.
+/// Returns the caller's subordinate user ids, or with `groups` the group ids. Empty if the user has none.
 ///
 /// # Errors
 /// The file, the line and what is wrong with it; or why the file cannot be read.
 #[doc(hidden)]
 pub fn ranges_of_caller(groups: bool) -> Result<Vec<Range>, String> {
-    let side = if groups { Side::Groups } else { Side::Users };
-    let (file, ..) = side.names();
-    // A missing file is an empty one.
-    match fs::metadata(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        _ => return subordinate_ranges(side).map_err(|error| error.to_string()),
-    }
-    Ok(subordinate_ranges(side).unwrap_or_default())
+    subordinate_ranges(Side::of(groups)).map_err(|error| error.to_string())
 }
 
 /// Returns the map of the caller's own user namespace: of user ids, or with `groups` of group ids. It is
@@ -263,7 +256,7 @@ pub fn ranges_of_caller(groups: bool) -> Result<Vec<Range>, String> {
 #[doc(hidden)]
 #[must_use]
 pub fn map_of_caller(groups: bool) -> Vec<Extent> {
-    Caller::here().parents(if groups { Side::Groups } else { Side::Users })
+    Caller::here().parents(Side::of(groups))
 }
 
 /// Splits a line at the borders of the caller's own map: see [`split`].
@@ -272,7 +265,7 @@ pub fn map_of_caller(groups: bool) -> Vec<Extent> {
 /// An id outside is not mapped in the caller's own user namespace.
 #[doc(hidden)]
 pub fn split_at_borders(line: Extent, own_map: &[Extent], groups: bool) -> Result<Vec<Extent>, String> {
-    let side = if groups { Side::Groups } else { Side::Users };
+    let side = Side::of(groups);
     split(&[line], own_map, side).map_err(|error| error.to_string())
 }
 
@@ -372,7 +365,9 @@ fn split(ranges: &[Extent], parents: &[Extent], side: Side) -> Result<Vec<Extent
 /// Returns the path of a mapping tool.
 fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
     let missing = || {
-        let why = Facts::read().no_tool(side == Side::Groups);
+        // The cause names the package of the distribution, and nothing else of the machine.
+        let facts = Facts { distribution: Distribution::read(), ..Facts::default() };
+        let why = facts.no_tool(side == Side::Groups);
         SettingError::Map { why: format!("the map of {} ids: {why}", side.noun()) }
     };
     let found = find_program(tool).ok_or_else(missing)?;
@@ -400,7 +395,7 @@ pub fn find_in_path(
 
 /// Returns whether the file is an executable one, for somebody.
 #[must_use]
-pub fn is_executable(file: &Path) -> bool {
+fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 

@@ -15,6 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{getpgid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
 use super::handle::{Child, exit_code, poll};
+use super::init::CLOSED_ONE_BY_ONE;
 use super::proc_status::set_of;
 use super::query::{open_pidfd, signals_of_child, signals_of_this_thread};
 use super::reaction::{Context, ENDING, Job, Reaction, STOPPING, is_ending, reaction};
@@ -409,9 +410,6 @@ pub fn guard(child: &Child, signal: Signal) -> io::Result<Guard> {
 ///
 /// Runs in the guard, a copy of the launcher.
 fn keep_watch(sys: &mut LinuxSys, (ended, command): (Fd, Fd), signal: Signal) {
-    /// The usual limit of descriptors (RLIMIT_NOFILE).
-    const CLOSED_ONE_BY_ONE: i32 = 1024;
-
     // The first call: when the launcher dies, the kernel continues a stopped guard.
     let _ = sys.set_pdeathsig(Signal::CONT);
     // No signal of a terminal or of the caller's process group ends the guard.

@@ -219,6 +219,14 @@ fn execute<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends, signal_may
             return End::Failed(StageStep::OutliveLauncher.failed(errno));
         }
     }
+    End::Failed(finish(sys, tail))
+}
+
+/// Sets the limit that forbids descriptors, runs the code of the caller, installs the filter, and executes
+/// the command. Returns the error.
+///
+/// Runs in the process that becomes the command, with its ids.
+pub(super) fn finish<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
     let prepared = match tail.around {
         Some(around) => last::forbid_descriptors(sys, around)
             .and_then(|()| last::run_hooks(sys, around))
@@ -226,8 +234,8 @@ fn execute<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends, signal_may
         None => Ok(()),
     };
     match prepared {
-        Ok(()) => End::Failed(exec(sys, tail)),
-        Err(error) => End::Failed(error),
+        Ok(()) => exec(sys, tail),
+        Err(error) => error,
     }
 }
 

@@ -12,6 +12,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe};
 use nsexec::launch::{Command, LaunchError, SettingError, Stdio};
 use nsexec::namespace::NsKind;
+use nsexec::sys::types::Resource;
 
 use crate::kit::{is_root, link, sh};
 
@@ -191,6 +192,17 @@ fn surroundings_are_set_in_place() {
     let lines: Vec<&str> = found.lines().collect();
     assert_eq!(lines[..3], ["exec", "/mnt", "0027"], "{found}");
     assert_eq!(lines.last(), Some(&"0"));
+}
+
+/// The limit that forbids descriptors comes last, as after a spawn. The command can then load no library.
+#[test]
+fn a_limit_of_no_descriptor_is_set_in_place() {
+    for hard in [0, 1] {
+        let mut command = sh("true");
+        let Executed { error, status, .. } =
+            exec(command.unshare([NsKind::User, NsKind::Uts]).limit(Resource::NOFILE, 0, hard));
+        assert_eq!((error.as_str(), status.code()), ("", Some(127)), "{hard}");
+    }
 }
 
 #[test]

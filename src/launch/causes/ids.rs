@@ -73,13 +73,13 @@ impl Facts {
     /// Returns the cause that the user has no subordinate ids. The remedy proposes a free range.
     #[must_use]
     pub fn no_range(&self, groups: bool) -> Explanation {
-        self.explain(&NO_RANGE, if groups { Side::Groups } else { Side::Users })
+        self.explain(&NO_RANGE, Side::of(groups))
     }
 
     /// Returns the cause that the mapping tool does not exist. The remedy is that of the distribution.
     #[must_use]
     pub fn no_tool(&self, groups: bool) -> Explanation {
-        self.explain(&NO_TOOL, if groups { Side::Groups } else { Side::Users })
+        self.explain(&NO_TOOL, Side::of(groups))
     }
 
     /// Returns the cause why a range of ids cannot be mapped, if the facts show one. Two causes at the same

@@ -27,6 +27,7 @@ pub(super) use read::mount_point;
 pub use vantage::Vantage;
 
 use crate::deciders::namespace::{NsKind, NsSet};
+use crate::launch::ranges::Side;
 use crate::sys::types::{Capability, Errno};
 use crate::words::error::Code;
 use fill::Filling;
@@ -69,7 +70,8 @@ pub struct Uncovered {
 
 impl fmt::Display for Uncovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (file, noun) = if self.groups { ("/etc/subgid", "group") } else { ("/etc/subuid", "user") };
+        let side = Side::of(self.groups);
+        let ((file, ..), noun) = (side.names(), side.noun());
         match self.last == self.first {
             true => write!(f, "{file} does not give you the {noun} id {}", self.first),
             false => {
