@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::unistd::{getegid, geteuid};
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::error::Code;
 use nsexec::launch::causes::{Asked, Circumstances, Facts, likely};
@@ -240,7 +241,7 @@ pub(crate) fn circumstances(job: &Job<'_>) -> Circumstances {
     asked.mount_proc_flag = job.mount_proc_flag;
     asked.command_path = job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/'));
     // Only a mapping tool fails because of subordinate ids.
-    let facts = match job.request.maps_several_ids() {
+    let facts = match job.request.needs_tools((geteuid().as_raw(), getegid().as_raw())) {
         true => Facts::read(),
         false => Facts::read_without_subordinate_ids(),
     };

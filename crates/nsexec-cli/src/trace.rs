@@ -356,7 +356,7 @@ fn sees_names_only(request: &Request, facts: &Facts) -> Result<bool, Failure> {
     if !request.rootless {
         return Ok(false);
     }
-    if request.needs_tools(facts) {
+    if request.needs_tools((facts.euid, facts.egid)) {
         return Err(Failure::ours(
             "an ordinary user's strace disables the setuid bit of a mapping tool, which then fails: as root, \
              watch with strace -u, or leave --witness out",

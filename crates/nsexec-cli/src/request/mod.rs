@@ -137,19 +137,11 @@ impl Request {
 }
 
 impl Request {
-    /// Returns whether an unprivileged caller maps more than one id, so that a mapping tool writes the maps.
-    pub(crate) fn maps_several_ids(&self) -> bool {
-        let several = |map: &Option<Map>| {
-            map.as_ref().is_some_and(|map| !matches!(map.extents(), [one] if one.count == 1))
-        };
-        self.rootless && (several(&self.users) || several(&self.groups))
-    }
-
-    /// Returns whether an unprivileged caller needs a mapping tool: for a map with several ids, or with
-    /// another id than its own.
-    pub(crate) fn needs_tools(&self, facts: &Facts) -> bool {
+    /// Returns whether an unprivileged caller with these ids needs a mapping tool: for a map with several ids,
+    /// or with another id than its own.
+    pub(crate) fn needs_tools(&self, (uid, gid): (u32, u32)) -> bool {
         let single = |map: &Option<Map>, own| map.as_ref().is_none_or(|map| map.is_single(own));
-        self.rootless && !(single(&self.users, facts.euid) && single(&self.groups, facts.egid))
+        self.rootless && !(single(&self.users, uid) && single(&self.groups, gid))
     }
 }
 
