@@ -45,7 +45,6 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
         request: &entered.request,
         command: &run::command_or_shell(&args.command),
         verbose: args.verbose,
-        mount_proc_flag: false,
     })
 }
 
@@ -458,6 +457,7 @@ fn request(joined: NsSet, paths: &[u8], preserve: bool, rootless: bool) -> Resul
             .with_ends_with_launcher(true)
             .with_descriptors(Descriptors::Named),
         around: Surroundings::default(),
+        mount_proc_flag: false,
         signal_at_end: None,
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
