@@ -255,6 +255,7 @@ pub(crate) fn circumstances(job: &Job<'_>) -> Circumstances {
     asked.joined = job.request.joined;
     asked.rootless = job.request.rootless;
     asked.mount_proc_flag = job.request.mount_proc_flag;
+    asked.path_of_caller = job.request.path_of_caller;
     asked.command_path = job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/'));
     // Only a mapping tool fails because of subordinate ids.
     let facts = match job.request.needs_tools((geteuid().as_raw(), getegid().as_raw())) {

@@ -74,6 +74,9 @@ pub(crate) struct Request {
     pub(crate) around: Surroundings,
     /// `--mount-proc` was given; the cause of a refused mount depends on it.
     pub(crate) mount_proc_flag: bool,
+    /// The command enters a process, and is searched in the caller's PATH; the cause of a command that is not
+    /// found depends on it.
+    pub(crate) path_of_caller: bool,
     /// The signal that the command gets when nsexec ends before it.
     pub(crate) signal_at_end: Option<Signal>,
     /// Paths in the message that mean nothing to people, each with the name to print instead.
@@ -217,6 +220,7 @@ pub(crate) fn decide(
         policy,
         around,
         mount_proc_flag: flags.mount_proc.is_some(),
+        path_of_caller: false,
         signal_at_end: flags.signal_at_end(),
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
