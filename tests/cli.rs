@@ -521,6 +521,32 @@ fn configuration_of_a_container_is_encoded_and_run() {
     }
 }
 
+/// A joined mount namespace makes nsexec execute a sealed copy of itself, and a witness makes it run itself.
+#[test]
+fn note_about_a_configuration_is_one_line_even_if_nsexec_starts_again() {
+    let caller = Caller::all().remove(0);
+    if caller.uid != 0 {
+        println!("skipped: note_about_a_configuration_is_one_line_even_if_nsexec_starts_again: not root");
+        return;
+    }
+    let file = caller.folder.join("config.json");
+    let config = serde_json::json!({
+        "hostname": "box",
+        "linux": {"namespaces": [{"type": "mount", "path": "/proc/self/ns/mnt"}]},
+    });
+    fs::write(&file, config.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    let note = format!("nsexec: {file}: not applied, since it is outside of the bootstrap: hostname\n");
+    let mut commands = vec![&["run"][..], &["doctor"], &["trace"], &["plan"]];
+    if std::path::Path::new("/usr/bin/strace").exists() {
+        commands.push(&["trace", "--witness"]);
+    }
+    for words in commands {
+        let (status, _, error) = caller.run(&[words, &["--config", file, "--", "true"]].concat());
+        assert_eq!((status, error.matches(&note).count()), (0, 1), "{words:?}: {error}");
+    }
+}
+
 #[test]
 fn plan_of_an_old_dialect_shows_copy_and_ready_byte() {
     let caller = Caller::all().remove(0);

@@ -228,8 +228,8 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "crates/nsexec-cli/src/run.rs",
-        uses: &["std::fs", "std::process"],
-        why: "checks that the files exist on which namespaces are mounted, and whether /proc shows this process",
+        uses: &["nix", "std::fs", "std::process"],
+        why: "reads the effective ids, checks that the files exist on which namespaces are mounted, and whether /proc shows this process",
     },
     Place {
         path: "crates/nsexec-cli/src/decode/mod.rs",

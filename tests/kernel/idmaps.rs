@@ -263,13 +263,19 @@ fn an_id_that_is_not_ours_to_map(ctx: &Ctx) {
     if !ctx.root() {
         let (first, count) = subordinate(ctx);
         let end = first + count;
-        let line = format!("1:{end}:10");
-        let said = ctx.nsexec(["run", "-r", "--map-users", &line, "--", "echo", "it ran"]).done();
-        said.exits(1);
-        // First the tool writes its own error, then nsexec one line.
-        let ours: Vec<_> = said.err.lines().filter(|line| line.contains("nsexec: ")).collect();
-        assert_eq!((ours.len(), said.text().as_str()), (1, ""), "{}", said.err);
-        assert!(ours[0].contains("newuidmap") && ours[0].contains("/etc/subuid"), "{}", ours[0]);
+        let refused = |map: &[&str]| {
+            let said = ctx.nsexec([&["run"], map, &["--", "echo", "it ran"]].concat()).done();
+            said.exits(1);
+            // First the tool writes its own error, then nsexec one line.
+            let ours: Vec<_> = said.err.lines().filter(|line| line.contains("nsexec: ")).collect();
+            assert_eq!((ours.len(), said.text().as_str()), (1, ""), "{}", said.err);
+            assert!(ours[0].contains("newuidmap") && ours[0].contains("/etc/subuid"), "{}", ours[0]);
+            ours[0].to_owned()
+        };
+        refused(&["-r", "--map-users", &format!("1:{end}:10")]);
+        // One id that is not the caller's own needs the tool too.
+        let said = refused(&["--map-users", &format!("0:{end}:1")]);
+        assert!(said.contains(&format!("/etc/subuid does not give you the user id {end}")), "{said}");
     }
     // In a user namespace with one id even its root cannot map another id.
     let bin = ctx.bin.to_str().unwrap();

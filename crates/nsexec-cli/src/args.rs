@@ -29,6 +29,24 @@ pub(crate) const VERSION: &str = match option_env!("NSEXEC_VERSION") {
 pub(crate) const PLAN_ENTER: &str = "plan enter";
 pub(crate) const TRACE_ENTER: &str = "trace enter";
 
+/// The flags that the commands of a family share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    /// The flags of `run`.
+    Run,
+    /// The flags of `enter`.
+    Enter,
+}
+
+/// Returns the family of a subcommand; `None` if it has neither the flags of `run` nor those of `enter`.
+pub(crate) fn family(name: &str) -> Option<Family> {
+    match name {
+        "run" | "plan" | "trace" | "encode" | "doctor" => Some(Family::Run),
+        "enter" | PLAN_ENTER | TRACE_ENTER => Some(Family::Enter),
+        _ => None,
+    }
+}
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -448,7 +466,7 @@ pub(crate) struct TraceEnterArgs {
     /// The record, and the comparison with strace.
     #[command(flatten)]
     pub(crate) record: RecordFlags,
-    /// The command and its arguments, after `--`
+    /// The command and its arguments, after `--`; without it, $SHELL or /bin/sh
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
@@ -468,7 +486,7 @@ pub(crate) struct TraceArgs {
     /// Replay the record in FILE offline, with its replies of the kernel: reproduces the error
     #[arg(long, value_name = "FILE", exclusive = true)]
     pub(crate) replay: Option<PathBuf>,
-    /// The command and its arguments, after `--`
+    /// The command and its arguments, after `--`; without it, $SHELL or /bin/sh
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }

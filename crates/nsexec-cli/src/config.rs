@@ -80,22 +80,33 @@ pub(crate) struct Merged {
     pub(crate) flags: NamespaceFlags,
     /// The command: that after `--`, or else `process.args`.
     pub(crate) command: Vec<OsString>,
+    /// A line for people that names the parts of the file that are not applied.
+    note: Option<String>,
 }
 
-/// Returns the flags and the command, with those of `--config` if it is given. Names the parts of the file
-/// that are not applied on standard error.
+impl Merged {
+    /// Prints the note on standard error, if there is one. Call this after
+    /// [`ensure_for_joins`](super::sealed::ensure_for_joins), since the sealed copy reads the file again.
+    pub(crate) fn print_note(&self) {
+        if let Some(note) = &self.note {
+            output::print_to_stderr(format_args!("nsexec: {note}\n"));
+        }
+    }
+}
+
+/// Returns the flags and the command, with those of `--config` if it is given.
 ///
 /// # Errors
 /// [`Failure::Usage`]: flags that the file decides too. [`Failure::Other`]: the file cannot be read, or is
 /// not a configuration.
 pub(crate) fn merged(flags: &NamespaceFlags, command: &[OsString]) -> Result<Merged, Failure> {
     let Some(file) = &flags.config else {
-        return Ok(Merged { flags: flags.clone(), command: command.to_vec() });
+        return Ok(Merged { flags: flags.clone(), command: command.to_vec(), note: None });
     };
-    let (merged, outside) = read(file).and_then(|text| merge(&text, file, flags, command))?;
+    let (mut merged, outside) = read(file).and_then(|text| merge(&text, file, flags, command))?;
     if !outside.is_empty() {
-        output::print_to_stderr(format_args!(
-            "nsexec: {}: not applied, since it is outside of the bootstrap: {}\n",
+        merged.note = Some(format!(
+            "{}: not applied, since it is outside of the bootstrap: {}",
             file.display(),
             outside.join(", ").chars().map(super::printable).collect::<String>()
         ));
@@ -161,7 +172,7 @@ fn merge(
     }
     let own: Vec<OsString> = config.process.args.into_iter().map(OsString::from).collect();
     let command = if command.is_empty() { own } else { command.to_vec() };
-    Ok((Merged { flags: merged, command }, outside(&value)))
+    Ok((Merged { flags: merged, command, note: None }, outside(&value)))
 }
 
 /// Refuses flags that the file decides too.
@@ -249,7 +260,7 @@ mod tests {
                 "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}],
                 "timeOffsets": {"boottime": {"secs": 7, "nanosecs": 0}},
                 "resources": {}}}"#;
-        let (Merged { flags, command }, outside) = merge(text, &NamespaceFlags::default()).unwrap();
+        let (Merged { flags, command, .. }, outside) = merge(text, &NamespaceFlags::default()).unwrap();
         assert_eq!(command, ["sh", "-c", "id"]);
         assert_eq!(flags.kinds.set(), [NsKind::User, NsKind::Pid, NsKind::Time].into_iter().collect());
         assert_eq!((flags.join[0].kind, &flags.join[0].path[..]), (NsKind::Net, &b"/run/netns/a"[..]));

@@ -3,15 +3,16 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use nsexec::bootstrap::Dialect;
 use nsexec::error::Code;
 use nsexec::launch::LaunchError;
-use nsexec::launch::causes::{Explanation, Facts, Vantage};
+use nsexec::launch::causes::{Explanation, Vantage};
 use nsexec::launch::probe::{Report, Verdict};
+use nsexec_audit::machine::caller::Facts as CallerFacts;
 use nsexec_audit::plan::Verdict as Planned;
 use serde::Serialize;
 
 use super::args::{DoctorArgs, HandOverFlags, NamespaceFlags};
+use super::assume;
 use super::config::{self, Merged};
 use super::failure::{FAILED, Failure};
 use super::hand_over;
@@ -20,7 +21,6 @@ use super::output;
 use super::plan;
 use super::request::{self, Request};
 use super::run::{self, Job};
-use super::sealed;
 
 /// The number of the JSON's form. A field that is removed or changes its meaning raises it.
 const SCHEMA: u32 = 1;
@@ -62,9 +62,8 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<u8, Failure> {
     let (text, works) = match is_bare {
         true => everything(args.json)?,
         false => {
-            let Merged { flags, command } = config::merged(&args.namespaces, &args.command)?;
-            let (json, hand_over) = (args.json, args.hand_over.clone());
-            one_launch(&DoctorArgs { json, namespaces: flags, hand_over, command })?
+            let merged = config::merged(&args.namespaces, &args.command)?;
+            one_launch(&merged, &args.hand_over, args.json)?
         }
     };
     output::print(&text)?;
@@ -88,12 +87,16 @@ fn json<T: Serialize>(report: &T) -> Result<String, Failure> {
     text.map(|text| text + "\n").map_err(|error| Failure::ours(error.to_string()))
 }
 
-fn one_launch(args: &DoctorArgs) -> Result<(String, bool), Failure> {
-    hand_over::check(&args.hand_over)?;
-    let launch = tried(args)?;
+fn one_launch(
+    merged: &Merged,
+    hand_over_flags: &HandOverFlags,
+    as_json: bool,
+) -> Result<(String, bool), Failure> {
+    hand_over::check(hand_over_flags)?;
+    let launch = tried(merged, hand_over_flags)?;
     let works = launch.works;
-    let tried = Tried { vantage: Facts::read().vantage, launch };
-    let text = if args.json { json(&tried)? } else { tried.text() };
+    let tried = Tried { vantage: Vantage::read(), launch };
+    let text = if as_json { json(&tried)? } else { tried.text() };
     Ok((text, works))
 }
 
@@ -122,25 +125,19 @@ impl Tried {
 ///
 /// # Errors
 /// Wrong usage.
-fn tried(args: &DoctorArgs) -> Result<Launch, Failure> {
-    let facts = request::facts_of(&args.namespaces, true);
-    let decided = request::decide(&args.namespaces, &facts, &Dialect::V1_2);
-    let mut request = match decided {
+fn tried(merged: &Merged, hand_over_flags: &HandOverFlags) -> Result<Launch, Failure> {
+    let facts = request::facts_of(&merged.flags, true);
+    let decided = run::request_of(&merged.flags, hand_over_flags, &facts);
+    let checked = decided.and_then(|request| run::ready(&request).map(|()| request));
+    merged.print_note();
+    let request = match checked {
         Ok(request) => request,
         Err(Failure::Other { text, .. }) => return Ok(failed(text, None)),
         Err(usage) => return Err(usage),
     };
-    let others = hand_over::has_others(request.joined);
-    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
-    let checked = run::check_persistent(&request).and_then(|()| sealed::ensure_for_joins(request.joined));
-    // Not tried, since a mount on the file would stay.
-    request.around.persistent.clear();
-    if let Err(failure) = checked {
-        return Ok(failed(failure.to_string(), None));
-    }
-    match launched(&request, args)? {
+    match launched(&request)? {
         Some(error) => Ok(error),
-        None => planned(&request, args),
+        None => planned(&request, merged, &facts),
     }
 }
 
@@ -150,14 +147,12 @@ fn failed(error: String, cause: Option<Explanation>) -> Launch {
 
 /// Launches a directory as the command: all steps before its exec are those of the real launch. Returns the
 /// failure of an earlier step.
-fn launched(request: &Request, args: &DoctorArgs) -> Result<Option<Launch>, Failure> {
+fn launched(request: &Request) -> Result<Option<Launch>, Failure> {
     let directory = [OsString::from("/")];
-    let job = Job {
-        request,
-        command: &directory,
-        verbose: false,
-        mount_proc_flag: args.namespaces.mount_proc.is_some(),
-    };
+    // Namespaces are not mounted on their files, since such a mount would stay.
+    let mut request = request.clone();
+    request.around.persistent.clear();
+    let job = Job { request: &request, command: &directory, verbose: false };
     let bootstrap = request.bootstrap()?;
     // The report has the failed step, so the stages' records are not shown.
     let launched = run::launcher_of(&bootstrap, &job, |_| {})?.spawn();
@@ -181,17 +176,13 @@ fn explained(error: &LaunchError, job: &Job<'_>) -> Launch {
 
 /// Plans the launch of the command. The real try has shown that the steps before its exec succeed, so only
 /// the command can fail.
-fn planned(request: &Request, args: &DoctorArgs) -> Result<Launch, Failure> {
+fn planned(request: &Request, merged: &Merged, facts: &CallerFacts) -> Result<Launch, Failure> {
+    let assumptions = assume::of_machine(facts, &merged.flags.join);
     // As the real try: with a parent.
-    let flags = NamespaceFlags { fork: true, ..args.namespaces.clone() };
-    let plan = plan::of_launch(&flags, &args.hand_over, &args.command, &[])?;
+    let plan = plan::of_decided(request, assumptions, &merged.command, false)?;
     match plan.verdict() {
         Planned::Fails(fault) if fault.code == Some(Code::Exec) => {
-            let mount_proc_flag = args.namespaces.mount_proc.is_some();
-            Ok(explained(
-                &fault.error,
-                &Job { request, command: &args.command, verbose: false, mount_proc_flag },
-            ))
+            Ok(explained(&fault.error, &Job { request, command: &merged.command, verbose: false }))
         }
         _ => Ok(Launch { works: true, ..Launch::default() }),
     }

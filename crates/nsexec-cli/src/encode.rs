@@ -13,7 +13,9 @@ use super::request;
 /// # Errors
 /// Flags that contradict each other, or that have no equivalent in a message; standard output is a terminal.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
-    let Merged { flags, command } = config::merged(&args.namespaces, &[])?;
+    let merged = config::merged(&args.namespaces, &[])?;
+    merged.print_note();
+    let Merged { flags, command, .. } = merged;
     if !command.is_empty() {
         output::print_to_stderr(format_args!(
             "nsexec: process.args is not applied: a message has no attribute for the command\n"

@@ -45,7 +45,6 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
         request: &entered.request,
         command: &run::command_or_shell(&args.command),
         verbose: args.verbose,
-        mount_proc_flag: false,
     })
 }
 
@@ -399,7 +398,7 @@ fn set_directory(
     Ok(())
 }
 
-/// Sets the environment of the process, or the text for a command that the caller's PATH does not have.
+/// Sets the environment of the process, or notes that the command is searched in the caller's PATH.
 fn set_environment(
     request: &mut Request,
     flags: &EnterFlags,
@@ -408,14 +407,7 @@ fn set_environment(
     less: bool,
 ) -> Result<(), Failure> {
     if !flags.env {
-        if hand_over::keeps_path(hand_over) {
-            request.display_paths.push((
-                "no such command in PATH, or the interpreter that it names is missing".to_owned(),
-                "no such command in PATH, or the interpreter that it names is missing; the PATH is the caller's, \
-                 and --env takes that of the process"
-                    .to_owned(),
-            ));
-        }
+        request.path_of_caller = hand_over::keeps_path(hand_over);
         return Ok(());
     }
     // LD_PRELOAD, for example, names a file that the command executes code of.
@@ -458,6 +450,8 @@ fn request(joined: NsSet, paths: &[u8], preserve: bool, rootless: bool) -> Resul
             .with_ends_with_launcher(true)
             .with_descriptors(Descriptors::Named),
         around: Surroundings::default(),
+        mount_proc_flag: false,
+        path_of_caller: false,
         signal_at_end: None,
         display_paths: Vec::new(),
         hand_over: HandOver::default(),

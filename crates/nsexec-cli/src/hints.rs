@@ -9,6 +9,7 @@ pub(crate) const FLAGS: Remedies = Remedies {
     keep_ids: "enter with --preserve-credentials",
     without_proc: "drop --mount-proc",
     without_default_proc: "use --all, which does not mount /proc",
+    path_of_process: "--env takes that of the process",
 };
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::{Arg, CommandFactory};
 
-use super::args::{Cli, PLAN_ENTER, TRACE_ENTER};
+use super::args::{Cli, Family, PLAN_ENTER, TRACE_ENTER, family};
 
 /// The letters of the kinds.
 const KINDS: &[u8] = b"UmpniuCT";
@@ -31,10 +31,10 @@ pub(crate) fn with_equals_signs(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let Some(name) = arguments.get(1).and_then(|name| name.to_str()).map(str::to_owned) else {
         return arguments;
     };
-    let letters = match name.as_str() {
-        "run" | "plan" | "trace" | "encode" => KINDS,
-        "enter" | PLAN_ENTER | TRACE_ENTER => OF_ENTER,
-        _ => return arguments,
+    let letters = match family(&name) {
+        Some(Family::Run) => KINDS,
+        Some(Family::Enter) => OF_ENTER,
+        None => return arguments,
     };
     if !arguments.iter().any(|argument| file_at(argument, letters).is_some()) {
         return arguments;
@@ -95,6 +95,7 @@ mod tests {
     fn file_after_a_letter_gets_an_equals_sign() {
         assert_eq!(changed("nsexec run -n/run/n -- true"), "nsexec run -n=/run/n -- true");
         assert_eq!(changed("nsexec plan -rn/run/n -u/u"), "nsexec plan -rn=/run/n -u=/u");
+        assert_eq!(changed("nsexec doctor -n/run/n -- true"), "nsexec doctor -n=/run/n -- true");
         assert_eq!(changed("nsexec run -S 0 -w /x -n/run/n"), "nsexec run -S 0 -w /x -n=/run/n");
         assert_eq!(changed("nsexec run --wd /x -n/run/n"), "nsexec run --wd /x -n=/run/n");
     }

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use nsexec::bootstrap::Dialect;
 use nsexec::launch::signals::Signals;
 use nsexec::launch::{ChildSignals, Launcher, Prepared, own_status};
 use nsexec::policy::Policy;
@@ -23,12 +22,10 @@ use super::args::{
     ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs, PlanEnterArgs, PlanFlags,
 };
 use super::assume;
-use super::assume::value::AssumeValue;
 use super::config::{self, Merged};
 use super::decode;
 use super::enter;
 use super::failure::{FAILED, Failure};
-use super::hand_over;
 use super::output;
 use super::request::{self, Request};
 use super::run;
@@ -46,7 +43,7 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
     }
     let plan = match &args.bootstrap {
         Some(file) => of_message(args, file)?,
-        None => of_launch(&args.namespaces, &args.hand_over, &args.command, &args.shown.assume)?,
+        None => of_launch(args)?,
     };
     finish_command(&plan, &args.shown)
 }
@@ -82,25 +79,30 @@ fn finish_command(plan: &Plan, flags: &PlanFlags) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// Wrong usage, or something that this machine lacks.
-pub(crate) fn of_launch(
-    flags: &NamespaceFlags,
-    hand_over_flags: &HandOverFlags,
-    command: &[OsString],
-    assumed: &[AssumeValue],
-) -> Result<Plan, Failure> {
-    let Merged { flags, command } = config::merged(flags, command)?;
+fn of_launch(args: &PlanArgs) -> Result<Plan, Failure> {
+    let merged = config::merged(&args.namespaces, &args.command)?;
+    merged.print_note();
+    let Merged { flags, command, .. } = merged;
     let machine = request::facts_of(&flags, true);
     let mut assumptions = assume::of_machine(&machine, &flags.join);
-    assume::apply(&mut assumptions, assumed);
+    assume::apply(&mut assumptions, &args.shown.assume);
     let facts = assume::facts_under(&assumptions, machine);
-    let mut request = request::decide(&flags, &facts, &Dialect::V1_2)?;
-    let others = hand_over::has_others(request.joined);
-    request.hand_over = hand_over::decide(&mut request.policy, hand_over_flags, others, others);
-    let signals = match run::in_place(&flags, &request) {
-        true => None,
-        false => Some(take_signals(&mut assumptions)?),
-    };
-    let start = of_request(&request, &command, signals.as_ref(), (&mut assumptions, None))?;
+    let request = run::request_of(&flags, &args.hand_over, &facts)?;
+    of_decided(&request, assumptions, &command, run::in_place(&flags, &request))
+}
+
+/// Plans the launch of a request of `run`. `in_place`: `run` becomes the command.
+///
+/// # Errors
+/// The command cannot be passed on, or the signals cannot be taken.
+pub(crate) fn of_decided(
+    request: &Request,
+    mut assumptions: Assumptions,
+    command: &[OsString],
+    in_place: bool,
+) -> Result<Plan, Failure> {
+    let signals = if in_place { None } else { Some(take_signals(&mut assumptions)?) };
+    let start = of_request(request, command, signals.as_ref(), (&mut assumptions, None))?;
     finish(&start, &assumptions)
 }
 

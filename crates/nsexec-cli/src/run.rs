@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::unistd::{getegid, geteuid};
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::error::Code;
 use nsexec::launch::causes::{Asked, Circumstances, Facts, likely};
@@ -15,7 +16,7 @@ use nsexec::namespace::NsKind;
 use nsexec::policy::Session;
 use nsexec::sys::types::Errno;
 
-use super::args::{NamespaceFlags, RunArgs};
+use super::args::{HandOverFlags, NamespaceFlags, RunArgs};
 use super::config;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
@@ -24,6 +25,7 @@ use super::machine::uncovered;
 use super::output;
 use super::request::{self, Request};
 use super::sealed;
+use nsexec_audit::machine::caller::Facts as CallerFacts;
 
 /// Runs a command as the flags ask. Returns the command's exit status.
 ///
@@ -33,22 +35,39 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let merged = config::merged(&args.namespaces, &args.command)?;
     let flags = &merged.flags;
     hand_over::check(&args.hand_over)?;
-    let facts = request::facts_of(flags, false);
-    let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
-    let others = hand_over::has_others(request.joined);
-    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
-    check_persistent(&request)?;
-    sealed::ensure_for_joins(request.joined)?;
-    let job = Job {
-        request: &request,
-        command: &command_or_shell(&merged.command),
-        verbose: args.verbose,
-        mount_proc_flag: flags.mount_proc.is_some(),
-    };
+    let request = request_of(flags, &args.hand_over, &request::facts_of(flags, false))?;
+    ready(&request)?;
+    merged.print_note();
+    let job = Job { request: &request, command: &command_or_shell(&merged.command), verbose: args.verbose };
     match in_place(flags, &request) {
         true => replace(&job),
         false => start(&job),
     }
+}
+
+/// Decides what the flags of `run` ask for.
+///
+/// # Errors
+/// The same as [`request::decide`].
+pub(crate) fn request_of(
+    flags: &NamespaceFlags,
+    hand_over_flags: &HandOverFlags,
+    facts: &CallerFacts,
+) -> Result<Request, Failure> {
+    let mut request = request::decide(flags, facts, &Dialect::V1_2)?;
+    let others = hand_over::has_others(request.joined);
+    request.hand_over = hand_over::decide(&mut request.policy, hand_over_flags, others, others);
+    Ok(request)
+}
+
+/// Checks that the files of persistent namespaces exist, and makes sure that a mount namespace is joined from
+/// a sealed copy. What precedes this call happens twice then.
+///
+/// # Errors
+/// A file does not exist, or the copy cannot be made.
+pub(crate) fn ready(request: &Request) -> Result<(), Failure> {
+    check_persistent(request)?;
+    sealed::ensure_for_joins(request.joined)
 }
 
 /// Returns whether `run` becomes the command itself, as unshare(1) does without `--fork`. A pid namespace is
@@ -81,7 +100,6 @@ fn replace(job: &Job<'_>) -> Result<u8, Failure> {
     let mut launcher = launcher_of(&bootstrap, job, output::show_record_alone)?;
     // This program runs without Rust's start code: an ignored SIGPIPE is the choice of its caller.
     launcher.signals(ChildSignals::default());
-    // Read before: after a failure this process may be in other namespaces.
     let known = circumstances(job);
     let failed = launcher.exec();
     // From here on a standard error without a reader does not change the exit status. An error here is
@@ -110,8 +128,6 @@ pub(crate) struct Job<'j> {
     pub(crate) command: &'j [OsString],
     /// Show the stages' debug records.
     pub(crate) verbose: bool,
-    /// `--mount-proc` was given; the cause of a refused mount depends on it.
-    pub(crate) mount_proc_flag: bool,
 }
 
 /// Starts the command, forwards signals to it, and returns its exit status.
@@ -158,7 +174,7 @@ pub(crate) fn guarded(child: &Child, request: &Request) -> Result<Option<Guard>,
 ///
 /// # Errors
 /// A file does not exist.
-pub(crate) fn check_persistent(request: &Request) -> Result<(), Failure> {
+fn check_persistent(request: &Request) -> Result<(), Failure> {
     for one in &request.around.persistent {
         let path = Path::new(OsStr::from_bytes(one.file.to_bytes()));
         if let Err(error) = path.metadata() {
@@ -230,17 +246,19 @@ fn shown(failure: Failure, job: &Job<'_>) -> Failure {
     }
 }
 
-/// Reads the facts that the cause of a failure depends on. Called only after a failure, to keep a successful
-/// launch short.
+/// Reads the facts that the cause of a failure depends on. A launch with a parent reads them only after a
+/// failure, to stay short if it succeeds. A start in place reads them before, because this process may be in
+/// other namespaces after a failure.
 pub(crate) fn circumstances(job: &Job<'_>) -> Circumstances {
     let mut asked = Asked::default();
     asked.created = job.request.created;
     asked.joined = job.request.joined;
     asked.rootless = job.request.rootless;
-    asked.mount_proc_flag = job.mount_proc_flag;
+    asked.mount_proc_flag = job.request.mount_proc_flag;
+    asked.path_of_caller = job.request.path_of_caller;
     asked.command_path = job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/'));
     // Only a mapping tool fails because of subordinate ids.
-    let facts = match job.request.maps_several_ids() {
+    let facts = match job.request.needs_tools((geteuid().as_raw(), getegid().as_raw())) {
         true => Facts::read(),
         false => Facts::read_without_subordinate_ids(),
     };

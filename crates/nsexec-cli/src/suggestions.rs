@@ -1,20 +1,20 @@
 //! Suggestions for flags that nsexec does not have: those of unshare(1), nsenter(1) and bwrap(1).
 //!
-//! The table is consulted only for a flag that clap does not know. A flag that nsexec gets needs no change
-//! here; its row has no effect then.
+//! The table is consulted only for a flag that clap does not know. A flag that nsexec gets needs its
+//! row removed: the row has no effect then, and the test of the table fails.
 
 use clap::CommandFactory;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::args::Cli;
+use super::args::{Cli, Family, family};
 
 /// The commands of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {
     /// `run`, and the commands with its flags.
     Run,
-    /// `enter`.
+    /// `enter`, and the commands with its flags.
     Enter,
     /// Both.
     Both,
@@ -108,10 +108,9 @@ pub(crate) fn improve(error: &mut clap::Error, command: &str) {
 
 /// Returns the text for a flag.
 fn find(flag: &str, command: &str) -> Option<&'static str> {
-    let at = match command {
-        "run" | "plan" | "trace" | "encode" | "doctor" => At::Run,
-        "enter" => At::Enter,
-        _ => return None,
+    let at = match family(command)? {
+        Family::Run => At::Run,
+        Family::Enter => At::Enter,
     };
     let fits = |row: &&(&[&str], At, &str)| row.0.contains(&flag) && (row.1 == at || row.1 == At::Both);
     TABLE.iter().find(fits).map(|(_, _, text)| *text)
@@ -135,33 +134,28 @@ fn distance(one: &str, other: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::{PLAN_ENTER, TRACE_ENTER};
     use clap::Parser;
 
-    fn message(words: &str) -> String {
-        let words: Vec<&str> = words.split(' ').collect();
-        let mut error = Cli::try_parse_from([&["nsexec"], &words[..], &["--", "true"]].concat()).unwrap_err();
-        improve(&mut error, words[0]);
+    fn message(command: &str, flag: &str) -> String {
+        let mut error = Cli::try_parse_from(["nsexec", command, flag, "--", "true"]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{command} {flag}");
+        improve(&mut error, command);
         error.render().to_string()
     }
 
-    /// Checks each row whose flag nsexec does not have.
     #[test]
     fn each_unknown_flag_of_the_table_gets_its_text_alone() {
         for (flags, at, text) in TABLE {
             let commands: &[&str] = match at {
                 At::Run => &["run", "doctor"],
-                At::Enter => &["enter"],
-                At::Both => &["run", "enter"],
+                At::Enter => &["enter", PLAN_ENTER, TRACE_ENTER],
+                At::Both => &["run", "enter", PLAN_ENTER, TRACE_ENTER],
             };
             for (flag, command) in
                 flags.iter().flat_map(|flag| commands.iter().map(move |command| (flag, command)))
             {
-                let words = ["nsexec", command, flag, "--", "true"];
-                let Err(error) = Cli::try_parse_from(words) else { continue };
-                if error.kind() != ErrorKind::UnknownArgument {
-                    continue;
-                }
-                let message = message(&format!("{command} {flag}"));
+                let message = message(command, flag);
                 assert!(message.contains(&format!("tip: {text}")), "{message}");
                 assert!(!message.contains("similar") && !message.contains("as a value"), "{message}");
             }
@@ -170,14 +164,15 @@ mod tests {
 
     #[test]
     fn no_suggestion_is_made_for_other_flags_unless_it_is_a_typing_error() {
-        let typing = message("run --mount-prok");
+        let typing = message("run", "--mount-prok");
         assert!(typing.contains("'--mount-proc'"), "{typing}");
-        for words in ["run -z", "run --bogus", "enter -z"] {
-            assert!(!message(words).contains("tip:"), "{}", message(words));
+        for (command, flag) in [("run", "-z"), ("run", "--bogus"), ("enter", "-z")] {
+            let message = message(command, flag);
+            assert!(!message.contains("tip:"), "{message}");
         }
-        let all = message("run --unshare-all");
+        let all = message("run", "--unshare-all");
         assert!(all.contains("tip: use '--all'") && !all.contains("similar"), "{all}");
-        assert!(message("enter -Z").contains("runcon CONTEXT CMD"));
+        assert!(message("enter", "-Z").contains("runcon CONTEXT CMD"));
     }
 
     #[test]

@@ -38,7 +38,6 @@ use super::output;
 use super::plan::{look, searched};
 use super::request::{self, Request};
 use super::run::{self, Job};
-use super::sealed;
 use super::show;
 use super::trace_replay;
 use super::values::{JoinValue, OrderFlag};
@@ -64,19 +63,17 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     let merged = config::merged(&args.namespaces, &args.command)?;
     hand_over::check(&args.hand_over)?;
     let facts = request::facts_of(&merged.flags, true);
-    let mut request = request::decide(&merged.flags, &facts, &Dialect::V1_2)?;
-    let others = hand_over::has_others(request.joined);
-    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
+    let request = run::request_of(&merged.flags, &args.hand_over, &facts)?;
     if args.record.witness {
+        // The traced run prints the note.
         return witnessed(&request, &facts);
     }
-    run::check_persistent(&request)?;
-    sealed::ensure_for_joins(request.joined)?;
+    run::ready(&request)?;
+    merged.print_note();
     let job = Job {
         request: &request,
         command: &run::command_or_shell(&merged.command),
         verbose: args.record.verbose,
-        mount_proc_flag: merged.flags.mount_proc.is_some(),
     };
     let in_place = run::in_place(&merged.flags, &request);
     recorded(&job, &facts, (&merged.flags.join, None), &args.record, in_place)
@@ -98,7 +95,6 @@ pub(crate) fn trace_enter(args: &TraceEnterArgs) -> Result<u8, Failure> {
         request: &entered.request,
         command: &run::command_or_shell(&args.command),
         verbose: args.record.verbose,
-        mount_proc_flag: false,
     };
     recorded(&job, &facts, (&entered.joins, entered.root()), &args.record, false)
 }
@@ -356,7 +352,7 @@ fn sees_names_only(request: &Request, facts: &Facts) -> Result<bool, Failure> {
     if !request.rootless {
         return Ok(false);
     }
-    if request.needs_tools(facts) {
+    if request.needs_tools((facts.euid, facts.egid)) {
         return Err(Failure::ours(
             "an ordinary user's strace disables the setuid bit of a mapping tool, which then fails: as root, \
              watch with strace -u, or leave --witness out",

@@ -62,6 +62,7 @@ impl Filling<'_> {
             ("{pid_namespace}", remedies.pid_namespace.to_string()),
             ("{keep_ids}", remedies.keep_ids.to_string()),
             ("{no_new_proc}", no_new_proc.to_string()),
+            ("{path_of_process}", remedies.path_of_process.to_string()),
             ("{errno}", errno.unwrap_or_default()),
             ("{apparmor}", number(facts.apparmor_restricts)),
             ("{label}", facts.vantage.profile.clone().unwrap_or_default()),

@@ -52,6 +52,8 @@ pub struct Asked {
     pub mounts_proc: bool,
     /// The command contains a slash, so it was not searched in PATH.
     pub command_path: bool,
+    /// The command enters the place of another process, and is searched in the caller's PATH.
+    pub path_of_caller: bool,
     /// The first line of the maps that the caller's subordinate ids do not cover.
     pub uncovered: Option<Uncovered>,
 }
@@ -257,6 +259,9 @@ pub struct Remedies {
     pub without_proc: &'static str,
     /// Leaving out a new /proc that the program mounts by default.
     pub without_default_proc: &'static str,
+    /// How the command gets the PATH of the process that it enters, after "and": see
+    /// [`Asked::path_of_caller`].
+    pub path_of_process: &'static str,
 }
 
 impl Remedies {
@@ -267,6 +272,7 @@ impl Remedies {
         keep_ids: "keep the caller's ids (Credentials::Keep)",
         without_proc: "do without a new /proc",
         without_default_proc: "do without a new /proc",
+        path_of_process: "Command::env sets another one",
     };
 }
 

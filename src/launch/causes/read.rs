@@ -36,6 +36,15 @@ impl Facts {
     }
 }
 
+impl Vantage {
+    /// Reads the place of this process, without the other facts.
+    #[must_use]
+    pub fn read() -> Self {
+        let user = User::from_uid(getuid()).ok().flatten();
+        vantage(&mountinfo(), user.map(|user| user.name))
+    }
+}
+
 impl Distribution {
     /// Reads the distribution of this machine.
     #[must_use]
@@ -46,7 +55,7 @@ impl Distribution {
 }
 
 fn facts(ids: bool) -> Facts {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mountinfo = mountinfo();
     let limit = |kind: NsKind| {
         let value = number(&format!("/proc/sys/user/max_{}_namespaces", kind.name()))?;
         Some((kind.name().to_string(), value))
@@ -75,6 +84,10 @@ fn facts(ids: bool) -> Facts {
         account,
         real_gid: getgid().as_raw(),
     }
+}
+
+fn mountinfo() -> String {
+    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
 }
 
 /// Reads the place of this process.

@@ -311,6 +311,12 @@ const SURROUNDING: &[Row] = rows! {
         "no such file, or the interpreter that it names is missing",
         "",
     );
+    [Exec]: [ENOENT] if |known| known.asked.path_of_caller => text(
+        Cause::Command,
+        "no such command in PATH, or the interpreter that it names is missing; the PATH is the caller's, and \
+         {path_of_process}",
+        "",
+    );
     [Exec]: [ENOENT] if OTHERWISE => text(
         Cause::Command,
         "no such command in PATH, or the interpreter that it names is missing",

@@ -97,6 +97,7 @@ fn situations() -> Vec<Option<Circumstances>> {
                 rootless: flags & 1 != 0,
                 mount_proc_flag: flags & 2 != 0,
                 command_path: flags & 4 != 0,
+                path_of_caller: flags & 2 != 0,
                 mounts_proc: flags & 2 != 0,
                 uncovered: (flags & 4 != 0).then_some(Uncovered { groups: true, first: 1, last: 2 }),
             };

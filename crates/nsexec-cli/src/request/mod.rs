@@ -72,6 +72,11 @@ pub(crate) struct Request {
     pub(crate) policy: Policy,
     /// The command's surroundings.
     pub(crate) around: Surroundings,
+    /// `--mount-proc` was given; the cause of a refused mount depends on it.
+    pub(crate) mount_proc_flag: bool,
+    /// The command enters a process, and is searched in the caller's PATH; the cause of a command that is not
+    /// found depends on it.
+    pub(crate) path_of_caller: bool,
     /// The signal that the command gets when nsexec ends before it.
     pub(crate) signal_at_end: Option<Signal>,
     /// Paths in the message that mean nothing to people, each with the name to print instead.
@@ -137,19 +142,11 @@ impl Request {
 }
 
 impl Request {
-    /// Returns whether an unprivileged caller maps more than one id, so that a mapping tool writes the maps.
-    pub(crate) fn maps_several_ids(&self) -> bool {
-        let several = |map: &Option<Map>| {
-            map.as_ref().is_some_and(|map| !matches!(map.extents(), [one] if one.count == 1))
-        };
-        self.rootless && (several(&self.users) || several(&self.groups))
-    }
-
-    /// Returns whether an unprivileged caller needs a mapping tool: for a map with several ids, or with
-    /// another id than its own.
-    pub(crate) fn needs_tools(&self, facts: &Facts) -> bool {
+    /// Returns whether an unprivileged caller with these ids needs a mapping tool: for a map with several ids,
+    /// or with another id than its own.
+    pub(crate) fn needs_tools(&self, (uid, gid): (u32, u32)) -> bool {
         let single = |map: &Option<Map>, own| map.as_ref().is_none_or(|map| map.is_single(own));
-        self.rootless && !(single(&self.users, facts.euid) && single(&self.groups, facts.egid))
+        self.rootless && !(single(&self.users, uid) && single(&self.groups, gid))
     }
 }
 
@@ -222,6 +219,8 @@ pub(crate) fn decide(
         time_offsets: time_offsets(flags)?,
         policy,
         around,
+        mount_proc_flag: flags.mount_proc.is_some(),
+        path_of_caller: false,
         signal_at_end: flags.signal_at_end(),
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
@@ -260,10 +259,11 @@ fn refuse_unsupported_kinds(flags: &NamespaceFlags, dialect: &Dialect) -> Result
 /// Reads the facts that these flags depend on. `plans`: a plan decides by the subordinate ids whether a
 /// mapping tool accepts the given lines.
 pub(crate) fn facts_of(flags: &NamespaceFlags, plans: bool) -> Facts {
-    let bare = is_bare(flags, &reasons(flags));
+    let kinds = Kinds::of(flags, NsSet::ALL);
+    let (created, by_default) =
+        kinds.map_or((NsSet::EMPTY, false), |kinds| (kinds.created, kinds.root_by_default));
     let lines = !flags.map_users.is_empty() || !flags.map_groups.is_empty();
-    let mut facts = Facts::gather(flags.needs_ids_of_caller() || plans && lines, flags.all || bare);
-    let created = Kinds::of(flags, NsSet::ALL).map_or(NsSet::EMPTY, |kinds| kinds.created);
+    let mut facts = Facts::gather(flags.needs_ids_of_caller() || plans && lines, by_default);
     let user = created.contains(NsKind::User);
     if user && facts.euid == 0 || !user && (created.contains(NsKind::Net) || flags.setgid.is_some()) {
         facts.gather_capabilities();
@@ -272,13 +272,6 @@ pub(crate) fn facts_of(flags: &NamespaceFlags, plans: bool) -> Facts {
         facts.gather_known_capabilities();
     }
     facts
-}
-
-/// Returns whether no flag names a namespace, so that every kind is created.
-///
-/// `reasons` are those of the flags.
-fn is_bare(flags: &NamespaceFlags, reasons: &[(NsKind, String)]) -> bool {
-    reasons.is_empty() && flags.join.is_empty() && !flags.all
 }
 
 /// Returns how the command gets its user and group ids. In a user namespace that it enters it becomes root;
@@ -372,7 +365,8 @@ impl Kinds {
                 "{flag} creates a {kind} namespace and --join {kind}=… joins one: a process has one of each kind"
             )));
         }
-        let bare = is_bare(flags, &reasons);
+        // No flag names a namespace, so every kind is created.
+        let bare = reasons.is_empty() && flags.join.is_empty() && !flags.all;
         let mut created: NsSet = reasons.into_iter().map(|(kind, _)| kind).collect();
         if bare || flags.all {
             // `--all` skips a kind that is not known.

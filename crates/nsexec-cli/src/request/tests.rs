@@ -61,7 +61,7 @@ fn map(map: &Option<Map>) -> String {
 
 #[test]
 fn maps_of_other_ids_than_the_own_need_a_tool() {
-    let needs = |words: &str, facts: &Facts| request(words, facts).needs_tools(facts);
+    let needs = |words: &str, facts: &Facts| request(words, facts).needs_tools((facts.euid, facts.egid));
     for own in ["-r", "--map-users 0:1000:1", "--map-users 0:1000:1 --map-groups 0:100:1", "-n"] {
         assert!(!needs(own, &ann()), "{own}");
     }
