@@ -13,7 +13,7 @@ use crate::normalise::{INTERRUPT, OPENED, TIMER};
 use crate::note;
 use crate::replay::JOB;
 use crate::rules::{self, Facts, Request};
-use crate::transcript::{End, Origin, Role, Run};
+use crate::transcript::{End, Origin, Run};
 use nsexec::bootstrap::Dialect;
 use nsexec::policy::Policy;
 
@@ -97,8 +97,7 @@ fn asked(run: &Run) -> Option<Request> {
 
 /// Returns how a recorded launch ended. The last fatal record of the stages explains a failure.
 fn verdict(run: &Run) -> String {
-    let command = [Role::Stage(3), Role::Stage(2)].into_iter().filter_map(|role| run.section(role));
-    if command.into_iter().any(|last| matches!(last.end, End::Executed | End::HandedOver)) {
+    if run.of_command().any(|last| matches!(last.end, End::Executed | End::HandedOver)) {
         return "the command was started".to_string();
     }
     let fatal = log(run).iter().rev().find_map(|record| fatal_text(record.as_bytes()));

@@ -9,7 +9,7 @@ use super::words::one_line;
 use super::{Document, SectionView};
 use crate::record::{Call, Line, Reply};
 use crate::rules::Request;
-use crate::transcript::{Role, Run, Section};
+use crate::transcript::{End, Role, Run};
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::CloneFlags;
 
@@ -40,11 +40,6 @@ pub fn command_line<'w>(words: impl Iterator<Item = &'w [u8]>) -> String {
     one_line(words.join(" ").as_bytes(), COMMAND_MAX)
 }
 
-/// Returns the sections of the processes that can become the command, the last one first.
-fn command(run: &Run) -> impl Iterator<Item = &Section> {
-    [Role::Stage(3), Role::Stage(2)].into_iter().filter_map(|role| run.section(role))
-}
-
 /// Returns the successful calls of the launch itself: those of the launcher and of the stages.
 fn done(run: &Run) -> impl Iterator<Item = &Line> {
     let launch = run.sections.iter().filter(|section| !matches!(section.role, Role::Other(_)));
@@ -71,16 +66,17 @@ fn kinds(run: &Run, asked: Option<&Request>) -> (NsSet, NsSet) {
 
 fn starts(run: &Run, words: Option<&str>) -> String {
     let starter = match run.section(Role::Launcher) {
+        Some(launcher) if launcher.end == End::Executed => "this process becomes",
         Some(_) => "the launcher starts",
         None => "stage 0 starts",
     };
-    let executed = command(run).flat_map(|section| section.lines.iter().rev());
+    let executed = run.of_command().flat_map(|section| section.lines.iter().rev());
     let exec = executed.filter_map(|line| match &line.call {
         Call::Execve { path, argv, .. } => Some((path, argv)),
         _ => None,
     });
     let Some((path, argv)) = exec.into_iter().next() else {
-        let taken_over = command(run).any(|section| section.end == crate::transcript::End::HandedOver);
+        let taken_over = run.of_command().any(|section| section.end == End::HandedOver);
         return match taken_over {
             true => format!("{starter} the init of a Go runtime, which takes over in stage 2"),
             false => format!("{starter} {}, and does not come to its exec", words.unwrap_or("a command")),
@@ -136,7 +132,7 @@ fn joined_paths(run: &Run) -> Vec<String> {
 /// Returns the user id and the group id that the command's process sets last.
 fn set_ids(run: &Run) -> (Option<u32>, Option<u32>) {
     let mut ids = (None, None);
-    let sections = [Role::Stage(1), Role::Stage(2), Role::Stage(3)].into_iter();
+    let sections = [Role::Launcher, Role::Stage(1), Role::Stage(2), Role::Stage(3)].into_iter();
     for line in sections.filter_map(|role| run.section(role)).flat_map(|section| &section.lines) {
         match (&line.call, &line.reply) {
             (_, Reply::Errno(_)) => {}
