@@ -135,7 +135,7 @@ fn recorded(
     let (sink, reader) =
         SharedSink::new().map_err(|error| ours("failed to make the record's memory", &error))?;
     let started = launcher.spawn_through(|sys| {
-        witness::mark_begin(None);
+        witness::mark_begin();
         // One launch in the life of this program, so it may keep the recorder to its end.
         AnySys(Box::leak(Box::new(Recorder::new(sys, sink))))
     });
