@@ -147,6 +147,6 @@ impl Recording {
     }
 
     fn show<T>(&self, show: impl FnOnce(&Document<'_>) -> T) -> T {
-        saved::show(&replay::keep(&self.run, &self.launch, Values::LeftOut), show)
+        saved::of_launch(&self.run, Some(&self.launch), show)
     }
 }
