@@ -61,7 +61,7 @@ pub trait RecordCommand {
     /// [`io::Error`]: nothing was started, or the record cannot be read. Nothing is started:
     /// - if the settings of the command are wrong ([`io::ErrorKind::InvalidInput`], with the [`LaunchError`]
     ///   inside);
-    /// - without memory or a descriptor for the record.
+    /// - without memory for the record.
     fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)>;
 }
 
