@@ -425,7 +425,7 @@ fn launcher(case: &Case, level: Level, out: &Path) {
     let message = message(case);
     let mut memory = vec![0; MESSAGE_MAX];
     let (sink, reader) = SharedSink::new().unwrap();
-    mark_begin(None);
+    mark_begin();
     // SAFETY: this process has a single thread.
     let mut sys = Recorder::new(unsafe { LinuxSys::new() }, sink);
     launch(&mut sys, case, &message, level, &mut memory);

@@ -177,7 +177,7 @@ fn inner(seed: u64, out: &Path) -> String {
     let (sink, reader) = SharedSink::new().expect("a sink");
     let mut launcher = command.launcher().expect("the plan has the same settings");
     let launched = launcher.spawn_through(|sys| {
-        mark_begin(None);
+        mark_begin();
         Recorder::new(sys, sink)
     });
     mark_end();

@@ -140,7 +140,7 @@ fn inner(planted: &Planted, out: &Path) {
             // If a lie makes a call block for ever, the test must fail.
             // SAFETY: alarm(2) takes a number. SIGALRM has its default disposition, which ends this process.
             unsafe { libc::alarm(30) };
-            mark_begin(None);
+            mark_begin();
             // SAFETY: this process has a single thread.
             let liar = FaultyBackend::new(unsafe { LinuxSys::new() }, planted.lie);
             make_each_call(&mut Recorder::new(Answered(liar), sink));
@@ -148,7 +148,7 @@ fn inner(planted: &Planted, out: &Path) {
         }
         way => {
             launch(way, planted.lie, |liar| {
-                mark_begin(None);
+                mark_begin();
                 Recorder::new(Answered(liar), sink)
             });
         }

@@ -61,7 +61,7 @@ pub trait RecordCommand {
     /// [`io::Error`]: nothing was started, or the record cannot be read. Nothing is started:
     /// - if the settings of the command are wrong ([`io::ErrorKind::InvalidInput`], with the [`LaunchError`]
     ///   inside);
-    /// - without memory or a descriptor for the record.
+    /// - without memory for the record.
     fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)>;
 }
 
@@ -147,6 +147,6 @@ impl Recording {
     }
 
     fn show<T>(&self, show: impl FnOnce(&Document<'_>) -> T) -> T {
-        saved::show(&replay::keep(&self.run, &self.launch, Values::LeftOut), show)
+        saved::of_launch(&self.run, Some(&self.launch), show)
     }
 }

@@ -230,6 +230,12 @@ impl Run {
         self.sections.iter().find(|section| section.role == role)
     }
 
+    /// Returns the sections of the processes that can become the command, the last one first. With a minimal
+    /// init its child executes the command, and in a start in place the launcher does.
+    pub(crate) fn of_command(&self) -> impl Iterator<Item = &Section> {
+        [Role::Stage(3), Role::Stage(2), Role::Launcher].into_iter().filter_map(|role| self.section(role))
+    }
+
     /// Returns the run with the names of the environment variables only. Values may be secrets.
     #[must_use]
     pub fn without_values(mut self) -> Self {

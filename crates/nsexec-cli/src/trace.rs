@@ -22,7 +22,7 @@ use nsexec::sys::types::{CloneFlags, Errno};
 use nsexec_audit::diff::{Diff, compare};
 use nsexec_audit::note::{Values, descriptor_notes};
 use nsexec_audit::plan::{Plan, Start, plan};
-use nsexec_audit::record::shared::{SharedSink, largest_file};
+use nsexec_audit::record::shared::SharedSink;
 use nsexec_audit::record::{AnySys, Recorder};
 use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec_audit::witness::{self, Splitter};
@@ -118,7 +118,6 @@ fn recorded(
     let shown = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&shown);
     let mut launcher = run::launcher_of(&bootstrap, job, move |line| locked(&lines).push_str(line))?;
-    // Before the sink is made: the descriptors of the signals come first, as in every run.
     let signals = run::take_signals()?;
     // Each process has a copy of the recorder.
     launcher.supervised(&signals).copy_memory();
@@ -131,7 +130,7 @@ fn recorded(
     let (sink, reader) =
         SharedSink::new().map_err(|error| ours("failed to make the record's memory", &error))?;
     let started = launcher.spawn_through(|sys| {
-        witness::mark_begin(None);
+        witness::mark_begin();
         // One launch in the life of this program, so it may keep the recorder to its end.
         AnySys(Box::leak(Box::new(Recorder::new(sys, sink))))
     });
@@ -342,6 +341,16 @@ fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
     }
     let agrees = confront(&traced, names_only)?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
+}
+
+/// Returns RLIMIT_FSIZE in bytes. A write beyond it not only fails, but ends the process with SIGXFSZ
+/// (setrlimit(2)).
+fn largest_file() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let words = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+    // The value can also be "unlimited".
+    let soft = words.and_then(|words| words.split_whitespace().next());
+    soft.and_then(|word| word.parse().ok()).unwrap_or(usize::MAX)
 }
 
 /// Returns whether strace can show names and numbers only.

@@ -8,8 +8,9 @@ use std::vec::Vec;
 
 use super::calls;
 use crate::record::{Bytes, Call, Reply};
+use crate::render::Document;
+use crate::render::document::with_sections;
 use crate::render::walk::{AnnotatedLine, Object, walk};
-use crate::render::{Document, Fate, SectionView};
 use crate::transcript::Run;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Mount, OpenFlags, Propagation};
@@ -17,16 +18,9 @@ use nsexec::sys::types::{Mount, OpenFlags, Propagation};
 /// Returns the rules as text, one per line, without the header of a profile.
 #[must_use]
 pub fn apparmor(run: &Run) -> String {
-    let views: Vec<SectionView<'_>> = run
-        .sections
-        .iter()
-        .map(|section| SectionView { section, outcome: "", fate: Fate::Continues })
-        .collect();
-    let walked = walk(&Document { sections: &views, ..Document::default() });
-    let mut rules: BTreeSet<String> = BTreeSet::new();
-    for seen in walked.iter().flatten() {
-        rules.extend(of_call(seen));
-    }
+    let rules: BTreeSet<String> = with_sections(run, &Document::default(), |document| {
+        walk(document).iter().flatten().flat_map(of_call).collect()
+    });
     let mut out = String::from(
         "  # The planned launch, from the launcher's first call to the exec of the command. apparmor.d(5)\n  \
          # libc and the Rust runtime:\n  include <abstractions/base>\n  # The launch:\n",
@@ -83,7 +77,7 @@ fn of_kinds(kinds: NsSet) -> Vec<String> {
     if kinds.contains(NsKind::User) {
         rules.push("userns create".to_owned());
     }
-    if kinds.iter().any(|kind| kind != NsKind::User) {
+    if !kinds.without(NsKind::User).is_empty() {
         rules.push("capability sys_admin".to_owned());
     }
     rules

@@ -21,7 +21,7 @@ use std::vec::Vec;
 
 use crate::record::{Call, Line};
 use crate::transcript::Run;
-use nsexec::namespace::NsSet;
+use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::CloneFlags;
 
 /// Returns the lines of a run in which a process makes a call. The first line of a child repeats the clone of
@@ -31,7 +31,7 @@ fn calls(run: &Run) -> impl Iterator<Item = &Line> {
 }
 
 /// Returns the flags of the namespaces that a call creates or joins.
-const fn flags(call: &Call) -> Option<CloneFlags> {
+pub(crate) const fn flags(call: &Call) -> Option<CloneFlags> {
     match call {
         Call::CloneInit { namespaces, .. } => Some(*namespaces),
         Call::Unshare { flags } => Some(*flags),
@@ -50,9 +50,10 @@ pub fn kinds(run: &Run) -> NsSet {
 /// Returns a drop-in for a systemd unit, with the line `RestrictNamespaces=`.
 #[must_use]
 pub fn systemd(run: &Run) -> String {
-    let names: Vec<String> = kinds(run).iter().map(|kind| kind.name().to_string()).collect();
+    let kinds = kinds(run);
+    let names: Vec<String> = kinds.iter().map(|kind| kind.name().to_string()).collect();
     let value = if names.is_empty() { "yes".to_string() } else { names.join(" ") };
-    let time = match names.iter().any(|name| name == "time") {
+    let time = match kinds.contains(NsKind::Time) {
         true => "# Not every version of systemd knows the kind time: see systemd.exec(5).\n",
         false => "",
     };

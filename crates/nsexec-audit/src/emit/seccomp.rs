@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{calls, flags};
 use crate::record::Call;
 use crate::transcript::Run;
-use nsexec::sys::types::CloneFlags;
+use nsexec::sys::types::{CloneFlags, Errno};
 
 /// The calls that the program needs besides those of the launch: the dynamic loader, libc, the Rust runtime,
 /// and the wait for the command. A command such as true(1) needs no others.
@@ -81,16 +81,11 @@ pub const FAILURE: &[&str] = &["getpid", "gettid", "kill", "pwritev2", "wait4", 
 /// bit as a part of the exit signal.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
-/// `EPERM`, for every call that is not listed.
-const EPERM: u32 = 1;
-/// `ENOSYS`: libc then uses clone(2), of which a filter sees the flags.
-const ENOSYS: u32 = 38;
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Profile {
     default_action: &'static str,
-    default_errno_ret: u32,
+    default_errno_ret: i32,
     architectures: [&'static str; 1],
     syscalls: Vec<Group>,
 }
@@ -103,7 +98,7 @@ struct Group {
     names: Vec<String>,
     action: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    errno_ret: Option<u32>,
+    errno_ret: Option<i32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     args: Vec<Argument>,
 }
@@ -136,12 +131,13 @@ pub fn seccomp(run: &Run) -> serde_json::Result<String> {
         comment: "libc uses clone instead",
         names: std::vec!["clone3".to_string()],
         action: "SCMP_ACT_ERRNO",
-        errno_ret: Some(ENOSYS),
+        // libc then uses clone(2), of which a filter sees the flags.
+        errno_ret: Some(Errno::ENOSYS.0),
         args: Vec::new(),
     });
     let profile = Profile {
         default_action: "SCMP_ACT_ERRNO",
-        default_errno_ret: EPERM,
+        default_errno_ret: Errno::EPERM.0,
         architectures: [if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" }],
         syscalls,
     };
@@ -152,8 +148,8 @@ fn allowed(comment: &'static str, names: Vec<String>, args: Vec<Argument>) -> Gr
     Group { comment, names, action: "SCMP_ACT_ALLOW", errno_ret: None, args }
 }
 
-/// Returns the name of a system call that is allowed with every argument. A function of the caller is no
-/// system call.
+/// Returns the name of a system call that is allowed with every argument. A function of the caller is not
+/// a system call.
 fn name(call: &Call) -> Option<String> {
     let name = call.name();
     let restricted = ["clone", "unshare", "setns", "pre_exec"].contains(&name);
@@ -173,14 +169,16 @@ fn with_flags(run: &Run) -> Vec<Group> {
         }
     }
     let group = |(name, value): (&str, u64)| {
-        let (index, op) = match name {
-            "clone" => (0, "SCMP_CMP_MASKED_EQ"),
-            "setns" => (1, "SCMP_CMP_EQ"),
-            _ => (0, "SCMP_CMP_EQ"),
-        };
+        let equal = |index| Argument { index, value, value_two: None, op: "SCMP_CMP_EQ" };
         let argument = match name {
-            "clone" => Argument { index, value: CLONE_NAMESPACES, value_two: Some(value), op },
-            _ => Argument { index, value, value_two: None, op },
+            "clone" => Argument {
+                index: 0,
+                value: CLONE_NAMESPACES,
+                value_two: Some(value),
+                op: "SCMP_CMP_MASKED_EQ",
+            },
+            "setns" => equal(1),
+            _ => equal(0),
         };
         allowed("with these namespaces only", std::vec![name.to_string()], std::vec![argument])
     };

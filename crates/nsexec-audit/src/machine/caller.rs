@@ -6,7 +6,7 @@ use std::borrow::ToOwned;
 use std::format;
 use std::fs;
 use std::path::PathBuf;
-use std::string::{String, ToString};
+use std::string::String;
 use std::vec::Vec;
 
 use nix::unistd::{getegid, geteuid, getuid};
@@ -197,37 +197,12 @@ pub fn kinds_of_kernel() -> NsSet {
     if found.is_empty() { NsSet::ALL } else { found }
 }
 
-/// Returns the ranges in the lines `name:first:count` of a user, given by name or by number, in the order of
-/// the file (subuid(5)). Skips malformed lines, as newuidmap does.
-pub(super) fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
-    let uid = uid.to_string();
-    let range = |line: &str| {
-        let mut words = line.trim_end().split(':');
-        let owner = words.next()?;
-        let (first, count) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        let ours = (Some(owner) == name && !owner.is_empty()) || owner == uid;
-        (ours && words.next().is_none() && count > 0).then_some(SubRange { first, count })
-    };
-    text.lines().filter_map(range).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use nsexec::launch::find_in_path;
     use std::ffi::OsStr;
     use std::path::Path;
-    use std::vec;
-
-    #[test]
-    fn ranges_are_found_by_name_and_by_number() {
-        let text = "# comment\nann:100000:65536\nbob:165536:65536\n1000:300000:10\nann:400000:5\n";
-        let range = |first, count| SubRange { first, count };
-        let of_ann = vec![range(100_000, 65_536), range(300_000, 10), range(400_000, 5)];
-        assert_eq!(sub_ranges(text, Some("ann"), 1000), of_ann);
-        assert_eq!(sub_ranges(text, None, 1000), [range(300_000, 10)]);
-        assert_eq!(sub_ranges(text, Some("carl"), 7), []);
-    }
 
     #[test]
     fn user_name_is_that_of_the_first_line_with_the_uid() {
@@ -245,24 +220,6 @@ mod tests {
         assert_eq!(id_in_file(text, ""), None);
         assert_eq!(id_of_name("root", false), Some(0));
         assert_eq!(id_of_name("no such group", true), None);
-    }
-
-    #[test]
-    fn malformed_subordinate_id_lines_are_skipped() {
-        for text in [
-            "ann",
-            "ann:1",
-            "ann:1:0",
-            "ann:x:1",
-            "ann:1:1:1",
-            "ann:1:4294967296",
-            ":1:1",
-            "\n\n",
-            "ann:-1:1",
-        ] {
-            assert_eq!(sub_ranges(text, Some("ann"), 1000), [], "{text}");
-            assert_eq!(sub_ranges(text, Some(""), 1000), [], "{text}");
-        }
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl Machine {
         Self { uid, gid: uid, groups: [uid].into(), capabilities: Some(0), account, ..Self::root() }
     }
 
-    /// Reads the facts of this process and its machine. Creates one process, which tries to create a user
+    /// Reads the facts of this process and its machine. Creates a process, which tries to create a user
     /// namespace and ends: no file tells whether a security module or a seccomp filter permits it, or whether
     /// a root directory that is a mount point was changed. See [`Machine::read`].
     ///
@@ -203,7 +203,8 @@ impl Machine {
         Self { user_namespaces: read::try_user_namespace(), ..Self::read() }
     }
 
-    /// Reads the facts of this process and its machine as [`Machine::here`], and creates no process.
+    /// Reads the facts of this process and its machine as [`Machine::here`]. Creates no process besides
+    /// getsubids(1), which lists subordinate ids.
     #[must_use]
     pub fn read() -> Self {
         read::machine()

@@ -14,15 +14,17 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getegid, geteuid, getgroups, getuid};
 use nsexec::error::Code;
 use nsexec::idmap::parse_line;
-use nsexec::launch::{Command, LaunchError, own_capabilities, own_protection, own_status, owner_of};
+use nsexec::launch::{
+    Command, LaunchError, own_capabilities, own_protection, own_status, owner_of, ranges_of_caller,
+};
 use nsexec::namespace::NsKind;
 
-use super::caller::{account, kinds_of_kernel, sub_ranges};
+use super::caller::{SubRange, account, kinds_of_kernel};
 use super::{Machine, OwnNamespace, Permission, proc};
 use crate::plan::Kernel;
 use crate::sim::Settings;
 
-/// Reads all facts, and creates no process.
+/// Reads all facts. Creates no process besides getsubids(1), which lists subordinate ids.
 pub(super) fn machine() -> Machine {
     let status = own_status();
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -30,10 +32,12 @@ pub(super) fn machine() -> Machine {
     let groups: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(|gid| gid.as_raw()).collect();
     let own: Vec<u32> = groups.iter().copied().chain([gid]).collect();
     let account = account(getuid().as_raw());
-    let ranges = |file: &str| -> Vec<(u32, u32)> {
-        let text = fs::read(file).unwrap_or_default();
-        let name = account.as_ref().map(|account| account.name.as_str());
-        let found = sub_ranges(&String::from_utf8_lossy(&text), name, getuid().as_raw());
+    let ranges = |groups, file: &str| -> Vec<(u32, u32)> {
+        let found = ranges_of_caller(groups).unwrap_or_else(|_| {
+            let text = fs::read(file).unwrap_or_default();
+            let name = account.as_ref().map(|account| account.name.as_str());
+            sub_ranges(&String::from_utf8_lossy(&text), name, getuid().as_raw())
+        });
         found.iter().map(|range| (range.first, range.count)).collect()
     };
     Machine {
@@ -42,8 +46,8 @@ pub(super) fn machine() -> Machine {
         groups,
         capabilities: own_capabilities(),
         protection: own_protection(),
-        subuids: ranges("/etc/subuid"),
-        subgids: ranges("/etc/subgid"),
+        subuids: ranges(false, "/etc/subuid"),
+        subgids: ranges(true, "/etc/subgid"),
         own_user: own_namespace(),
         kernel: kernel(),
         kinds: kinds_of_kernel().iter().map(|kind| kind.name().to_string()).collect(),
@@ -133,5 +137,54 @@ pub(super) fn try_user_namespace() -> Permission {
         // A later step has failed: the namespace was created.
         (Some((Code::Start, _)) | None, _) | (_, LaunchError::Setting(_)) => Permission::Unknown,
         _ => Permission::Permitted,
+    }
+}
+
+/// Returns the ranges in the lines `name:first:count` of a user, given by name or by number, in the order of
+/// the file (subuid(5)). Skips malformed lines, as newuidmap does.
+fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
+    let uid = uid.to_string();
+    let range = |line: &str| {
+        let mut words = line.trim_end().split(':');
+        let owner = words.next()?;
+        let (first, count) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let ours = (Some(owner) == name && !owner.is_empty()) || owner == uid;
+        (ours && words.next().is_none() && count > 0).then_some(SubRange { first, count })
+    };
+    text.lines().filter_map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+
+    #[test]
+    fn ranges_are_found_by_name_and_by_number() {
+        let text = "# comment\nann:100000:65536\nbob:165536:65536\n1000:300000:10\nann:400000:5\n";
+        let range = |first, count| SubRange { first, count };
+        let of_ann = vec![range(100_000, 65_536), range(300_000, 10), range(400_000, 5)];
+        assert_eq!(sub_ranges(text, Some("ann"), 1000), of_ann);
+        assert_eq!(sub_ranges(text, None, 1000), [range(300_000, 10)]);
+        assert_eq!(sub_ranges(text, Some("carl"), 7), []);
+    }
+
+    #[test]
+    fn malformed_subordinate_id_lines_are_skipped() {
+        for text in [
+            "ann",
+            "ann:1",
+            "ann:1:0",
+            "ann:x:1",
+            "ann:1:1:1",
+            "ann:1:4294967296",
+            ":1:1",
+            "\n\n",
+            "ann:-1:1",
+        ] {
+            assert_eq!(sub_ranges(text, Some("ann"), 1000), [], "{text}");
+            assert_eq!(sub_ranges(text, Some(""), 1000), [], "{text}");
+        }
     }
 }

@@ -178,11 +178,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     }
     let facts = Facts::of(&run, policy);
     let findings = rules::check(&run, &facts);
-    // With a minimal init its child executes the command, and in a start in place the launcher does.
-    let mut last = [Role::Launcher, Role::Stage(2), Role::Stage(3)].into_iter();
-    let succeeds = last.any(|role| {
-        run.section(role).is_some_and(|last| matches!(last.end, End::Executed | End::HandedOver))
-    });
+    let succeeds = run.of_command().any(|last| matches!(last.end, End::Executed | End::HandedOver));
     Ok(Plan {
         pid_line: pid_line(&run),
         shape: shape(start, assumptions, &run),

@@ -16,7 +16,7 @@ use super::table::{argument, calls};
 use super::*;
 use nsexec::sys::Sys;
 use nsexec::sys::types::{
-    BpfInstruction, Capability, CapabilitySets, CloneFlags, Errno, ExecArgs, ExitSignal, Hook, Limit,
+    BpfInstruction, Capability, CapabilitySets, CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Hook, Limit,
     MaskHow, Mount, MountAttributes, MountKind, OpenFlags, Pid, PollEvents, PollFd, Propagation, Resource,
     Seals, SigAction, Signal, SignalSet, TidAddress, WaitFor,
 };

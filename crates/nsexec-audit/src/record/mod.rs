@@ -59,8 +59,6 @@ use core::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 
-use nsexec::sys::types::Fd;
-
 pub use answer::{Answer, Answered};
 pub use any::AnySys;
 pub use borrowed::{CallRef, LineRef, ListRef, ReplyRef, Requested, Strings, Text};
@@ -80,9 +78,6 @@ pub struct Line {
     pub reply: Reply,
 }
 
-/// The maximum number of descriptors that a [`Sink`] needs.
-pub const DESCRIPTORS_MAX: usize = 4;
-
 /// A receiver of recorded lines. The line borrows from the arguments of the call, and a sink that keeps it
 /// copies it: [`LineRef::to_line`]. In a program with several threads a sink must neither allocate nor lock.
 pub trait Sink {
@@ -94,12 +89,6 @@ pub trait Sink {
     /// same call and its errno, which replaces this line. Without an announcement `line` always follows.
     fn announce(&mut self, _line: &LineRef<'_>) -> bool {
         false
-    }
-
-    /// Returns the descriptors that the sink needs. [`Recorder`] leaves them open when a process closes
-    /// all descriptors that it does not use.
-    fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
-        [None; DESCRIPTORS_MAX]
     }
 }
 
@@ -117,10 +106,6 @@ impl<K: Sink + ?Sized> Sink for &mut K {
     fn announce(&mut self, line: &LineRef<'_>) -> bool {
         (**self).announce(line)
     }
-
-    fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
-        (**self).descriptors()
-    }
 }
 
 impl<K: Sink + ?Sized> Sink for Rc<RefCell<K>> {
@@ -130,10 +115,6 @@ impl<K: Sink + ?Sized> Sink for Rc<RefCell<K>> {
 
     fn announce(&mut self, line: &LineRef<'_>) -> bool {
         self.borrow_mut().announce(line)
-    }
-
-    fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
-        self.borrow().descriptors()
     }
 }
 

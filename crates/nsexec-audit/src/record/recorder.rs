@@ -32,12 +32,6 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
         &self.sink
     }
 
-    /// Returns the backend.
-    #[cfg(test)]
-    pub(super) const fn inner(&self) -> &S {
-        &self.inner
-    }
-
     /// Returns the sink, with its lines.
     pub fn into_sink(self) -> K {
         self.sink
@@ -55,39 +49,11 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
         result
     }
 
-    /// Closes a range of descriptors, except those of the sink.
-    fn close_around(&mut self, first: u32, last: u32) -> SysResult<()> {
-        let mut own = self.sink.descriptors();
-        own.sort_unstable();
-        let numbers = own.into_iter().flatten().filter_map(|fd| u32::try_from(fd.0).ok());
-        let mut next = Some(first);
-        for number in numbers.filter(|number| (first..=last).contains(number)) {
-            if let (Some(first), Some(last)) = (next.filter(|next| *next < number), number.checked_sub(1)) {
-                self.inner.close_range(first, last)?;
-            }
-            next = number.checked_add(1);
-        }
-        // A range that is empty from the beginning is an error, which the kernel returns.
-        match next.filter(|next| *next <= last || *next == first) {
-            Some(next) => self.inner.close_range(next, last),
-            None => Ok(()),
-        }
-    }
-
-    /// Closes a descriptor, unless it belongs to the sink.
-    fn close_other(&mut self, fd: Fd) -> SysResult<()> {
-        if self.sink.descriptors().contains(&Some(fd)) { Ok(()) } else { self.inner.close(fd) }
-    }
-
     /// Makes a call that closes descriptors. A sink that processes share receives the line before the call:
     /// the close may let the launcher continue, and the launcher then reads the record.
-    fn closing(
-        &mut self,
-        call: CallRef<'_>,
-        close: impl FnOnce(&mut Self) -> SysResult<()>,
-    ) -> SysResult<()> {
+    fn closing(&mut self, call: CallRef<'_>, close: impl FnOnce(&mut S) -> SysResult<()>) -> SysResult<()> {
         let announced = self.sink.announce(&LineRef { call, reply: ReplyRef::Value(Reply::Unit) });
-        match close(self) {
+        match close(&mut self.inner) {
             Ok(()) if announced => Ok(()),
             result => self.done(call, result, |()| ReplyRef::Value(Reply::Unit)),
         }
@@ -135,10 +101,10 @@ macro_rules! make {
     }};
     (Entries: $($rest:tt)*) => { make!(Data: $($rest)*) };
     (Unit: $this:ident, $call:expr, close_range($first:ident, $last:ident)) => {
-        $this.closing($call, |this| this.close_around($first, $last))
+        $this.closing($call, |inner| inner.close_range($first, $last))
     };
     (Unit: $this:ident, $call:expr, close($fd:ident)) => {
-        $this.closing($call, |this| this.close_other($fd))
+        $this.closing($call, |inner| inner.close($fd))
     };
     // Two processes return from a clone. Each records its own line.
     ($kind:ident: $this:ident, $call:expr, $method:ident($($argument:ident),*)) => {{

@@ -27,7 +27,6 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::rc::Rc;
-use std::string::String;
 use std::vec::Vec;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
@@ -140,7 +139,7 @@ impl Drop for Shared {
     }
 }
 
-/// One line as it is written to the file.
+/// One line as it is written to the shared memory.
 #[derive(Serialize)]
 struct EntryRef<'a> {
     /// The position of the process that recorded the line: see [`ProcessLines::lineage`].
@@ -151,7 +150,7 @@ struct EntryRef<'a> {
     announced: bool,
 }
 
-/// The same line as it is read from the file.
+/// The same line as it is read from the shared memory.
 #[derive(Deserialize)]
 struct Entry {
     of: Vec<u32>,
@@ -279,8 +278,8 @@ impl SharedSink {
     }
 
     /// Sets how many bytes one process may write, below [`PROCESS_MAX`].
-    #[must_use]
-    pub fn with_limit(self, limit: usize) -> Self {
+    #[cfg(test)]
+    fn with_limit(self, limit: usize) -> Self {
         Self { limit: limit.min(self.limit), ..self }
     }
 
@@ -347,16 +346,15 @@ impl SharedReader {
     pub fn read(&self) -> io::Result<SharedLines> {
         let mut lost = self.memory.head().lost.load(Ordering::Relaxed);
         let mut processes = BTreeMap::<Vec<u32>, Reading>::new();
-        let mut bytes = Vec::new();
         for part in 0..PROCESSES {
-            bytes.extend(self.memory.lines(part)?);
-        }
-        for text in bytes.split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
-            match serde_json::from_slice::<Entry>(text) {
-                Ok(Entry { of, line, announced }) => {
-                    processes.entry(of).or_default().push(line, announced);
+            let bytes = self.memory.lines(part)?;
+            for text in bytes.split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
+                match serde_json::from_slice::<Entry>(text) {
+                    Ok(Entry { of, line, announced }) => {
+                        processes.entry(of).or_default().push(line, announced);
+                    }
+                    Err(_) => lost += 1,
                 }
-                Err(_) => lost += 1,
             }
         }
         let processes = processes
@@ -365,17 +363,6 @@ impl SharedReader {
             .collect();
         Ok(SharedLines { processes, lost })
     }
-}
-
-/// Returns RLIMIT_FSIZE in bytes. A write beyond it not only fails, but ends the process with SIGXFSZ
-/// (setrlimit(2)).
-#[must_use]
-pub fn largest_file() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let words = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
-    // The value can also be "unlimited".
-    let soft: Option<&str> = words.and_then(|words| words.split_whitespace().next());
-    soft.and_then(|word| String::from(word).parse().ok()).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

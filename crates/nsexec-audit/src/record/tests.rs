@@ -31,38 +31,6 @@ fn write_of(data: &[u8]) -> Line {
     Line { call: Call::Write { fd: Fd(3), data: data.into() }, reply: Reply::Count(data.len()) }
 }
 
-/// A sink with descriptors, and the backend's calls.
-#[test]
-fn descriptors_of_the_sink_stay_open() {
-    struct Needs(Vec<Line>);
-
-    impl Sink for Needs {
-        fn line(&mut self, line: &LineRef<'_>) {
-            self.0.push(line.to_line());
-        }
-
-        fn descriptors(&self) -> [Option<Fd>; DESCRIPTORS_MAX] {
-            [9, 8, 12, 3].map(|number| Some(Fd(number)))
-        }
-    }
-
-    let closing = |first, last| Call::CloseRange { first, last };
-    let made = Recorder::new(
-        replies([Reply::Unit, Reply::Unit, Reply::Unit, Reply::Errno(Errno::EINVAL)]),
-        Vec::new(),
-    );
-    let mut sys = Recorder::new(made, Needs(Vec::new()));
-    assert_eq!(sys.close_range(7, u32::MAX), Ok(()));
-    assert_eq!(sys.close_range(8, 9), Ok(()));
-    assert_eq!(sys.close_range(20, 10), Err(Errno::EINVAL));
-    assert_eq!(sys.close(Fd(12)), Ok(()));
-    let recorded: Vec<Call> = sys.sink().0.iter().map(|line| line.call.clone()).collect();
-    let close = Call::Close { fd: Fd(12) };
-    assert_eq!(recorded, [closing(7, u32::MAX), closing(8, 9), closing(20, 10), close]);
-    let made: Vec<Call> = sys.inner().sink().iter().map(|line| line.call.clone()).collect();
-    assert_eq!(made, [closing(7, 7), closing(10, 11), closing(13, u32::MAX), closing(20, 10)]);
-}
-
 #[test]
 fn bytes_are_text_or_hex_in_json() {
     let json = |data: &[u8]| serde_json::to_string(&Bytes::from(data)).unwrap();

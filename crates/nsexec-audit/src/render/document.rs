@@ -4,6 +4,7 @@ use std::borrow::ToOwned;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+use super::words::Payload;
 use super::{Document, Fate, SectionView};
 use crate::record::Call;
 use crate::transcript::{End, Role, Run, Section};
@@ -51,9 +52,7 @@ pub fn outcome(section: &Section, run: &Run) -> (String, Fate) {
 pub(crate) fn pid_line(run: &Run) -> Option<String> {
     let lines = &run.section(Role::Stage(0))?.lines;
     lines.iter().find_map(|line| match &line.call {
-        Call::Send { data, .. }
-            if data.0.starts_with(b"{\"stage1_pid\"") || data.0.starts_with(b"{\"pid\"") =>
-        {
+        Call::Send { data, .. } if Payload::to_launcher(&data.0) == Payload::PidLine => {
             Some(String::from_utf8_lossy(&data.0).trim_end().to_string())
         }
         _ => None,

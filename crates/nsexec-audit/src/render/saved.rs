@@ -13,8 +13,9 @@ use crate::normalise::{INTERRUPT, OPENED, TIMER};
 use crate::note;
 use crate::replay::JOB;
 use crate::rules::{self, Facts, Request};
-use crate::transcript::{End, Origin, Role, Run};
+use crate::transcript::{End, Origin, Run};
 use nsexec::bootstrap::Dialect;
+use nsexec::launch::Prepared;
 use nsexec::policy::Policy;
 
 /// The key of a plan's note with its summary, one subject and value per line.
@@ -56,14 +57,20 @@ pub fn facts(run: &Run) -> impl Iterator<Item = (&str, &str)> {
 
 /// Calls `show` with the document of a run.
 pub fn show<T>(run: &Run, show: impl FnOnce(&Document<'_>) -> T) -> T {
+    let launch = run.notes.get(JOB).and_then(|text| note::read(text).ok());
+    of_launch(run, launch.as_ref(), show)
+}
+
+/// Calls `show` with the document of a run. `launch`: the launch, if it is known.
+pub(crate) fn of_launch<T>(run: &Run, launch: Option<&Prepared>, show: impl FnOnce(&Document<'_>) -> T) -> T {
     let facts: Vec<Fact<'_>> = facts(run).map(|(key, value)| Fact { key, value }).collect();
     let note = |key| run.notes.get(key).map(String::as_str);
-    let (findings, log, pid_line) = (findings(run), log(run), pid_line(run));
+    let policy = launch.map(|launch| *launch.policy());
+    let (findings, log, pid_line) = (findings(run, policy), log(run), pid_line(run));
     let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
     let log: Vec<&str> = log.iter().map(String::as_str).collect();
-    let launch = run.notes.get(JOB).and_then(|text| note::read(text).ok());
-    let command = launch.as_ref().map(|launch| command_line(launch.argv()));
-    let summary = summary(run, asked(run).as_ref(), command.as_deref());
+    let command = launch.map(|launch| command_line(launch.argv()));
+    let summary = summary(run, asked(run, policy).as_ref(), command.as_deref());
     let summary: Vec<Fact<'_>> = summary.iter().map(|(key, value)| Fact { key, value }).collect();
     let verdict = run.notes.get(VERDICT).cloned().unwrap_or_else(|| verdict(run));
     let base = Document {
@@ -85,20 +92,14 @@ pub fn show<T>(run: &Run, show: impl FnOnce(&Document<'_>) -> T) -> T {
     with_sections(run, &base, show)
 }
 
-/// Returns the policy of the launch, if the run has it.
-fn policy(run: &Run) -> Option<Policy> {
-    Some(*note::read(run.notes.get(JOB)?).ok()?.policy())
-}
-
 /// Returns the request. The policy matters only for the dialect of its message.
-fn asked(run: &Run) -> Option<Request> {
-    Facts::of(run, policy(run).unwrap_or_else(|| Policy::runc(&Dialect::V1_2))).asked
+fn asked(run: &Run, policy: Option<Policy>) -> Option<Request> {
+    Facts::of(run, policy.unwrap_or_else(|| Policy::runc(&Dialect::V1_2))).asked
 }
 
 /// Returns how a recorded launch ended. The last fatal record of the stages explains a failure.
 fn verdict(run: &Run) -> String {
-    let command = [Role::Stage(3), Role::Stage(2)].into_iter().filter_map(|role| run.section(role));
-    if command.into_iter().any(|last| matches!(last.end, End::Executed | End::HandedOver)) {
+    if run.of_command().any(|last| matches!(last.end, End::Executed | End::HandedOver)) {
         return "the command was started".to_string();
     }
     let fatal = log(run).iter().rev().find_map(|record| fatal_text(record.as_bytes()));
@@ -107,10 +108,10 @@ fn verdict(run: &Run) -> String {
 
 /// Returns the findings that a plan has stored, or else those of the rules, if the policy is known. Lost
 /// lines of a record come last.
-fn findings(run: &Run) -> Vec<String> {
+fn findings(run: &Run, policy: Option<Policy>) -> Vec<String> {
     let stored = run.notes.get(FINDINGS).map(|text| text.lines().map(ToString::to_string).collect());
     let mut findings: Vec<String> = stored.unwrap_or_else(|| {
-        let checked = policy(run).map(|policy| rules::check(run, &Facts::of(run, policy)));
+        let checked = policy.map(|policy| rules::check(run, &Facts::of(run, policy)));
         checked.unwrap_or_default().iter().map(ToString::to_string).collect()
     });
     if run.lost > 0 {

@@ -4,12 +4,13 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+use super::Document;
+use super::document::with_sections;
 use super::walk::{Object, walk};
 use super::words::one_line;
-use super::{Document, SectionView};
 use crate::record::{Call, Line, Reply};
 use crate::rules::Request;
-use crate::transcript::{Role, Run, Section};
+use crate::transcript::{End, Role, Run};
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::CloneFlags;
 
@@ -40,11 +41,6 @@ pub fn command_line<'w>(words: impl Iterator<Item = &'w [u8]>) -> String {
     one_line(words.join(" ").as_bytes(), COMMAND_MAX)
 }
 
-/// Returns the sections of the processes that can become the command, the last one first.
-fn command(run: &Run) -> impl Iterator<Item = &Section> {
-    [Role::Stage(3), Role::Stage(2)].into_iter().filter_map(|role| run.section(role))
-}
-
 /// Returns the successful calls of the launch itself: those of the launcher and of the stages.
 fn done(run: &Run) -> impl Iterator<Item = &Line> {
     let launch = run.sections.iter().filter(|section| !matches!(section.role, Role::Other(_)));
@@ -71,33 +67,33 @@ fn kinds(run: &Run, asked: Option<&Request>) -> (NsSet, NsSet) {
 
 fn starts(run: &Run, words: Option<&str>) -> String {
     let starter = match run.section(Role::Launcher) {
+        Some(launcher) if launcher.end == End::Executed => "this process becomes",
         Some(_) => "the launcher starts",
         None => "stage 0 starts",
     };
-    let executed = command(run).flat_map(|section| section.lines.iter().rev());
+    let executed = run.of_command().flat_map(|section| section.lines.iter().rev());
     let exec = executed.filter_map(|line| match &line.call {
         Call::Execve { path, argv, .. } => Some((path, argv)),
         _ => None,
     });
     let Some((path, argv)) = exec.into_iter().next() else {
-        let taken_over = command(run).any(|section| section.end == crate::transcript::End::HandedOver);
+        let taken_over = run.of_command().any(|section| section.end == End::HandedOver);
         return match taken_over {
             true => format!("{starter} the init of a Go runtime, which takes over in stage 2"),
             false => format!("{starter} {}, and does not come to its exec", words.unwrap_or("a command")),
         };
     };
-    let words: Vec<String> = argv.iter().map(|word| one_line(&word.0, COMMAND_MAX)).collect();
-    let shown = one_line(words.join(" ").as_bytes(), COMMAND_MAX);
+    let shown = command_line(argv.iter().map(|word| &word.0[..]));
     let below = if run.section(Role::Stage(3)).is_some() { ", below an init of nsexec" } else { "" };
     format!("{starter} {} as: {shown}{below}", one_line(&path.0, COMMAND_MAX))
 }
 
 fn namespaces(run: &Run, created: NsSet, joined: NsSet) -> String {
     let mut parts = Vec::new();
-    if created != NsSet::EMPTY {
+    if !created.is_empty() {
         parts.push(format!("new: {created}"));
     }
-    if joined != NsSet::EMPTY {
+    if !joined.is_empty() {
         let paths = joined_paths(run);
         let where_from = if paths.is_empty() { String::new() } else { format!(" ({})", paths.join(", ")) };
         parts.push(format!("joined: {joined}{where_from}"));
@@ -105,9 +101,9 @@ fn namespaces(run: &Run, created: NsSet, joined: NsSet) -> String {
     if parts.is_empty() {
         return "all are the caller's".to_string();
     }
-    let all = NsKind::ALL.iter().copied().collect::<NsSet>();
-    let rest: NsSet = all.iter().filter(|kind| !created.contains(*kind) && !joined.contains(*kind)).collect();
-    if rest != NsSet::EMPTY {
+    let rest: NsSet =
+        NsSet::ALL.iter().filter(|kind| !created.contains(*kind) && !joined.contains(*kind)).collect();
+    if !rest.is_empty() {
         parts.push(format!("the caller's: {rest}"));
     }
     parts.join("; ")
@@ -115,28 +111,27 @@ fn namespaces(run: &Run, created: NsSet, joined: NsSet) -> String {
 
 /// Returns the paths of the joined namespaces, in the order in which they were opened.
 fn joined_paths(run: &Run) -> Vec<String> {
-    let views: Vec<SectionView<'_>> = run
-        .sections
-        .iter()
-        .map(|section| SectionView { section, outcome: "", fate: super::Fate::Continues })
-        .collect();
     let mut paths = Vec::new();
-    for seen in walk(&Document { sections: &views, ..Document::default() }).iter().flatten() {
-        if let (Call::Openat { .. }, Some(Object::Namespace(path))) = (&seen.line.call, &seen.context.object)
-        {
+    with_sections(run, &Document::default(), |document| {
+        for seen in walk(document).iter().flatten() {
+            let (Call::Openat { .. }, Some(Object::Namespace(path))) =
+                (&seen.line.call, &seen.context.object)
+            else {
+                continue;
+            };
             let path = one_line(path.as_bytes(), COMMAND_MAX);
             if seen.context.role != Some(Role::Stage(0)) && !paths.contains(&path) {
                 paths.push(path);
             }
         }
-    }
+    });
     paths
 }
 
 /// Returns the user id and the group id that the command's process sets last.
 fn set_ids(run: &Run) -> (Option<u32>, Option<u32>) {
     let mut ids = (None, None);
-    let sections = [Role::Stage(1), Role::Stage(2), Role::Stage(3)].into_iter();
+    let sections = [Role::Launcher, Role::Stage(1), Role::Stage(2), Role::Stage(3)].into_iter();
     for line in sections.filter_map(|role| run.section(role)).flat_map(|section| &section.lines) {
         match (&line.call, &line.reply) {
             (_, Reply::Errno(_)) => {}
@@ -188,9 +183,9 @@ fn map_in_words(map: &[u8]) -> String {
 
 fn rights(run: &Run, created: NsSet, joined: NsSet) -> String {
     let root = set_ids(run).0 == Some(0);
-    let owned: NsSet = created.iter().filter(|kind| *kind != NsKind::User).collect();
+    let owned = created.without(NsKind::User);
     let over =
-        if owned == NsSet::EMPTY { String::new() } else { format!(", and over the new namespaces {owned}") };
+        if owned.is_empty() { String::new() } else { format!(", and over the new namespaces {owned}") };
     let in_user = created.contains(NsKind::User) || joined.contains(NsKind::User);
     let mut parts = std::vec![match (created.contains(NsKind::User), joined.contains(NsKind::User)) {
         _ if in_user && !root => "no capability after the exec, unless its user id in there is 0".to_string(),

@@ -11,9 +11,14 @@ use super::summary::summary;
 use super::svg::svg;
 use super::text::{Look, text};
 use super::{COLUMNS, Document, Fact, Fate, SectionView};
+use crate::plan::{Assumptions, Plan, Start, plan};
 use crate::record::{Call, Line, Reply, Transcript};
 use crate::transcript::{Role, Run, Section};
-use nsexec::sys::types::{Errno, Fd, Pid, Signal, WaitFor, WaitStatus, Waited};
+use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::idmap::IdMap;
+use nsexec::launch::Launcher;
+use nsexec::policy::{Policy, Session};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, Pid, Signal, WaitFor, WaitStatus, Waited};
 
 /// Returns the column of a process from the name of its section.
 fn column(name: &str) -> Role {
@@ -557,4 +562,40 @@ fn long_data_is_cut_between_bytes_and_shows_its_length() {
     assert_eq!(shown, format!("stage-0 parent\n{expected}"));
     assert_eq!(shown.matches("bytes").count(), 1);
     assert!(!shown.to_string().contains('#'));
+}
+
+/// Returns the plan of a start in place: an ordinary user becomes root of a new user and network namespace.
+fn in_place() -> Plan {
+    let map = IdMap::parse(c"0 1000 1\n").unwrap();
+    let bootstrap = Bootstrap::new(CloneFlags::NEWUSER.union(CloneFlags::NEWNET))
+        .with_rootless_euid(true)
+        .with_uid_map(map)
+        .with_gid_map(map);
+    // setsid(2) is refused to the leader of a process group.
+    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep);
+    let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
+    launcher.command("/bin/true", [""; 0]).env_clear();
+    plan(&Start::Launcher(launcher.prepare_exec().unwrap()), &Assumptions::ordinary(1000)).unwrap()
+}
+
+#[test]
+fn summary_of_a_start_in_place_is_that_of_the_launcher() {
+    let plan = in_place();
+    assert!(plan.succeeds, "{:?}", plan.log);
+    assert_eq!(plan.shape.split(':').next(), Some("in place"));
+    for (subject, value) in [
+        ("starts", "this process becomes /bin/true as: /bin/true"),
+        ("ids", "user 0 and group 0 of the new user namespace"),
+        (
+            "rights",
+            "every capability in the new user namespace, and over the new namespaces net; none outside of it",
+        ),
+    ] {
+        let found = plan.summary().into_iter().find(|(key, _)| *key == subject);
+        assert_eq!(found, Some((subject, value.to_string())));
+    }
+    // The run without the notes of the plan, as a record of it.
+    let shown = crate::render::saved::show(&plan.run, |document| text(document, Look::default()));
+    assert!(shown.contains("the command was started"), "{shown}");
+    assert!(shown.contains("this process becomes /bin/true"), "{shown}");
 }

@@ -31,7 +31,7 @@ use super::sections::{children, finish};
 use super::transcript::{End, Foreign, Origin, Role, Run, Section};
 use crate::record::strace::{parts, words};
 use crate::record::{Call, Line, Reply};
-use nsexec::sys::types::{Fd, Pid};
+use nsexec::sys::types::Pid;
 
 pub use crate::record::parse_line;
 pub use not_shown::{NOT_SHOWN, as_shown};
@@ -43,8 +43,8 @@ pub const FLAGS: &[&str] = &["-f", "-q", "-v", "-a", "1", "-s", "1048576"];
 /// Beginnings of strace's lines that are left out, each with the reason. A call that maps a file, or makes
 /// memory executable, is kept: allocators do not make such calls.
 ///
-/// Three more kinds of lines are left out: the recorder's own writes, the call in which a process was killed,
-/// and the first half of a call that the kernel resumed after a signal.
+/// Two more kinds of lines are left out: the call in which a process was killed, and the first half of a call
+/// that the kernel resumed after a signal.
 pub const LEFT_OUT: &[(&str, &str)] = &[
     ("brk(", "the allocator of the launcher, which keeps log records"),
     ("mmap(", "the allocator of the launcher, which keeps log records"),
@@ -60,16 +60,13 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
 const BEGIN: &str = "/nsexec-witness/begin";
 const END: &str = "/nsexec-witness/end";
 
-/// Marks the beginning of the run for a witness, if there is one. Writes to `recorder` are then left out.
-pub fn mark_begin(recorder: Option<Fd>) {
+/// Marks the beginning of the run for a witness, if there is one.
+pub fn mark_begin() {
     // After its first failed statx(2) the standard library tests whether the kernel has the call. That test
     // must not lie after the mark.
     let _ = std::fs::metadata("/nsexec-witness");
     // The file does not exist, and the result is ignored: only the call matters.
-    let _ = match recorder {
-        Some(Fd(number)) => std::fs::metadata(format!("{BEGIN}/recorder/{number}")),
-        None => std::fs::metadata(BEGIN),
-    };
+    let _ = std::fs::metadata(BEGIN);
 }
 
 /// Marks the end of the run for a witness, if there is one.
@@ -141,8 +138,8 @@ pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
 /// [`WitnessError::NoBegin`] if there is no begin mark, [`WitnessError::Missing`] for a process without a
 /// file.
 pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessError> {
-    let (lines, recorder) = lines_between_marks(files)?;
-    let mut reader = RunReader { files: Unread::new(files), recorder, run: Run::default() };
+    let lines = lines_between_marks(files)?;
+    let mut reader = RunReader { files: Unread::new(files), run: Run::default() };
     reader.run.origin = Origin::Witnessed;
     reader.process(root, None, lines)?;
     finish(&mut reader.run);
@@ -159,35 +156,27 @@ fn mark_path(line: &str) -> Option<String> {
     String::from_utf8(words::whole(args.first()?)?).ok()
 }
 
-/// Returns the lines between the marks, and the beginning of the recorder's own writes.
-fn lines_between_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<String>), WitnessError> {
-    // Returns the offsets of the beginning and the end of the line with a mark, and its path.
-    let find = |text: &str, mark: &str| -> Option<(usize, usize, String)> {
+/// Returns the lines between the marks.
+fn lines_between_marks(files: &BTreeMap<i32, String>) -> Result<&str, WitnessError> {
+    // Returns the offsets of the beginning and the end of the line with a mark.
+    let find = |text: &str, mark: &str| -> Option<(usize, usize)> {
         let mut start = 0;
         for line in text.split_inclusive('\n') {
             // Only the few lines that contain the text are parsed.
             let found = if line.contains(mark) { mark_path(line) } else { None };
-            if let Some(path) = found.filter(|path| path.starts_with(mark)) {
-                return Some((start, start + line.len(), path));
+            if found.is_some_and(|path| path == mark) {
+                return Some((start, start + line.len()));
             }
             start += line.len();
         }
         None
     };
     let begins = files.values().find_map(|text| Some((text, find(text, BEGIN)?)));
-    let (text, (_, begin, mark)) = begins.ok_or(WitnessError::NoBegin)?;
+    let (text, (_, begin)) = begins.ok_or(WitnessError::NoBegin)?;
     let lines = text.get(begin..).unwrap_or_default();
     // After the end mark the launcher's own work continues.
-    let end = find(lines, END).map_or(lines.len(), |(end, ..)| end);
-    let recorder = mark.strip_prefix(BEGIN).and_then(|rest| rest.strip_prefix("/recorder/"));
-    Ok((lines.get(..end).unwrap_or_default(), recorder.map(recorder_write_prefix)))
-}
-
-/// Returns how strace shows the beginning of a write of
-/// [`SharedSink`](crate::record::shared::SharedSink). Any other write to the same descriptor is not the
-/// recorder's.
-fn recorder_write_prefix(fd: &str) -> String {
-    format!("write({fd}, \"\\n{{\\\"of\\\":[")
+    let end = find(lines, END).map_or(lines.len(), |(end, _)| end);
+    Ok(lines.get(..end).unwrap_or_default())
 }
 
 /// The files of strace, by pid, and those of them that were read.
@@ -221,7 +210,6 @@ impl<'a> Unread<'a> {
 
 struct RunReader<'a> {
     files: Unread<'a>,
-    recorder: Option<String>,
     run: Run,
 }
 
@@ -237,7 +225,7 @@ impl RunReader<'_> {
                 section.end = end;
                 continue;
             }
-            if is_left_out(line, self.recorder.as_deref()) {
+            if is_left_out(line) {
                 continue;
             }
             if is_interrupted(line) {
@@ -276,11 +264,10 @@ impl RunReader<'_> {
     }
 }
 
-/// Returns whether a line is left out: [`LEFT_OUT`], the recorder's writes, and the call in which the process
-/// was killed. The recorder writes most calls only after their return.
-fn is_left_out(line: &str, recorder: Option<&str>) -> bool {
-    recorder.is_some_and(|recorder| line.starts_with(recorder))
-        || LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning)) && !maps_a_file_or_code(line)
+/// Returns whether a line is left out: [`LEFT_OUT`], and the call in which the process was killed. The recorder
+/// writes most calls only after their return.
+fn is_left_out(line: &str) -> bool {
+    LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning)) && !maps_a_file_or_code(line)
         || line.ends_with("<unfinished ...>) = ?")
 }
 

@@ -2,8 +2,8 @@
 //! same run are compared without renaming, but without these values.
 
 use crate::record::{Bytes, Call, Line, Reply};
-use crate::transcript::{End, Run};
-use nsexec::sys::types::{BpfInstruction, PollEvents, PollFd, SigAction, Signal, TidAddress};
+use crate::transcript::Run;
+use nsexec::sys::types::{BpfInstruction, PollEvents, PollFd, SigAction, TidAddress};
 
 /// The values that strace does not show, each with its replacement.
 pub const NOT_SHOWN: &[(&str, &str)] = &[
@@ -16,10 +16,6 @@ pub const NOT_SHOWN: &[(&str, &str)] = &[
     (
         "that the process runs code of the caller (`run_hook`): strace shows only the calls of this code",
         "no line",
-    ),
-    (
-        "successive closings of ranges of descriptors: the recorder's descriptors lie before or between them",
-        "one range, from 3 to the last number; to the highest if SIGKILL ended the process meanwhile",
     ),
 ];
 
@@ -37,7 +33,6 @@ pub fn as_shown(run: &Run) -> Run {
     let mut run = run.clone();
     for section in &mut run.sections {
         section.lines.retain(is_system_call);
-        merge_closings(&mut section.lines, section.end == End::Signaled(Signal::KILL));
     }
     run.sections.iter_mut().flat_map(|section| &mut section.lines).for_each(leave_out);
     run
@@ -46,30 +41,6 @@ pub fn as_shown(run: &Run) -> Run {
 /// Returns whether strace shows a line at all. It does not show that the process runs code of the caller.
 pub(super) fn is_system_call(line: &Line) -> bool {
     !matches!(line.call, Call::RunHook { .. })
-}
-
-/// Merges successive closings of ranges. The recorder makes several of one, to leave its own descriptors
-/// open.
-fn merge_closings(lines: &mut Vec<Line>, killed: bool) {
-    lines.dedup_by(|line, before| match (&line.call, &mut before.call) {
-        (Call::CloseRange { last, .. }, Call::CloseRange { last: before_last, .. })
-            if line.reply == Reply::Unit && before.reply == Reply::Unit =>
-        {
-            *before_last = *last;
-            true
-        }
-        _ => false,
-    });
-    for line in &mut *lines {
-        if let Call::CloseRange { first: first @ 1.., .. } = &mut line.call {
-            *first = 3;
-        }
-    }
-    if let Some(Line { call: Call::CloseRange { last, .. }, reply: Reply::Unit }) =
-        lines.last_mut().filter(|_| killed)
-    {
-        *last = u32::MAX;
-    }
 }
 
 fn leave_out(line: &mut Line) {

@@ -63,13 +63,6 @@ impl OutlineCall {
         Some(Self { name: name.to_owned(), args, result })
     }
 
-    /// Returns the last number of a range of descriptors that the call has closed.
-    fn closed_to(&mut self) -> Option<&mut Option<String>> {
-        let closes = self.name == "close_range" && self.args.last() == Some(&Some("0".to_owned()));
-        let closed = closes && self.result.as_deref() == Some("0");
-        self.args.get_mut(1).filter(|_| closed)
-    }
-
     fn failed(&self) -> bool {
         self.result.as_ref().is_some_and(|result| result.starts_with("-1 "))
     }
@@ -100,28 +93,13 @@ impl fmt::Display for OutlineCall {
     }
 }
 
-/// Merges successive closings of ranges, as [`as_shown`](super::as_shown) does.
-fn merge_closings(calls: &mut Vec<OutlineCall>, killed: bool) {
-    calls.dedup_by(|call, before| match (call.closed_to(), before.closed_to()) {
-        (Some(last), Some(before)) => {
-            before.clone_from(last);
-            true
-        }
-        _ => false,
-    });
-    if let Some(last) = calls.last_mut().filter(|_| killed).and_then(OutlineCall::closed_to) {
-        *last = Some(u32::MAX.to_string());
-    }
-}
-
 /// Returns the outlines of a planned or recorded run.
 #[must_use]
 pub fn of_run(run: &Run) -> Vec<Outline> {
     let of = |section: &crate::Section| {
         let seen = section.lines.iter().filter(|line| line.reply != Reply::Child && is_system_call(line));
-        let mut calls = seen.filter_map(|line| OutlineCall::of(&line.to_string())).collect();
+        let calls = seen.filter_map(|line| OutlineCall::of(&line.to_string())).collect();
         let killed = section.end == End::Signaled(Signal::KILL);
-        merge_closings(&mut calls, killed);
         Outline { role: section.role, calls, killed }
     };
     run.sections.iter().map(of).collect()
@@ -132,10 +110,7 @@ pub fn of_run(run: &Run) -> Vec<Outline> {
 /// # Errors
 /// As [`run_of`](super::run_of).
 pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline>, WitnessError> {
-    let (text, recorder) = lines_between_marks(files)?;
-    // strace may be unable to read the text of the recorder's writes. Then it shows an address.
-    let hidden = recorder.as_ref().and_then(|line| Some(line.split_once('"')?.0.to_owned() + "0x"));
-    let is_recorders = |line: &str| hidden.as_ref().is_some_and(|hidden| line.starts_with(hidden));
+    let text = lines_between_marks(files)?;
     let mut outlines = Vec::new();
     let mut unread = Unread::new(files);
     let mut waiting = std::vec![(root, text)];
@@ -144,8 +119,7 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
         let mut clones = Vec::new();
         let mut interrupted = None;
         let killed = text.lines().any(|line| end_of(line) == Some(End::Signaled(Signal::KILL)));
-        for line in text.lines().filter(|line| !is_left_out(line, recorder.as_deref()) && !is_recorders(line))
-        {
+        for line in text.lines().filter(|line| !is_left_out(line)) {
             if is_interrupted(line) {
                 interrupted = Some(line.to_owned());
                 continue;
@@ -163,7 +137,6 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
         for (_, role, pid) in children_of(role, &clones) {
             waiting.push((role, unread.take(role, pid)?));
         }
-        merge_closings(&mut calls, killed);
         outlines.push(Outline { role, calls, killed });
     }
     outlines.sort_by_key(|outline| outline.role);

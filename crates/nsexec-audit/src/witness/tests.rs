@@ -407,7 +407,6 @@ fn is_not_shown(line: &Line, path: &str) -> bool {
         ) => path.ends_with("cached."),
         // The generated filters have empty instructions only.
         (Call::SetSeccompFilter { .. }, _) => path.contains("program"),
-        (Call::CloseRange { first: 1.., .. }, _) => path.ends_with("first."),
         (Call::SetName { name }, _) => path.contains("name") && name.0.len() >= 15,
         // Bytes after a NUL are padding; random data has NULs anywhere.
         (Call::Getdents64 { .. }, Reply::Data(_)) => path.contains("data"),
@@ -467,20 +466,18 @@ fn foreign_calls_are_not_parsed() {
 
 /// Lines as strace 6.1 writes them, shortened.
 #[test]
-fn only_allocator_and_recorder_lines_are_left_out() {
+fn only_lines_of_the_allocator_are_left_out() {
     for (line, left_out) in [
         ("mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000", true),
         ("mprotect(0x7f0000000000, 4096, PROT_READ|PROT_WRITE) = 0", true),
         ("mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3, 0) = 0x7f0000000000", false),
         ("mmap(NULL, 4096, PROT_READ|PROT_EXEC, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000", false),
         ("mprotect(0x7f0000000000, 4096, PROT_READ|PROT_EXEC) = 0", false),
-        (r#"write(3, "\n{\"of\":[0],\"line\":{}}", 20) = 20"#, true),
-        (r#"write(3, "{\"of\":[0],\"line\":{}}", 19) = 19"#, false),
+        (r#"write(3, "\n{\"of\":[0],\"line\":{}}", 20) = 20"#, false),
         (r#"write(3, "a line", 6) = 6"#, false),
-        (r#"write(4, "\n{\"of\":[0],\"line\":{}}", 20) = 20"#, false),
         ("uname({sysname=\"Linux\", ...}) = 0", false),
     ] {
-        assert_eq!(is_left_out(line, Some(&recorder_write_prefix("3"))), left_out, "{line}");
+        assert_eq!(is_left_out(line), left_out, "{line}");
     }
 }
 
@@ -497,15 +494,15 @@ fn comparison_page_lists_every_entry() {
         assert!(page.contains(&std::format!("`{beginning}`")), "{beginning}");
     }
     let rows = page.lines().filter(|line| line.starts_with("| ") && !line.contains("| becomes |")).count();
-    // The header of the table, and four rows of omitted lines.
-    assert_eq!(rows, RENAMED.len() + NOT_SHOWN.len() + 5);
+    // The header of the table, and three rows of omitted lines.
+    assert_eq!(rows, RENAMED.len() + NOT_SHOWN.len() + 4);
 }
 
 #[test]
 fn a_run_begins_at_the_mark_and_follows_the_clones() {
     let launcher = "execve(\"/x\", [\"/x\"], 0x7ffd /* 9 vars */) = 0\nbrk(NULL) = 0x55\n\
-        statx(AT_FDCWD, \"/nsexec-witness/begin/recorder/3\", AT_STATX_SYNC_AS_STAT, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n\
-        pipe2([4, 5], O_CLOEXEC) = 0\nwrite(3, \"\\n{\\\"of\\\":[]}\", 9) = 9\n\
+        statx(AT_FDCWD, \"/nsexec-witness/begin\", AT_STATX_SYNC_AS_STAT, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n\
+        pipe2([4, 5], O_CLOEXEC) = 0\n\
         clone(child_stack=NULL, flags=0) = 12\nbrk(0x5600) = 0x5600\n\
         uname({sysname=\"Linux\", ...}) = 0\n\
         wait4(12, [{WIFEXITED(s) && WEXITSTATUS(s) == 0}], __WNOTHREAD|__WCLONE, NULL) = 12\n\
@@ -571,8 +568,8 @@ fn verbose_directory_entries_and_stat_are_parsed() {
 /// Strings of other calls may contain the paths of the marks and strace's own words.
 #[test]
 fn strings_of_other_calls_are_not_marks() {
-    let text = "execve(\"/x\", [\"/nsexec-witness/begin/recorder/4\"], [\"A=/nsexec-witness/end\"]) = 0\n\
-        statx(AT_FDCWD, \"/nsexec-witness/begin/recorder/3\", AT_STATX_SYNC_AS_STAT, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n\
+    let text = "execve(\"/x\", [\"/nsexec-witness/begin\"], [\"A=/nsexec-witness/end\"]) = 0\n\
+        statx(AT_FDCWD, \"/nsexec-witness/begin\", AT_STATX_SYNC_AS_STAT, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n\
         sendto(4, \"/nsexec-witness/end = ? ERESTART\", 32, MSG_NOSIGNAL, NULL, 0) = 32\n\
         write(3, \"/nsexec-witness/end\", 19) = 19\n\
         getpid() = 7\n\
@@ -659,8 +656,8 @@ fn outline_compares_arguments_in_registers() {
     let section = Section { lines, ..Section::new(Role::Launcher) };
     let said = outline::of_run(&Run { sections: vec![section], ..Run::default() });
     let seen = |from: &str, to: &str| {
-        let text = "statx(AT_FDCWD, \"/nsexec-witness/begin/recorder/3\", 0, 0, 0x7) = -1 ENOENT (No such file or directory)\n\
-            write(3, 0x7f00, 90) = 90\nsetns(4, CLONE_NEWNET) = 0\nwrite(5, 0x7f00, 3) = 3\n\
+        let text = "statx(AT_FDCWD, \"/nsexec-witness/begin\", 0, 0, 0x7) = -1 ENOENT (No such file or directory)\n\
+            setns(4, CLONE_NEWNET) = 0\nwrite(5, 0x7f00, 3) = 3\n\
             kill(7, SIGKILL) = -1 ESRCH (No such process)\nsetsid() = 7\n\
             poll(0x7f00, 1, -1) = ? ERESTART_RESTARTBLOCK (Interrupted by signal)\n\
             restart_syscall(<... resuming interrupted poll ...>) = 1\n";
@@ -692,26 +689,4 @@ fn ppoll_of_aarch64_is_parsed_as_poll() {
     let ppoll = "ppoll([{fd=5, events=POLLOUT}], 1, {tv_sec=0, tv_nsec=200000000}, NULL, 0) = 0 (Timeout)";
     assert!(poll.is_some());
     assert_eq!(parse_line(ppoll), poll);
-}
-
-/// The recorder's descriptors lie between the ranges that strace shows.
-#[test]
-fn closings_around_the_recorder_are_one() {
-    let closing = |first, last| Line { call: Call::CloseRange { first, last }, reply: Reply::Unit };
-    let run = |end, lines: &[Line]| Run {
-        sections: std::vec![Section { end, lines: lines.to_vec(), ..Section::new(Role::Stage(0)) }],
-        ..Run::default()
-    };
-    let recorded = [closing(3, 6), closing(9, u32::MAX)];
-    let seen = [closing(3, 4), closing(6, 6), closing(9, u32::MAX)];
-    let end = End::Exited(0);
-    assert_eq!(as_shown(&run(end, &recorded)), as_shown(&run(end, &seen)));
-    assert_eq!(outline::of_run(&run(end, &recorded)), outline::of_run(&run(end, &seen)));
-    let other = [closing(3, 6), closing(9, 10)];
-    assert_ne!(as_shown(&run(end, &recorded)), as_shown(&run(end, &other)));
-    assert_ne!(outline::of_run(&run(end, &recorded)), outline::of_run(&run(end, &other)));
-    // SIGKILL ended the process before the recorder wrote the second line.
-    let killed = End::Signaled(Signal::KILL);
-    assert_eq!(as_shown(&run(killed, &recorded[..1])), as_shown(&run(killed, &seen[..2])));
-    assert_eq!(outline::of_run(&run(killed, &recorded[..1])), outline::of_run(&run(killed, &seen)));
 }

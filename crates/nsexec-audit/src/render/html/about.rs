@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use super::super::walk::{AnnotatedLine, Object};
 use super::super::words::Payload;
+use crate::emit::flags;
 use crate::record::Call;
 use crate::transcript::Role;
 use nsexec::namespace::{NsKind, NsSet};
@@ -60,8 +61,9 @@ fn by_name(name: &str) -> &'static str {
     match name {
         "clone" | "execve" | "execveat" | "wait4" | "kill" | "pidfd_open" | "getpid" | "gettid" | "prctl"
         | "sched_getaffinity" | "pre_exec" => "processes",
-        "socketpair" | "pipe2" | "poll" | "ppoll" | "sendto" | "sendmsg" | "recvmsg" | "getsockopt"
-        | "pwritev2" => "messages",
+        "socketpair" | "pipe2" | "poll" | "sendto" | "sendmsg" | "recvmsg" | "getsockopt" | "pwritev2" => {
+            "messages"
+        }
         "mount" | "umount2" | "open_tree" | "move_mount" | "mount_setattr" | "pivot_root" | "chroot" => {
             "mounts"
         }
@@ -69,9 +71,9 @@ fn by_name(name: &str) -> &'static str {
     }
 }
 
-/// Returns the manual pages of a call. `name` is the name of the system call.
-pub(super) fn manual(seen: &AnnotatedLine<'_>, name: &str) -> String {
-    let page = match name {
+/// Returns the manual pages of a call.
+pub(super) fn manual(seen: &AnnotatedLine<'_>) -> String {
+    let page = match seen.line.call.name() {
         "rt_sigprocmask" => "sigprocmask",
         "rt_sigaction" => "sigaction",
         "rt_sigtimedwait" => "sigwaitinfo",
@@ -81,12 +83,7 @@ pub(super) fn manual(seen: &AnnotatedLine<'_>, name: &str) -> String {
         name => name,
     };
     let mut pages: Vec<String> = std::vec![format!("{page}(2)")];
-    let flags = match &seen.line.call {
-        Call::Unshare { flags } => *flags,
-        Call::Setns { kind, .. } => *kind,
-        Call::CloneInit { namespaces, .. } => *namespaces,
-        _ => CloneFlags::EMPTY,
-    };
+    let flags = flags(&seen.line.call).unwrap_or(CloneFlags::EMPTY);
     pages.extend(NsSet::from_flags(flags).iter().map(|kind| of_kind(kind).to_string()));
     let other = match &seen.context.object {
         Some(Object::ProcFile(file)) => match file.as_str() {

@@ -209,7 +209,6 @@ fn call(out: &mut String, seen: &AnnotatedLine<'_>, role: Role, place: &str, use
     let failed = if matches!(seen.line.reply, Reply::Errno(_)) { " failed" } else { "" };
     let whole = seen.line.to_string();
     let short: String = call_spans(seen.line).iter().map(|span| span.text.replace('\u{a0}', " ")).collect();
-    let name = whole.split('(').next().unwrap_or_default();
     write!(
         out,
         "<details class=\"call {class}{failed}\" data-stage=\"{}\" data-kind=\"{class}\" style=\"{place}\">",
@@ -233,7 +232,7 @@ fn call(out: &mut String, seen: &AnnotatedLine<'_>, role: Role, place: &str, use
             rules.iter().map(|rule| format!("<a href=\"#rule-{rule}\">{rule}</a>")).collect();
         write!(out, "<dt>Rules</dt><dd>{}</dd>", links.join(", "))?;
     }
-    let manual = about::manual(seen, name);
+    let manual = about::manual(seen);
     writeln!(out, "<dt>Manual</dt><dd>{}</dd></dl></details>", escaped(&manual))
 }
 
