@@ -172,8 +172,8 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "crates/nsexec-audit/src/record/shared.rs",
-        uses: &["nix", "std::fs"],
-        why: "the memory to which all recorded processes write; the limit on file size",
+        uses: &["nix"],
+        why: "the memory to which all recorded processes write",
     },
     Place {
         path: "crates/nsexec-audit/src/witness/mod.rs",

@@ -239,6 +239,12 @@ pub(crate) const TABLE: &[Row] = &[
         may: &[VALUES, PURE, STD, LAUNCHER, &["nsexec_audit::*"]],
         core: false,
     },
+    // A saved run shows the launch in its note: a value.
+    Row {
+        modules: &["nsexec_audit::render::saved"],
+        may: &[VALUES, PURE, STD, AUDITED, &["nsexec_audit::*", "launch::Prepared"]],
+        core: false,
+    },
     Row {
         modules: &["nsexec_audit::*"],
         may: &[VALUES, PURE, STD, AUDITED, &["nsexec_audit::*", "serde", "serde_json", "anstyle"]],

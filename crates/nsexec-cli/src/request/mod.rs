@@ -142,8 +142,8 @@ impl Request {
 }
 
 impl Request {
-    /// Returns whether an unprivileged caller with these ids needs a mapping tool: for a map with several ids,
-    /// or with another id than its own.
+    /// Returns whether an unprivileged caller with these ids needs a mapping tool: for a map with several
+    /// ids, or with another id than its own.
     pub(crate) fn needs_tools(&self, (uid, gid): (u32, u32)) -> bool {
         let single = |map: &Option<Map>, own| map.as_ref().is_none_or(|map| map.is_single(own));
         self.rootless && !(single(&self.users, uid) && single(&self.groups, gid))
