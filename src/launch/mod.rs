@@ -203,7 +203,7 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
 pub use crate::words::log::Level;
-use shape::Memory;
+use shape::Protection;
 use shared::StackMemory;
 use strings::CommandLine;
 
@@ -461,12 +461,12 @@ impl Launcher {
     ) -> Result<Child, LaunchError> {
         // Runs in the launching thread, whose ids and capabilities decide.
         let stack = |prepared: &Prepared| {
-            // The guard is read only if it decides: a new user namespace, and no other reason for a copy.
-            let creates_user = prepared.asked.contains(CloneFlags::NEWUSER);
-            let shared = prepared.memory(query::has_root_ids(), None) == Memory::Shared
-                && !(creates_user && query::own_guard().is_some());
+            // The protection is read only if it decides.
+            let decides = prepared.asked.contains(CloneFlags::NEWUSER) || self.policy.launch.changes_ids();
+            let protection = if decides { own_protection() } else { Protection::NONE };
+            let memory = prepared.memory(query::has_root_ids(), &protection);
             // Without memory for the stack the process gets a copy, which needs none.
-            if shared { StackMemory::new() } else { None }
+            if memory.is_shared() { StackMemory::new(memory) } else { None }
         };
         // The parent-death signal would follow the other thread.
         match spawn::is_in_function() && !self.policy.launch.kill_child {

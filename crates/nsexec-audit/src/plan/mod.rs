@@ -242,7 +242,7 @@ fn shape(start: &Start, assumptions: &Assumptions, run: &Run) -> String {
             "three stages, because the request is impossible, which stage 0 reports".to_string()
         }
         (Some(Shape::Direct), _) => {
-            let memory = prepared.memory(assumptions.has_root_ids(), assumptions.guard());
+            let memory = prepared.memory(assumptions.has_root_ids(), &assumptions.protection());
             format!("{}; its memory is {memory}", Shape::Direct)
         }
         (Some(shape), _) => shape.to_string(),
@@ -482,11 +482,11 @@ mod tests {
         assert_eq!((guarded.succeeds, &guarded.shape[..]), (true, user));
         assert_ne!(guarded.hash, own.hash);
         let root = with_map(c"0 1000 1\n", None, runc(), &Assumptions::root());
-        assert!(
-            root.shape.ends_with("the launcher's memory: the launcher has capabilities"),
-            "{}",
-            root.shape
-        );
+        assert!(root.shape.ends_with("and the launcher is not dumpable meanwhile"), "{}", root.shape);
+        let protection = Protection { suid_dumpable: true, ..Protection::NONE };
+        let debugged =
+            with_map(c"0 1000 1\n", None, runc(), &Assumptions { protection, ..Assumptions::root() });
+        assert!(debugged.shape.ends_with("memory: the launcher has capabilities"), "{}", debugged.shape);
         let asked = with_map(c"0 1000 1\n", None, runc().with_stages(true), &ordinary);
         assert_eq!(
             (asked.succeeds, &asked.shape[..]),
