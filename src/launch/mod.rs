@@ -76,6 +76,7 @@ mod exec;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod fork;
 mod handle;
+mod hooked;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod in_place;
 mod init;

@@ -10,6 +10,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nsexec::bootstrap::Dialect;
 
 use super::assume::value::AssumeValue;
+pub(crate) use super::before_start::BeforeStartFlags;
 pub(crate) use super::enter_flags::EnterFlags;
 use super::help::{
     COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DIFF_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES,
@@ -246,6 +247,9 @@ pub(crate) struct RunArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -263,6 +267,9 @@ pub(crate) struct EnterArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -373,6 +380,9 @@ pub(crate) struct PlanEnterArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// The assumptions and the format.
     #[command(flatten)]
     pub(crate) shown: PlanFlags,
@@ -390,6 +400,9 @@ pub(crate) struct PlanArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// Plan a start by a Go runtime with this bootstrap message instead; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap: Option<PathBuf>,
@@ -463,6 +476,9 @@ pub(crate) struct TraceEnterArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// The record, and the comparison with strace.
     #[command(flatten)]
     pub(crate) record: RecordFlags,
@@ -480,6 +496,9 @@ pub(crate) struct TraceArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// The record, and the comparison with strace.
     #[command(flatten)]
     pub(crate) record: RecordFlags,

@@ -7,6 +7,7 @@
 
 mod args;
 mod assume;
+mod before_start;
 mod compare;
 mod config;
 mod decode;
