@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::normalise::{INTERRUPT, OPENED, TIMER};
 use crate::record::{Bytes, without_value};
+use crate::rules::WITHHELD;
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{
@@ -286,12 +287,18 @@ pub fn descriptor_notes(launch: &Prepared) -> impl Iterator<Item = (String, Stri
     });
     let moved = launch.moves.iter().map(|one| one.fd);
     let cgroups = launch.around.cgroups.iter().map(|cgroup| cgroup.fd);
-    let withheld = launch.around.withheld.iter().copied();
-    let opened = moved.chain(cgroups).chain(root).chain(launch.around.landlock).chain(withheld);
+    let opened = moved.chain(cgroups).chain(root).chain(launch.around.landlock);
     let opened: Vec<String> = opened.map(|Fd(fd)| fd.to_string()).collect();
     let opened = (!opened.is_empty()).then(|| opened.join(" "));
+    let withheld: Vec<String> = launch.around.withheld.iter().map(|Fd(fd)| fd.to_string()).collect();
+    let withheld = (!withheld.is_empty()).then(|| withheld.join(" "));
     let text = |fd: Option<Fd>| fd.map(|Fd(fd)| fd.to_string());
-    let notes = [(INTERRUPT, text(launch.interrupt())), (TIMER, text(launch.timer())), (OPENED, opened)];
+    let notes = [
+        (INTERRUPT, text(launch.interrupt())),
+        (TIMER, text(launch.timer())),
+        (OPENED, opened),
+        (WITHHELD, withheld),
+    ];
     notes.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?)))
 }
 

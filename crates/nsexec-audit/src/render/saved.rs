@@ -34,7 +34,7 @@ pub const FINDINGS: &str = "findings";
 pub const CIRCUMSTANCES: &str = "circumstances";
 
 /// The notes that are not facts for a reader: those above, and those with data for the program.
-const NO_FACTS: [&str; 12] = [
+const NO_FACTS: [&str; 13] = [
     SUMMARY,
     VERDICT,
     HASH,
@@ -47,6 +47,7 @@ const NO_FACTS: [&str; 12] = [
     INTERRUPT,
     TIMER,
     OPENED,
+    rules::WITHHELD,
 ];
 
 /// Returns the notes of a run that state a fact about the machine or the request, by name.

@@ -204,7 +204,18 @@ fn init_was_refused(site: Site<'_>) -> bool {
         .any(|line| matches!((&line.call, &line.reply), (Call::CloseRange { first: 0, .. }, Reply::Errno(_))))
 }
 
+/// The key of a run's note with the caller's descriptors for the function before the start, which the first
+/// process of the launch closes. Their numbers, with a space between them.
+pub(crate) const WITHHELD: &str = "withheld";
+
 fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
+    let withheld: Vec<Fd> = run
+        .notes
+        .get(WITHHELD)
+        .into_iter()
+        .flat_map(|note| note.split(' '))
+        .filter_map(|number| number.parse().ok().map(Fd))
+        .collect();
     let hand_over = hand_over(run, Shape::of(run));
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
@@ -218,6 +229,7 @@ fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
         match site.line.call {
             // A minimal init on a kernel without close_range(2) closes every number.
             Call::Close { .. } if init_was_refused(site) => {}
+            Call::Close { fd } if site.section.role == Role::Stage(0) && withheld.contains(&fd) => {}
             Call::Close { fd } if stage && !table.open.contains_key(&fd) && !closes_one_by_one(site) => {
                 findings.push(Finding::at(
                     site,
