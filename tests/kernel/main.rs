@@ -21,6 +21,7 @@ mod kinds;
 mod kit;
 mod load;
 mod mounts;
+mod pin;
 mod place;
 mod reach;
 mod refusals;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         place::TESTS,
         hand_over::TESTS,
         before_start::TESTS,
+        pin::TESTS,
         reach::TESTS,
         surroundings::TESTS,
         mounts::TESTS,

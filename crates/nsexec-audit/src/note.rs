@@ -12,9 +12,8 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::normalise::{INTERRUPT, OPENED, TIMER};
+use crate::normalise::{INTERRUPT, OPENED, TIMER, WITHHELD};
 use crate::record::{Bytes, without_value};
-use crate::rules::WITHHELD;
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{

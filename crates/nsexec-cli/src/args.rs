@@ -14,9 +14,10 @@ pub(crate) use super::before_start::BeforeStartFlags;
 pub(crate) use super::enter_flags::EnterFlags;
 use super::help::{
     COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DIFF_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES,
-    MAN_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES,
+    MAN_EXAMPLES, PIN_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES,
 };
-pub(crate) use super::namespace_flags::{NamespaceFlags, SetgroupsFlag};
+pub(crate) use super::namespace_flags::{NamespaceFlags, PropagationFlag, SetgroupsFlag};
+use super::pin::{PinArgs, PinFlags};
 use super::values::{EmitFlag, FdValue, OrderFlag, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
@@ -28,6 +29,7 @@ pub(crate) const VERSION: &str = match option_env!("NSEXEC_VERSION") {
 /// The subcommands of two words: [`with_joined_words`](super::letters::with_joined_words) makes each one
 /// argument.
 pub(crate) const PLAN_ENTER: &str = "plan enter";
+pub(crate) const PLAN_PIN: &str = "plan pin";
 pub(crate) const TRACE_ENTER: &str = "trace enter";
 
 /// The flags that the commands of a family share.
@@ -135,6 +137,9 @@ pub(crate) enum Command {
     /// Run a command in the namespaces of a process, as nsenter(1)
     #[command(after_help = ENTER_EXAMPLES)]
     Enter(Lazy<EnterArgs>),
+    /// Make namespaces without a process, which the files of a directory keep; or release them
+    #[command(after_help = PIN_EXAMPLES)]
+    Pin(Lazy<PinArgs>),
     /// Print a bootstrap message as text or JSON
     #[command(after_help = DECODE_EXAMPLES)]
     Decode(Lazy<DecodeArgs>),
@@ -159,6 +164,9 @@ pub(crate) enum Command {
     /// Show what enter would do, call by call, without doing it
     #[command(name = PLAN_ENTER, hide = true)]
     PlanEnter(Lazy<PlanEnterArgs>),
+    /// Show what pin would do, call by call, without doing it
+    #[command(name = PLAN_PIN, hide = true)]
+    PlanPin(Lazy<PlanPinArgs>),
     /// Enter a process, record every call, and compare with the plan
     #[command(name = TRACE_ENTER, hide = true)]
     TraceEnter(Lazy<TraceEnterArgs>),
@@ -391,6 +399,20 @@ pub(crate) struct PlanEnterArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// `nsexec plan pin`.
+#[derive(Args, Debug)]
+pub(crate) struct PlanPinArgs {
+    /// The namespaces and the maps.
+    #[command(flatten)]
+    pub(crate) flags: PinFlags,
+    /// The assumptions and the format.
+    #[command(flatten)]
+    pub(crate) shown: PlanFlags,
+    /// The directory with one file for each namespace
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
 /// `nsexec plan`.
 #[derive(Args, Debug)]
 pub(crate) struct PlanArgs {
@@ -590,9 +612,11 @@ mod tests {
         let names = [
             "run",
             "enter",
+            "pin",
             "doctor",
             "plan",
             PLAN_ENTER,
+            PLAN_PIN,
             "trace",
             TRACE_ENTER,
             "show",

@@ -30,6 +30,18 @@ Examples:
 Exit status: 0 if everything works, or the launch that the flags ask for; 1 if something does not
 work, or cannot be tried; 2 for wrong usage.";
 
+pub(crate) const PIN_EXAMPLES: &str = "\
+Each namespace is mounted on DIR/KIND: user, mnt, net, ipc, uts, cgroup, time. No process is left.
+The mount needs CAP_SYS_ADMIN: an ordinary user pins inside of nsexec run -r -m. DIR must belong to
+the caller. A failure leaves nothing behind. --release removes only what pin has made.
+
+Examples:
+  nsexec pin -n /run/blue; ip link set veth1 netns /run/blue/net
+  nsexec pin -n --map-auto /run/green
+  nsexec enter --user=/run/green/user --net=/run/green/net -- sh
+  nsexec pin --release /run/green
+  nsexec plan pin -n --map-auto /run/green        the calls, without making them";
+
 pub(crate) const PLAN_EXAMPLES: &str = "\
 The calls are those of the program itself, made on a simulated kernel. Facts about the machine
 are assumed and shown; --assume changes them:

@@ -27,6 +27,7 @@ mod manual;
 mod maps;
 mod namespace_flags;
 mod output;
+mod pin;
 mod place;
 mod plan;
 mod request;
@@ -51,7 +52,7 @@ use clap::{CommandFactory, Parser};
 use nsexec::bootstrap::text::is_invisible;
 use nsexec::entry::Elevation;
 
-use args::{Cli, Command, PLAN_ENTER, TRACE_ENTER};
+use args::{Cli, Command, PLAN_ENTER, PLAN_PIN, TRACE_ENTER};
 use failure::{FAILED, Failure, USAGE};
 
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
@@ -72,6 +73,8 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     let (name, result) = match &cli.command {
         Command::Run(args) => ("run", run::run(args)),
         Command::Enter(args) => ("enter", enter::enter(args)),
+        Command::Pin(args) => ("pin", pin::pin(args)),
+        Command::PlanPin(args) => (PLAN_PIN, pin::plan_pin(args)),
         Command::Decode(args) => ("decode", decode::decode(args).map(|()| 0)),
         Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
         Command::Doctor(args) => ("doctor", doctor::doctor(args)),

@@ -66,7 +66,7 @@ pub(crate) fn plan_enter(args: &PlanEnterArgs) -> Result<u8, Failure> {
 }
 
 /// Prints the plan. Returns 0 if it ends with a command or an init process and breaks no rule, else 1.
-fn finish_command(plan: &Plan, flags: &PlanFlags) -> Result<u8, Failure> {
+pub(crate) fn finish_command(plan: &Plan, flags: &PlanFlags) -> Result<u8, Failure> {
     let text = match flags.emit {
         Some(emit) => emitted(plan, emit)?,
         None => shown(plan, flags)?,
@@ -128,7 +128,7 @@ pub(crate) fn searched(
 
 /// Takes the signals as `run` does, so that the plan has the same signal masks. This process exits so soon
 /// that no signal is missed.
-fn take_signals(assumptions: &mut Assumptions) -> Result<Signals, Failure> {
+pub(crate) fn take_signals(assumptions: &mut Assumptions) -> Result<Signals, Failure> {
     let signals = run::take_signals()?;
     let blocked = own_status().bits("SigBlk").map(SignalSet);
     assumptions.blocked = blocked.unwrap_or(assumptions.blocked);

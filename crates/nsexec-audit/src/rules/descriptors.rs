@@ -9,6 +9,7 @@ use std::vec::Vec;
 use super::facts::{Shape, is_child, starts_directly};
 use super::reading::{message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
+use crate::normalise::WITHHELD;
 use crate::record::{Call, Line, Reply};
 use crate::sections::{Site, inherit};
 use crate::transcript::{End, Role, Run, Section};
@@ -203,10 +204,6 @@ fn init_was_refused(site: Site<'_>) -> bool {
     before
         .any(|line| matches!((&line.call, &line.reply), (Call::CloseRange { first: 0, .. }, Reply::Errno(_))))
 }
-
-/// The key of a run's note with the caller's descriptors for the function before the start, which the first
-/// process of the launch closes. Their numbers, with a space between them.
-pub(crate) const WITHHELD: &str = "withheld";
 
 fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
     let withheld: Vec<Fd> = run

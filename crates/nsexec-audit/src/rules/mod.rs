@@ -35,7 +35,6 @@ use std::vec::Vec;
 use super::sections::Site;
 use super::transcript::{Role, Run, Section};
 
-pub(crate) use descriptors::WITHHELD;
 pub(crate) use facts::MESSAGE;
 pub use facts::{Facts, Request, message_note};
 
