@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nsexec::launch::{Launcher, release};
+use nsexec::error::Code;
+use nsexec::launch::{LaunchError, Launcher, SettingError, release};
 use nsexec::namespace::NsSet;
+use nsexec::sys::types::Errno;
 use nsexec_audit::plan::{Plan, Start, plan};
 
 use super::args::{HandOverFlags, NamespaceFlags, PlanPinArgs, PropagationFlag, SetgroupsFlag};
@@ -183,8 +185,24 @@ pub(crate) fn pin(args: &PinArgs) -> Result<u8, Failure> {
     // A signal ends the launch, which then removes what it has made.
     let signals = run::take_signals()?;
     launcher.supervised(&signals);
-    launcher.pin(&args.directory).map_err(|error| run::explain(&error, &job))?;
+    launcher.pin(&args.directory).map_err(|error| explain(&error, &job))?;
     Ok(0)
+}
+
+/// Returns the failure of a pin in one line, with what to do if the caller may not mount.
+fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
+    match error.step() {
+        Some((Code::MountOn, Some(Errno::EPERM))) => Failure::ours(format!(
+            "{} (a mount needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace: pin as root, or \
+             inside of nsexec run -r -m, whose processes see the files)",
+            error.without_cause()
+        )),
+        _ => match error {
+            // A directory or a file, and not wrong usage.
+            LaunchError::Setting(SettingError::File { .. }) => Failure::ours(error.to_string()),
+            _ => run::explain(error, job),
+        },
+    }
 }
 
 /// The words of a command that is not executed.
