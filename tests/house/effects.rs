@@ -228,7 +228,7 @@ pub(crate) const PLACES: &[Place] = &[
     // The program.
     Place {
         path: "crates/nsexec-cli/src/before_start.rs",
-        uses: &["std::fs", "std::process"],
+        uses: &["nix", "std::fs", "std::process"],
         why: "writes the pid for a script, and waits for it, before the command starts",
     },
     Place {

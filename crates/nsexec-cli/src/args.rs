@@ -10,14 +10,14 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nsexec::bootstrap::Dialect;
 
 use super::assume::value::AssumeValue;
-pub(crate) use super::before_start::BeforeStartFlags;
+pub(crate) use super::before_start_flags::BeforeStartFlags;
 pub(crate) use super::enter_flags::EnterFlags;
 use super::help::{
-    COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DIFF_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES,
-    MAN_EXAMPLES, PIN_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES,
+    COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DIFF_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, ENTER_EXAMPLES,
+    INIT_EXAMPLES, MAN_EXAMPLES, PIN_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES,
 };
-pub(crate) use super::namespace_flags::{NamespaceFlags, PropagationFlag, SetgroupsFlag};
-use super::pin::{PinArgs, PinFlags};
+pub(crate) use super::namespace_flags::{NamespaceFlags, SetgroupsFlag};
+use super::pin_flags::{PinArgs, PinFlags};
 use super::values::{EmitFlag, FdValue, OrderFlag, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
@@ -90,34 +90,6 @@ Examples:
   nsexec run --all --map-users 0:1000:1 --map-users 1:100000:65536 -- sh
   nsexec run -r --boottime 86400 -- uptime
   nsexec run -r --join net=/run/netns/blue -- sh";
-
-const ENTER_EXAMPLES: &str = "\
-A namespace that the process and nsexec share is not joined. Where a user namespace is joined,
-the command is its root, and supplementary groups are dropped if that is allowed; -S and -G set
-other ids.
-With =FILE, or FILE after the letter (-n/run/n), the namespace of FILE is joined, and no process
-is needed. Without CMD, $SHELL runs.
-
-With -a or -m the command gets the root directory of the process, if it is not that of the mount
-namespace, and its working directory if that is below; --wd=/ is the root. The environment is the
-caller's, with its PATH; --env takes that of the process.
-
-The command may be a program of the container, so it inherits descriptors 0 to 2, and others only
-by --fd. It gets a session of its own if the process has less power than nsexec (another user
-namespace or user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has none).
-Ctrl-C, Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control.
---same-session gives it job control and our terminal; then it can type into that terminal. The
-command also inherits the environment (--clear-env), limits, umask and signal state. If it gets
-another mount namespace or root directory, nsexec first executes a sealed copy of itself
-(CVE-2019-5736).
-
-Examples:
-  nsexec enter -t 4711 -a -- sh
-  nsexec enter -t $(pidof -s nginx) -n -- ss -tln
-  nsexec enter -t 4711 -a --env -- sh            with the variables of the process
-  nsexec enter --net=/run/netns/blue -- ss       in the namespace of a file
-  nsexec plan enter -t 4711 -a -- sh             the calls, without making them
-  script -qc 'nsexec enter -t 4711 -a -- sh' /dev/null   with a pty between both";
 
 /// Runs a command in namespaces: creates or joins them, and maps ids
 #[derive(Parser, Debug)]

@@ -4,39 +4,21 @@
 //! These effects are outside of the recorded calls: they run in the function before the start, between the
 //! launcher's last message from the stages and its go byte.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nsexec::launch::signals::Signals;
 use nsexec::launch::{is_open, open_pidfd, without_write_signals};
-use nsexec::sys::Sys;
-use nsexec::sys::linux::LinuxSys;
-use nsexec::sys::types::{Errno, Fd, Pid, PollEvents, PollFd};
+use nsexec::sys::types::{Fd, Pid};
 
+use super::args::BeforeStartFlags;
 use super::failure::{Failure, words};
 use super::request::Request;
-use super::values::descriptor;
-
-const HEADING: &str = "Before the command starts";
-
-/// The flags for a script that configures the namespaces before the command starts.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BeforeStartFlags {
-    /// Write the pid of the command to FILE, in place of an earlier FILE, when its namespaces exist
-    #[arg(long, value_name = "FILE", help_heading = HEADING)]
-    pub(crate) pid_file: Option<OsString>,
-    /// Write the pid of the command and a newline to descriptor N when its namespaces exist, then close N
-    #[arg(long, value_name = "N", value_parser = descriptor, help_heading = HEADING)]
-    pub(crate) ready_fd: Option<Fd>,
-    /// Start the command only when descriptor N is readable or at its end; its namespaces exist before
-    #[arg(long, value_name = "N", value_parser = descriptor, help_heading = HEADING)]
-    pub(crate) wait_fd: Option<Fd>,
-}
 
 /// The access modes of open(2), in the `flags` line of /proc/PID/fdinfo/N.
 const ACCESS: u32 = 0o3;
@@ -132,16 +114,14 @@ impl BeforeStartFlags {
             })?;
         }
         if let Some(fd) = self.ready_fd {
-            // SAFETY: the backend writes to and closes a descriptor of the caller, which nsexec uses for
-            // nothing else. It does not fork.
-            let mut sys = unsafe { LinuxSys::new() };
-            let written = without_write_signals(|| write_all(&mut sys, fd, format!("{pid}\n").as_bytes()));
-            if self.wait_fd != Some(fd) {
-                // close(2) frees the number even if it returns an error.
-                let _ = sys.close(fd);
+            let mut ready = fs::File::from(owned(fd));
+            let written = without_write_signals(|| ready.write_all(format!("{pid}\n").as_bytes()));
+            if self.wait_fd == Some(fd) {
+                // Closed after the wait.
+                let _ = ready.into_raw_fd();
             }
-            written.map_err(|errno| {
-                io::Error::other(format!("--ready-fd {}: failed to write the pid: {errno}", fd.0))
+            written.map_err(|error| {
+                io::Error::other(format!("--ready-fd {}: failed to write the pid: {}", fd.0, words(&error)))
             })?;
         }
         match self.wait_fd {
@@ -160,42 +140,39 @@ impl BeforeStartFlags {
     }
 }
 
-fn write_all(sys: &mut LinuxSys, fd: Fd, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match sys.write(fd, bytes) {
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
+/// Takes a descriptor that the caller has opened for nsexec. It is closed when the result is dropped.
+fn owned(Fd(number): Fd) -> OwnedFd {
+    // SAFETY: `check` found it open, and nsexec uses it for nothing else.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// Waits until the descriptor is readable or at its end. The death of the process ends the wait too: the
-/// launcher then reports it.
+/// Waits until the descriptor is readable or at its end, and closes it. The death of the process ends the
+/// wait too: the launcher then reports it.
 fn wait(fd: Fd, pid: Pid, signals: &Signals) -> io::Result<()> {
-    // SAFETY: the backend polls descriptors, and closes one that nsexec uses for nothing else.
-    let mut sys = unsafe { LinuxSys::new() };
+    let script = owned(fd);
+    // SAFETY: `signals` owns the descriptor.
+    let interrupt = unsafe { BorrowedFd::borrow_raw(signals.interrupt().0) };
     // Before Linux 5.3 only the script or a signal ends the wait.
     let process = open_pidfd(pid.0).ok();
-    let process = process.as_ref().map_or(Fd(-1), |pidfd| Fd(pidfd.as_raw_fd()));
     loop {
-        let mut polled =
-            [fd, signals.interrupt(), process].map(|descriptor| PollFd::new(descriptor, PollEvents::IN));
-        match sys.poll(&mut polled, -1) {
+        let all = [Some(script.as_fd()), Some(interrupt), process.as_ref().map(OwnedFd::as_fd)];
+        let mut polled: Vec<PollFd<'_>> =
+            all.into_iter().flatten().map(|one| PollFd::new(one, PollFlags::POLLIN)).collect();
+        match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
-                return Err(io::Error::other(format!("--wait-fd {}: failed to wait: {errno}", fd.0)));
+                return Err(io::Error::other(format!(
+                    "--wait-fd {}: failed to wait: {}",
+                    fd.0,
+                    errno.desc()
+                )));
             }
         }
-        let [script, interrupt, death] = polled.map(|one| one.revents != PollEvents::NONE);
-        if script || death {
-            // close(2) frees the number even if it returns an error.
-            let _ = sys.close(fd);
-            return Ok(());
-        }
-        if interrupt {
-            return Err(io::ErrorKind::Interrupted.into());
+        let mut ready = polled.iter().map(|one| one.any().unwrap_or(true));
+        match (ready.next(), ready.next(), ready.next()) {
+            (Some(true), ..) | (.., Some(true)) => return Ok(()),
+            (_, Some(true), _) => return Err(io::ErrorKind::Interrupted.into()),
+            _ => {}
         }
     }
 }
@@ -204,7 +181,7 @@ fn wait(fd: Fd, pid: Pid, signals: &Signals) -> io::Result<()> {
 /// replaced, not followed.
 fn write_pid_file(file: &Path, pid: Pid) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = file.file_name().ok_or_else(|| io::Error::from_raw_os_error(Errno::EISDIR.0))?;
+    let name = file.file_name().ok_or_else(|| io::Error::from(Errno::EISDIR))?;
     let (mut new, path) = create_beside(folder)?;
     let written = new
         .write_all(format!("{pid}\n").as_bytes())

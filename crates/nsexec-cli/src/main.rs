@@ -8,6 +8,7 @@
 mod args;
 mod assume;
 mod before_start;
+mod before_start_flags;
 mod compare;
 mod config;
 mod decode;
@@ -28,6 +29,7 @@ mod maps;
 mod namespace_flags;
 mod output;
 mod pin;
+mod pin_flags;
 mod place;
 mod plan;
 mod request;
