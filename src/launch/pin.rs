@@ -284,7 +284,7 @@ impl<'p> Files<'p> {
         let mut files = Self { directory, created: NsSet::EMPTY, created_directory, kept: false };
         for kind in pinned.kinds.iter() {
             let path = directory.join(kind.proc_name());
-            match OpenOptions::new().write(true).create_new(true).mode(0).open(&path) {
+            match OpenOptions::new().write(true).create_new(true).mode(0o000).open(&path) {
                 Ok(_) => files.created.insert(kind),
                 Err(error) => return Err(failed(&path, "create the file", &error)),
             };
