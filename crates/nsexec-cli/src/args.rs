@@ -109,7 +109,7 @@ pub(crate) enum Command {
     /// Run a command in the namespaces of a process, as nsenter(1)
     #[command(after_help = ENTER_EXAMPLES)]
     Enter(Lazy<EnterArgs>),
-    /// Make namespaces without a process, which the files of a directory keep; or release them
+    /// Make namespaces without a process, mounted on files; or release them
     #[command(after_help = PIN_EXAMPLES)]
     Pin(Lazy<PinArgs>),
     /// Print a bootstrap message as text or JSON
