@@ -355,6 +355,7 @@ impl Tail<'static> {
         propagation: None,
         mount_proc: false,
         kill_child: false,
+        pins: false,
         init: false,
         leads_session: false,
         descriptors: None,
