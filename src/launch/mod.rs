@@ -76,6 +76,7 @@ mod exec;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod fork;
 mod handle;
+mod hooked;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod in_place;
 mod init;
@@ -98,6 +99,7 @@ mod offsets;
 mod outcome;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod persist;
+mod pin;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod pipes;
 mod policy;
@@ -155,6 +157,7 @@ pub use error::{LaunchError, StageFailure};
 pub use handle::{Child, exit_code};
 #[doc(hidden)]
 pub use number::pid_of_fdinfo;
+pub use pin::{Pinned, Released, release};
 pub use policy::{Descriptors, LaunchPolicy};
 #[doc(hidden)]
 pub use prepared::Prepared;

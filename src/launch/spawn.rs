@@ -154,6 +154,11 @@ impl LogReader for CollectorWithTurn<'_, '_> {
         DEPTH.set(outer);
         match called {
             Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted && self.watch.can_end() => {
+                self.refused = error.to_string();
+                // SAFETY: as in `Turn::wait`.
+                self.watch.pause(&mut unsafe { LinuxSys::new() }, 0)?;
+            }
             Ok(Err(error)) => self.refused = error.to_string(),
             Err(panic) => self.panic = Some(panic),
         }

@@ -128,6 +128,11 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["nix", "std::fs"],
         why: "opens the files through which the command enters its cgroups",
     },
+    Place {
+        path: "src/launch/pin.rs",
+        uses: &["nix", "std::fs"],
+        why: "creates and removes the files of pinned namespaces, and unmounts them",
+    },
     Place { path: "src/launch/mounts.rs", uses: &["std::fs"], why: "whether the sources of mounts exist" },
     Place {
         path: "src/launch/build.rs",
@@ -221,6 +226,11 @@ pub(crate) const PLACES: &[Place] = &[
         why: "looks at the files that a command needs",
     },
     // The program.
+    Place {
+        path: "crates/nsexec-cli/src/before_start.rs",
+        uses: &["nix", "std::fs", "std::process"],
+        why: "writes the pid for a script, and waits for it, before the command starts",
+    },
     Place {
         path: "crates/nsexec-cli/src/request/around.rs",
         uses: &["std::env"],

@@ -5,6 +5,7 @@
 //! test has its own process, under a guard that finds everything the test leaves behind (`harness`). `kit`
 //! has the functions that the tests use.
 
+mod before_start;
 mod clocks;
 mod doctor;
 mod endings;
@@ -20,6 +21,7 @@ mod kinds;
 mod kit;
 mod load;
 mod mounts;
+mod pin;
 mod place;
 mod reach;
 mod refusals;
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         enter::TESTS,
         place::TESTS,
         hand_over::TESTS,
+        before_start::TESTS,
+        pin::TESTS,
         reach::TESTS,
         surroundings::TESTS,
         mounts::TESTS,

@@ -21,7 +21,8 @@ use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
 use nsexec::sys::types::Fd;
 use nsexec_audit::machine::caller::Facts;
 
-use super::args::{EnterArgs, HandOverFlags};
+use super::args::{BeforeStartFlags, EnterArgs, HandOverFlags};
+use super::before_start;
 use super::enter_flags::{EnterFlags, IdValue};
 use super::failure::{Failure, words};
 use super::hand_over::{self, HandOver};
@@ -38,7 +39,7 @@ use super::values::{JoinValue, KIND_NAMES, flag_of};
 /// # Errors
 /// The process does not exist, its namespaces may not be opened, or the bootstrap fails.
 pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
-    let entered = decide(&args.flags, &args.hand_over)?;
+    let entered = decide(&args.flags, &args.hand_over, &args.before_start)?;
     entered.seal()?;
     entered.print_notes();
     run::start(&Job {
@@ -87,9 +88,14 @@ impl Entered {
 ///
 /// # Errors
 /// Wrong usage; or the process does not exist, or may not be entered.
-pub(crate) fn decide(flags: &EnterFlags, hand_over: &HandOverFlags) -> Result<Entered, Failure> {
+pub(crate) fn decide(
+    flags: &EnterFlags,
+    hand_over: &HandOverFlags,
+    steps: &BeforeStartFlags,
+) -> Result<Entered, Failure> {
     check_usage(flags)?;
     hand_over::check(hand_over)?;
+    before_start::check(steps)?;
     let process = flags.target.map(Process::open).transpose()?;
     let joins = Joins::open(flags, process.as_ref())?;
     // All namespaces are open. If the process is still alive, all of them belong to this one process.
@@ -107,6 +113,7 @@ pub(crate) fn decide(flags: &EnterFlags, hand_over: &HandOverFlags) -> Result<En
         opened: joins.opened,
     };
     entered.request.display_paths = joins.display_paths;
+    before_start::add_to(&mut entered.request, steps);
     if joins.joined.is_empty() && joins.named {
         entered.notes.push("nothing to join: every namespace that is named is ours already".to_owned());
     }
@@ -455,6 +462,7 @@ fn request(joined: NsSet, paths: &[u8], preserve: bool, rootless: bool) -> Resul
         signal_at_end: None,
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
+        before_start: BeforeStartFlags::default(),
     })
 }
 

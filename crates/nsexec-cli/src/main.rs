@@ -7,6 +7,8 @@
 
 mod args;
 mod assume;
+mod before_start;
+mod before_start_flags;
 mod compare;
 mod config;
 mod decode;
@@ -26,6 +28,8 @@ mod manual;
 mod maps;
 mod namespace_flags;
 mod output;
+mod pin;
+mod pin_flags;
 mod place;
 mod plan;
 mod request;
@@ -50,7 +54,7 @@ use clap::{CommandFactory, Parser};
 use nsexec::bootstrap::text::is_invisible;
 use nsexec::entry::Elevation;
 
-use args::{Cli, Command, PLAN_ENTER, TRACE_ENTER};
+use args::{Cli, Command, PLAN_ENTER, PLAN_PIN, TRACE_ENTER};
 use failure::{FAILED, Failure, USAGE};
 
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
@@ -71,6 +75,8 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     let (name, result) = match &cli.command {
         Command::Run(args) => ("run", run::run(args)),
         Command::Enter(args) => ("enter", enter::enter(args)),
+        Command::Pin(args) => ("pin", pin::pin(args)),
+        Command::PlanPin(args) => (PLAN_PIN, pin::plan_pin(args)),
         Command::Decode(args) => ("decode", decode::decode(args).map(|()| 0)),
         Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
         Command::Doctor(args) => ("doctor", doctor::doctor(args)),

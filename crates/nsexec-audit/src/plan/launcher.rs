@@ -108,7 +108,8 @@ fn joined_descriptors(prepared: &Prepared) -> Vec<Fd> {
 /// Opens the descriptors of the launcher that the launch uses, before its pipes, which would get the numbers.
 fn descriptors(sim: &mut Sim, prepared: &Prepared) {
     let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
-    for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
+    let given = prepared.named_descriptors().iter().chain(&prepared.around.withheld).chain(&moved);
+    for fd in given.filter(|fd| **fd > Fd::STDERR) {
         // The file does not matter.
         sim.duplicate(Fd(0), *fd);
     }

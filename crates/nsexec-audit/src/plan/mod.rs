@@ -178,7 +178,8 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     }
     let facts = Facts::of(&run, policy);
     let findings = rules::check(&run, &facts);
-    let succeeds = run.of_command().any(|last| matches!(last.end, End::Executed | End::HandedOver));
+    let succeeds = error.borrow().is_none() && run.pins_namespaces()
+        || run.of_command().any(|last| matches!(last.end, End::Executed | End::HandedOver));
     Ok(Plan {
         pid_line: pid_line(&run),
         shape: shape(start, assumptions, &run),
@@ -268,7 +269,8 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
     let trusted = policy.launch.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
     let stages = policy.launch.stages.then(|| ("through the stages", "always".to_string()));
     let in_place = policy.launch.in_place.then(|| ("in place", "yes".to_string()));
-    let set = trusted.into_iter().chain(stages).chain(in_place);
+    let pins = policy.launch.pins.then(|| ("pins namespaces", "yes".to_string()));
+    let set = trusted.into_iter().chain(stages).chain(in_place).chain(pins);
     lines.into_iter().chain(set).map(|(key, value)| (key.to_string(), value)).collect()
 }
 

@@ -20,7 +20,7 @@ use nsexec::policy::{Credentials, LogForm, Policy, Session};
 use nsexec::sys::types::{Propagation, Signal};
 use nsexec::timens::TimeOffsets;
 
-use super::args::NamespaceFlags;
+use super::args::{BeforeStartFlags, NamespaceFlags};
 use super::failure::Failure;
 use super::hand_over::HandOver;
 use super::maps::Map;
@@ -83,6 +83,8 @@ pub(crate) struct Request {
     pub(crate) display_paths: Vec<(String, String)>,
     /// The settings for the command's descriptors and environment that are not in the policy.
     pub(crate) hand_over: HandOver,
+    /// The steps of nsexec before the command starts.
+    pub(crate) before_start: BeforeStartFlags,
 }
 
 impl Request {
@@ -224,6 +226,7 @@ pub(crate) fn decide(
         signal_at_end: flags.signal_at_end(),
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
+        before_start: BeforeStartFlags::default(),
     })
 }
 

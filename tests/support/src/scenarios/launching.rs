@@ -227,6 +227,7 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         propagation: policy.launch.propagation,
         mount_proc: policy.launch.mount_proc,
         kill_child: policy.launch.kill_child,
+        pins: false,
         init: policy.launch.init,
         leads_session: policy.session == Session::New,
         descriptors: (policy.launch.descriptors == Descriptors::Named).then_some(NAMED),
