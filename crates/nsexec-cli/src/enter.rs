@@ -110,9 +110,11 @@ pub(crate) fn decide(flags: &EnterFlags, hand_over: &HandOverFlags) -> Result<En
     if joins.joined.is_empty() && joins.named {
         entered.notes.push("nothing to join: every namespace that is named is ours already".to_owned());
     }
-    let less =
-        process.as_ref().map_or_else(|| hand_over::has_others(joins.joined), Process::is_less_privileged);
-    entered.request.hand_over = hand_over::decide(&mut entered.request.policy, hand_over, true, less);
+    // Under the name nsenter the command inherits everything.
+    let guarded = !flags.defaults.are_util_linux();
+    let less = guarded
+        && process.as_ref().map_or_else(|| hand_over::has_others(joins.joined), Process::is_less_privileged);
+    entered.request.hand_over = hand_over::decide(&mut entered.request.policy, hand_over, guarded, less);
     set_ids(&mut entered.request, flags, process.as_ref())?;
     set_root(&mut entered, flags, process.as_ref())?;
     set_directory(&mut entered, flags, process.as_ref())?;
@@ -144,7 +146,7 @@ fn check_usage(flags: &EnterFlags) -> Result<(), Failure> {
     }
     let place = flags.root.is_some() || flags.directory.is_some() || flags.join_cgroup || flags.env;
     let named = flags.all || !of_process.is_empty() || files || flags.net_socket.is_some();
-    if !named && !place {
+    if !named && !place && !flags.defaults.are_util_linux() {
         return Err(Failure::Usage(
             "no namespace to join: add -a for all that differ from ours, or name them (-U -m -p -n -i -u -C -T)"
                 .to_owned(),
@@ -172,6 +174,11 @@ impl Joins {
         let of_process = flags.kinds.of_process();
         for (_, kind) in KIND_NAMES {
             let named = of_process.contains(kind);
+            // As for nsenter(1): the parent of a user namespace that is named is joined in its place.
+            if kind == NsKind::User && flags.user_parent && flags.kinds.user.is_some() {
+                joins.add_parent(flags, process)?;
+                continue;
+            }
             let socket = flags.net_socket.filter(|_| kind == NsKind::Net);
             match (flags.kinds.file(kind), process, socket) {
                 (_, Some(process), Some(number)) => {
@@ -193,6 +200,22 @@ impl Joins {
         Ok(joins)
     }
 
+    /// Adds the parent of the user namespace that is named.
+    fn add_parent(&mut self, flags: &EnterFlags, process: Option<&Process>) -> Result<(), Failure> {
+        self.named = true;
+        match (flags.kinds.file(NsKind::User), process) {
+            (Some(file), _) => self.add_owner_of(Path::new(file), &file.to_string_lossy()),
+            (None, Some(process)) => match process.namespace(NsKind::User)? {
+                Some(theirs) => {
+                    let path = format!("/proc/self/fd/{}", theirs.as_raw_fd());
+                    self.add_owner_of(Path::new(&path), &process.path(NsKind::User))
+                }
+                None => Ok(()),
+            },
+            (None, None) => Ok(()),
+        }
+    }
+
     /// Adds the user namespace that owns the first namespace to join, unless it is ours.
     fn add_owner(&mut self) -> Result<(), Failure> {
         let first = self.paths.first().zip(self.shown.first());
@@ -200,8 +223,13 @@ impl Joins {
             return Err(Failure::Usage("--user-parent: no other namespace is joined".to_owned()));
         };
         let path = entry.split_at(entry.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1)).1;
-        let shown = format!("the user namespace that owns {}", String::from_utf8_lossy(&shown.path));
-        let owner = open_owner_of(Path::new(OsStr::from_bytes(path)))
+        let (path, shown) = (path.to_vec(), String::from_utf8_lossy(&shown.path).into_owned());
+        self.add_owner_of(Path::new(OsStr::from_bytes(&path)), &shown)
+    }
+
+    fn add_owner_of(&mut self, path: &Path, shown: &str) -> Result<(), Failure> {
+        let shown = format!("the user namespace that owns {shown}");
+        let owner = open_owner_of(path)
             .map_err(|error| Failure::ours(format!("failed to open {shown}: {}", words(&error))))?;
         if is_own_namespace(&owner, NsKind::User) {
             return Ok(());
@@ -276,7 +304,8 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
     };
     let uid = id(flags.setuid, theirs.map(|ids| ids.0));
     let gid = id(flags.setgid, theirs.map(|ids| ids.1));
-    if flags.keep_caps {
+    // As for nsenter(1), the flag concerns a joined user namespace only.
+    if flags.keep_caps && (user || !flags.defaults.are_util_linux()) {
         if !user {
             return Err(Failure::Usage("--keep-caps: no user namespace is joined: add -U".to_owned()));
         }
@@ -287,9 +316,12 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
         request.policy.launch.copied_memory = true;
     }
     let sets = uid.is_some() || gid.is_some();
+    // As for nsenter(1): `-S` alone keeps the groups.
+    let sets_groups = gid.is_some() || uid.is_some() && !flags.defaults.are_util_linux();
     // Where its root has no id, the command cannot become root first.
     let theirs = process.filter(|_| flags.kinds.file(NsKind::User).is_none() && !flags.user_parent);
-    let becomes_root = user && sets && theirs.is_none_or(place::maps_root);
+    let root = user && !flags.preserve_credentials;
+    let becomes_root = root && sets && theirs.is_none_or(place::maps_root);
     let changed = |id: &u32| !becomes_root || *id != 0;
     (request.policy.launch.uid, request.policy.launch.gid) = (uid.filter(changed), gid.filter(changed));
     if user && sets && !becomes_root {
@@ -297,7 +329,7 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
     }
     let may_drop = !request.rootless && own_capabilities().is_none_or(|set| set & 1 << CAP_SETGID != 0);
     let allowed = !user || theirs.is_some_and(place::allows_setgroups);
-    if sets && !becomes_root && may_drop && allowed {
+    if sets_groups && !becomes_root && may_drop && allowed {
         request.around.groups = Some(Vec::new());
         request.policy.launch.groups = true;
     }
@@ -307,7 +339,7 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
 /// Returns whether the command gets the root directory and the working directory of the process.
 fn is_at_home(entered: &Entered, flags: &EnterFlags) -> bool {
     let mounts = entered.request.joined.contains(NsKind::Mnt) && flags.kinds.file(NsKind::Mnt).is_none();
-    flags.all || mounts
+    !flags.defaults.are_util_linux() && (flags.all || mounts)
 }
 
 /// Sets the root directory: with `--all` or the mount namespace that of the process, if it is another one
@@ -345,6 +377,12 @@ fn set_root(entered: &mut Entered, flags: &EnterFlags, process: Option<&Process>
         policy.credentials = Credentials::Root;
     }
     Ok(())
+}
+
+/// Returns whether the mount namespace to join is ours, and no other root directory is set.
+fn skips_mounts(entered: &Entered, flags: &EnterFlags) -> bool {
+    let named = flags.all || flags.kinds.mount.is_some();
+    named && !entered.request.joined.contains(NsKind::Mnt) && flags.root.is_none()
 }
 
 /// Sets the working directory. Below another root directory or in another mount namespace it is looked up
@@ -391,6 +429,10 @@ fn set_directory(
                 }
                 Err(usage) => return Err(usage),
             }
+        }
+        // As after a join of the own mount namespace by nsenter(1).
+        (None, None, _) if flags.defaults.are_util_linux() && skips_mounts(entered, flags) => {
+            Directory { path: c"/".to_owned(), confined: false }
         }
         _ => return Ok(()),
     };
@@ -455,6 +497,7 @@ fn request(joined: NsSet, paths: &[u8], preserve: bool, rootless: bool) -> Resul
         signal_at_end: None,
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
+        program: "nsexec",
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -75,6 +76,8 @@ pub(crate) fn ready(request: &Request) -> Result<(), Failure> {
 /// need a parent.
 pub(crate) fn in_place(flags: &NamespaceFlags, request: &Request) -> bool {
     let pid = request.created.contains(NsKind::Pid) || request.joined.contains(NsKind::Pid);
+    // With unshare(1) the first child of the command is process 1. A fresh /proc needs that process.
+    let pid = pid && (!flags.defaults.are_util_linux() || flags.mount_proc.is_some());
     // setsid(2) fails in the leader of a process group, so a new session needs a child. So does a new time
     // namespace beside a joined mount namespace.
     let session = request.policy.session == Session::New;
@@ -95,7 +98,7 @@ fn has_own_proc() -> bool {
 ///
 /// # Errors
 /// The reason why the command does not run.
-fn replace(job: &Job<'_>) -> Result<u8, Failure> {
+pub(crate) fn replace(job: &Job<'_>) -> Result<u8, Failure> {
     let bootstrap = job.request.bootstrap()?;
     let mut launcher = launcher_of(&bootstrap, job, output::show_record_alone)?;
     // This program runs without Rust's start code: an ignored SIGPIPE is the choice of its caller.
@@ -135,6 +138,17 @@ pub(crate) struct Job<'j> {
 /// # Errors
 /// The reason why the command was not started.
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
+    start_and_wait(job, supervise).map(|status| u8::try_from(status).unwrap_or(FAILED))
+}
+
+/// Starts the command, and waits for it with `wait`.
+///
+/// # Errors
+/// The reason why the command was not started, or the error of `wait`.
+pub(crate) fn start_and_wait<T>(
+    job: &Job<'_>,
+    wait: impl FnOnce(&mut Child, &Signals) -> io::Result<T>,
+) -> Result<T, Failure> {
     let bootstrap = job.request.bootstrap()?;
     let mut launcher = launcher_of(&bootstrap, job, output::show_record)?;
     // Before the fork: from here on a signal cannot end nsexec and leave the command behind.
@@ -142,9 +156,8 @@ pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     launcher.supervised(&signals);
     let mut child = launcher.spawn().map_err(|error| explain(&error, job))?;
     let _guard = guarded(&child, job.request)?;
-    let status = supervise(&mut child, &signals)
-        .map_err(|error| Failure::ours(format!("failed to wait for the command: {}", words(&error))))?;
-    Ok(u8::try_from(status).unwrap_or(FAILED))
+    wait(&mut child, &signals)
+        .map_err(|error| Failure::ours(format!("failed to wait for the command: {}", words(&error))))
 }
 
 /// Starts the process that signals the command when nsexec ends, if a flag asks for it. Its result must live
@@ -225,7 +238,7 @@ pub(crate) fn launcher_of(
         .level(if job.verbose { Level::Debug } else { Level::Warning })
         .on_record(move |record| {
             let text = request.with_display_paths(&record.to_string());
-            show(&format!("nsexec: {}: {text}\n", record.level.name()));
+            show(&format!("{}: {}: {text}\n", request.program, record.level.name()));
         });
     Ok(launcher)
 }
