@@ -57,6 +57,7 @@ Surroundings:
       --monotonic SECONDS       offset of the monotonic clock; needs -T
       --boottime SECONDS        offset of the boot-time clock; needs -T
       --clear-env               give COMMAND no variable
+      --whitelist-env NAMES     give COMMAND these variables only: NAME,NAME
 
   -h, --help                    print this text
   -V, --version                 print the version

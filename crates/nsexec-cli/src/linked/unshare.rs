@@ -1,6 +1,8 @@
 //! The command line of unshare(1), with the flags of util-linux 2.38 to 2.42.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 use clap::ValueEnum;
 use nix::unistd::{getegid, geteuid};
@@ -12,7 +14,7 @@ use super::super::failure::Failure;
 use super::super::namespace_flags::PropagationFlag;
 use super::super::request;
 use super::super::run::{self, Job};
-use super::super::values::{MapValue, group_id, signal, user_id};
+use super::super::values::{MapValue, Variable, group_id, signal, user_id};
 use super::getopt::{self, Flag, NO_LETTER, Takes};
 use super::{Asked, Name, command_of, parsed, wait};
 
@@ -42,6 +44,7 @@ enum Means {
     Monotonic,
     Boottime,
     ClearEnv,
+    WhitelistEnv,
     Owner,
     MountBinfmt,
     LoadInterp,
@@ -89,13 +92,17 @@ const FLAGS: &[Flag<Means>] = &[
     flag(NO_LETTER, "boottime", Takes::Value, Means::Boottime),
     flag(b'l', "load-interp", Takes::Value, Means::LoadInterp),
     flag(NO_LETTER, "clear-env", Takes::Nothing, Means::ClearEnv),
+    flag(NO_LETTER, "whitelist-env", Takes::Value, Means::WhitelistEnv),
 ];
 
 /// The flags of a command line.
 #[derive(Default)]
 struct Given {
     flags: NamespaceFlags,
+    /// The command does not inherit the environment.
     clear_env: bool,
+    /// The variables that it inherits all the same.
+    kept: HandOverFlags,
     /// The help or the version, whichever comes first.
     shows: Option<Means>,
 }
@@ -106,7 +113,7 @@ struct Given {
 /// Wrong usage, or a failure of the launch.
 pub(super) fn unshare(arguments: &[OsString]) -> Result<Asked, Failure> {
     let (words, command) = getopt::parse(FLAGS, arguments).map_err(Failure::Usage)?;
-    let Given { flags, clear_env, shows } = given(words)?;
+    let Given { flags, clear_env, kept, shows } = given(words)?;
     match shows {
         Some(Means::Version) => return Ok(Asked::Version),
         Some(_) => return Ok(Asked::Help),
@@ -119,7 +126,7 @@ pub(super) fn unshare(arguments: &[OsString]) -> Result<Asked, Failure> {
         ));
     }
     let facts = request::facts_of(&flags, false);
-    let mut request = run::request_of(&flags, &HandOverFlags::default(), &facts)?;
+    let mut request = run::request_of(&flags, &kept, &facts)?;
     run::ready(&request)?;
     if clear_env {
         request.hand_over.empty_environment = true;
@@ -144,6 +151,11 @@ fn given(words: Vec<(Means, Option<OsString>)>) -> Result<Given, Failure> {
                 break;
             }
             Means::ClearEnv => given.clear_env = true,
+            Means::WhitelistEnv => {
+                given.clear_env = true;
+                let names = value.unwrap_or_default();
+                given.kept.set_env.extend(names.as_bytes().split(|byte| *byte == b',').filter_map(variable));
+            }
             _ => match value {
                 Some(value) => with_value(&mut given.flags, means, value)?,
                 None => alone(&mut given.flags, means)?,
@@ -151,6 +163,13 @@ fn given(words: Vec<(Means, Option<OsString>)>) -> Result<Given, Failure> {
         }
     }
     Ok(given)
+}
+
+/// Returns the variable of our environment with this name.
+fn variable(name: &[u8]) -> Option<Variable> {
+    let name = OsStr::from_bytes(name);
+    let value = env::var_os(name).filter(|_| !name.is_empty())?;
+    Some(Variable { name: name.to_owned(), value })
 }
 
 /// Applies a flag that has no value.

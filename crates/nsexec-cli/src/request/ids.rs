@@ -3,7 +3,7 @@
 use nsexec::launch::causes::{self, CAP_SETGID};
 use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Setgroups};
-use nsexec_audit::machine::caller::Facts;
+use nsexec_audit::machine::caller::{Facts, SubRange};
 
 use super::super::args::{NamespaceFlags, SetgroupsFlag};
 use super::super::defaults::Defaults;
@@ -88,29 +88,32 @@ pub(super) fn maps_of(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> R
 fn both<'f>(facts: &'f Facts, causes: &'f causes::Facts, defaults: Defaults) -> (Ids<'f>, Ids<'f>) {
     let [no_users, no_groups] = &facts.unread;
     let rootless = facts.euid != 0;
+    let plain = defaults.are_util_linux();
+    // As for unshare(1): the first range alone.
+    let first = |ranges: &'f [SubRange]| if plain { ranges.get(..1).unwrap_or_default() } else { ranges };
     let users = Ids {
         flag: "--map-users",
         noun: "user",
         own: facts.euid,
-        ranges: &facts.subuids,
+        ranges: first(&facts.subuids),
         unread: no_users.as_deref(),
         own_map: &facts.users,
         rootless,
         facts: causes,
         tool_found: facts.newuidmap.is_some(),
-        plain: defaults.are_util_linux(),
+        plain,
     };
     let groups = Ids {
         flag: "--map-groups",
         noun: "group",
         own: facts.egid,
-        ranges: &facts.subgids,
+        ranges: first(&facts.subgids),
         unread: no_groups.as_deref(),
         own_map: &facts.groups,
         rootless,
         facts: causes,
         tool_found: facts.newgidmap.is_some(),
-        plain: defaults.are_util_linux(),
+        plain,
     };
     (users, groups)
 }
