@@ -18,6 +18,7 @@ mod in_place;
 mod joins;
 mod kinds;
 mod kit;
+mod linked;
 mod load;
 mod mounts;
 mod place;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         shared::TESTS,
         terminal::TESTS,
         unshare::TESTS,
+        linked::TESTS,
         load::TESTS,
     ])
 }
