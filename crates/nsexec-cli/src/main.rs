@@ -20,6 +20,7 @@ mod hand_over;
 mod help;
 mod hints;
 mod init;
+mod joins;
 mod kind_flags;
 mod letters;
 mod linked;

@@ -40,8 +40,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(lsns_shows_the_file_of_a_namespace, ROOT),
 ];
 
-/// Functions for the scripts. `is PID NAME` waits until the process has this name. `child PID NAME` prints the
-/// first child of a process when it has this name.
+/// Functions for the scripts. `is PID NAME` waits until the process has this name. `child PID NAME` prints
+/// the first child of a process when it has this name.
 const FUNCTIONS: &str = r#"
 is() { until [ "$(cat /proc/$1/comm)" = $2 ]; do sleep 0.01; done 2>/dev/null; }
 child() {

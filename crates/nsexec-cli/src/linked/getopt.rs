@@ -1,7 +1,6 @@
-//! Splits a command line as getopt_long(3) does with `+`: the flags end at the first other word.
+//! Splits a command line as getopt_long(3) does with `+`: the flags end at the first other argument.
 //!
-//! A decider. clap would accept other command lines: it has no unambiguous beginning of a long flag beside
-//! flags of the same beginning, and no letter whose value may follow without an equals sign.
+//! A decider. clap accepts other command lines: it refuses `--mount-p` beside `--mount`, and `-n/file`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -11,12 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 pub(super) enum Takes {
     /// None.
     Nothing,
-    /// A value in the same word: `--flag=VALUE`, `-xVALUE`, `-x=VALUE`.
+    /// A value in the same argument: `--flag=VALUE`, `-xVALUE`, `-x=VALUE`.
     Attached,
     /// As `Attached`, but after a letter only if it begins with a slash or an equals sign. Other letters may
     /// follow.
     Path,
-    /// A value in the same word or in the next one.
+    /// A value in the same argument or in the next one.
     Value,
 }
 
@@ -38,7 +37,7 @@ pub(super) type Parsed<'a, T> = (Vec<(T, Option<OsString>)>, &'a [OsString]);
 /// Splits the words after the program's name.
 ///
 /// # Errors
-/// What is wrong with a flag, for people.
+/// The fault of a flag, in a text for people.
 pub(super) fn parse<'a, T: Copy>(
     flags: &[Flag<T>],
     mut words: &'a [OsString],

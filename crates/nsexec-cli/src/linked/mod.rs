@@ -56,7 +56,8 @@ enum Asked {
     Ended(u8),
 }
 
-/// Runs the program under this name. Returns the exit status: 1 for each failure of its own, as in util-linux.
+/// Runs the program under this name. Returns the exit status: 1 for each failure of its own, as in
+/// util-linux.
 pub(crate) fn run(name: Name, arguments: &[OsString]) -> u8 {
     let arguments = arguments.get(1..).unwrap_or_default();
     let asked = match name {

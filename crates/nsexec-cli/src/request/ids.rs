@@ -136,8 +136,9 @@ fn values_of(own: Vec<MapValue>, other: Vec<MapValue>, ids: Ids<'_>) -> Vec<MapV
 
 /// Decides on the ids of the command.
 ///
-/// As for unshare(1) it keeps its ids under that name. Otherwise it becomes root in a user namespace, unless its own id is mapped to another one, or to none while id 0 is
-/// not mapped: then it keeps its ids, as with unshare(1).
+/// As for unshare(1) it keeps its ids under that name. Otherwise it becomes root in a user namespace, unless
+/// its own id is mapped to another one, or to none while id 0 is not mapped: then it keeps its ids, as with
+/// unshare(1).
 ///
 /// # Errors
 /// An id that is asked for is not mapped; or neither the own id nor id 0 is.
