@@ -333,6 +333,7 @@ fn request(joined: NsSet, paths: &[u8], preserve: bool, rootless: bool) -> Resul
     let user = joined.contains(NsKind::User) && !preserve;
     let paths = c_text(paths)?;
     Ok(Request {
+        program: "nsexec",
         created: NsSet::EMPTY,
         joined,
         paths: (!joined.is_empty()).then_some(paths),
@@ -357,7 +358,6 @@ fn request(joined: NsSet, paths: &[u8], preserve: bool, rootless: bool) -> Resul
         signal_at_end: None,
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
-        program: "nsexec",
     })
 }
 

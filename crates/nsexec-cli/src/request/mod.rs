@@ -46,6 +46,8 @@ impl From<UsageError> for Failure {
 /// A request without contradictions: the values of the message, and the policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    /// The name of the program in messages.
+    pub(crate) program: &'static str,
     /// The kinds to create.
     pub(crate) created: NsSet,
     /// The kinds to join.
@@ -83,8 +85,6 @@ pub(crate) struct Request {
     pub(crate) display_paths: Vec<(String, String)>,
     /// The settings for the command's descriptors and environment that are not in the policy.
     pub(crate) hand_over: HandOver,
-    /// The name of the program in messages.
-    pub(crate) program: &'static str,
 }
 
 impl Request {
@@ -210,6 +210,7 @@ pub(crate) fn decide(
     policy.launch.gid = command.gid;
     policy.launch.groups = around.groups.is_some();
     Ok(Request {
+        program: "nsexec",
         created: kinds.created,
         joined: kinds.joined,
         paths: paths(flags)?,
@@ -228,7 +229,6 @@ pub(crate) fn decide(
         signal_at_end: flags.signal_at_end(),
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
-        program: "nsexec",
     })
 }
 
