@@ -48,6 +48,7 @@ child() {
     until c=$(cat /proc/$1/task/$1/children) && [ "$(cat /proc/${c%% *}/comm)" = $2 ]; do sleep 0.01; done 2>/dev/null
     echo ${c%% *}
 }
+list() { until l=$(lsns -n -r -t $1 -o $2 $3) && [ -n "$l" ]; do sleep 0.01; done; echo "$l" | uniq; } 2>/dev/null
 end() { kill -9 "$@"; wait; } 2>/dev/null
 "#;
 

@@ -158,9 +158,9 @@ $U -r -p -n -u --mount-proc -f sleep 100 & c=$(child $! sleep)
 inode() { stat -L -c %i /proc/$1/ns/$2; }
 echo $(inode $c user) $(inode self user) $(inode self user) > wanted
 echo $(inode $c pid) $(inode self pid) $(inode $c user) >> wanted
-for kind in user pid; do echo $(lsns -n -r -t $kind -o NS,PNS,ONS $(inode $c $kind) | uniq); done | cmp - wanted
+for kind in user pid; do echo $(list $kind NS,PNS,ONS $(inode $c $kind)); done | cmp - wanted
 echo $?
-for kind in net uts mnt; do lsns -n -r -t $kind -o TYPE,NPROCS,ONS $(inode $c $kind) | uniq | sed s/$(inode $c user)/owner/; done
+for kind in net uts mnt; do list $kind TYPE,NPROCS,ONS $(inode $c $kind) | sed s/$(inode $c user)/owner/; done
 end $c";
     let done = linked(ctx, script);
     let lines: Vec<&str> = "0\nnet 1 owner\nuts 1 owner\nmnt 1 owner\n".lines().collect();
@@ -172,6 +172,6 @@ end $c";
 pub(super) fn lsns_shows_the_file_of_a_namespace(ctx: &Ctx) {
     ctx.needs("lsns");
     let script = "touch f; $U --net=f true; $N --net=f sleep 100 & is $! sleep
-lsns -n -r -t net -o NSFS $(stat -L -c %i f) | uniq | grep -c /f$; end $!; umount f";
+list net NSFS $(stat -L -c %i f) | grep -c /f$; end $!; umount f";
     prints(ctx, script, "1\n");
 }
