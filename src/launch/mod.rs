@@ -288,6 +288,12 @@ impl Launcher {
         self
     }
 
+    /// Sets the first argument that the command sees, in place of its name.
+    pub fn arg0(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.command.set_arg0(name.as_ref());
+        self
+    }
+
     /// Sets a variable of the command's environment. The command inherits this process's environment.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         self.command.set_env(name.as_ref(), value.as_ref());

@@ -252,6 +252,26 @@ pub(crate) const PLACES: &[Place] = &[
         why: "reads the effective user id, compares a file with the own namespace",
     },
     Place {
+        path: "crates/nsexec-cli/src/joins.rs",
+        uses: &["nix"],
+        why: "compares the file of a namespace with the own namespace",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/linked/unshare.rs",
+        uses: &["nix"],
+        why: "reads the effective ids for -c",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/linked/nsenter.rs",
+        uses: &["std::fs"],
+        why: "checks whether SELinux is active, for -Z",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/linked/wait.rs",
+        uses: &["nix", "std::process"],
+        why: "waits for the command with the caller's signal mask, and ends by the signal of the command",
+    },
+    Place {
         path: "crates/nsexec-cli/src/place.rs",
         uses: &["nix", "std::fs"],
         why: "opens the directories and the cgroup of the process to enter",

@@ -19,6 +19,7 @@ mod in_place;
 mod joins;
 mod kinds;
 mod kit;
+mod linked;
 mod load;
 mod mounts;
 mod pin;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         shared::TESTS,
         terminal::TESTS,
         unshare::TESTS,
+        linked::TESTS,
         load::TESTS,
     ])
 }

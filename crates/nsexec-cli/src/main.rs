@@ -12,6 +12,7 @@ mod before_start_flags;
 mod compare;
 mod config;
 mod decode;
+mod defaults;
 mod doctor;
 mod encode;
 mod enter;
@@ -21,8 +22,10 @@ mod hand_over;
 mod help;
 mod hints;
 mod init;
+mod joins;
 mod kind_flags;
 mod letters;
+mod linked;
 mod machine;
 mod manual;
 mod maps;
@@ -60,7 +63,11 @@ use failure::{FAILED, Failure, USAGE};
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
 pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     open_missing_standard_descriptors();
-    let arguments = letters::with_equals_signs(letters::with_joined_words(arguments.collect()));
+    let arguments: Vec<OsString> = arguments.collect();
+    if let Some(name) = arguments.first().and_then(|name| linked::Name::of(name)) {
+        return linked::run(name, &arguments);
+    }
+    let arguments = letters::with_equals_signs(letters::with_joined_words(arguments));
     let command = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,

@@ -79,6 +79,8 @@ pub(crate) fn ready(request: &Request) -> Result<(), Failure> {
 /// the steps before the start need a parent.
 pub(crate) fn in_place(flags: &NamespaceFlags, request: &Request) -> bool {
     let pid = request.created.contains(NsKind::Pid) || request.joined.contains(NsKind::Pid);
+    // With unshare(1) the first child of the command is process 1. A fresh /proc needs that process.
+    let pid = pid && (!flags.defaults.are_util_linux() || flags.mount_proc.is_some());
     // setsid(2) fails in the leader of a process group, so a new session needs a child. So does a new time
     // namespace beside a joined mount namespace.
     let session = request.policy.session == Session::New;
@@ -100,7 +102,7 @@ fn has_own_proc() -> bool {
 ///
 /// # Errors
 /// The reason why the command does not run.
-fn replace(job: &Job<'_>) -> Result<u8, Failure> {
+pub(crate) fn replace(job: &Job<'_>) -> Result<u8, Failure> {
     let bootstrap = job.request.bootstrap()?;
     let mut launcher = launcher_of(&bootstrap, job, output::show_record_alone)?;
     // This program runs without Rust's start code: an ignored SIGPIPE is the choice of its caller.
@@ -140,6 +142,17 @@ pub(crate) struct Job<'j> {
 /// # Errors
 /// The reason why the command was not started.
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
+    start_and_wait(job, supervise).map(|status| u8::try_from(status).unwrap_or(FAILED))
+}
+
+/// Starts the command, and waits for it with `wait`.
+///
+/// # Errors
+/// The reason why the command was not started, or the error of `wait`.
+pub(crate) fn start_and_wait<T>(
+    job: &Job<'_>,
+    wait: impl FnOnce(&mut Child, &Signals) -> io::Result<T>,
+) -> Result<T, Failure> {
     let bootstrap = job.request.bootstrap()?;
     let mut launcher = launcher_of(&bootstrap, job, output::show_record)?;
     // Before the fork: from here on a signal cannot end nsexec and leave the command behind.
@@ -151,9 +164,8 @@ pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     })
     .map_err(|error| explain(&error, job))?;
     let _guard = guarded(&child, job.request)?;
-    let status = supervise(&mut child, &signals)
-        .map_err(|error| Failure::ours(format!("failed to wait for the command: {}", words(&error))))?;
-    Ok(u8::try_from(status).unwrap_or(FAILED))
+    wait(&mut child, &signals)
+        .map_err(|error| Failure::ours(format!("failed to wait for the command: {}", words(&error))))
 }
 
 /// A function before the start, with the signals that end its wait.
@@ -251,7 +263,7 @@ pub(crate) fn launcher_of(
         .level(if job.verbose { Level::Debug } else { Level::Warning })
         .on_record(move |record| {
             let text = request.with_display_paths(&record.to_string());
-            show(&format!("nsexec: {}: {text}\n", record.level.name()));
+            show(&format!("{}: {}: {text}\n", request.program, record.level.name()));
         });
     Ok(launcher)
 }
