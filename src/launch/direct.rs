@@ -200,7 +200,7 @@ fn write_files<S: Sys, L: LogReader>(
             Ok(Files::NeedStages)
         }
         // This program has created its own user namespace after its exec.
-        Err(error) if hidden && error.errno() == Some(Errno::EACCES) => Ok(Files::NeedStages),
+        Err(Error::Os { doing: Doing::Update(..), errno: Errno::EACCES }) if hidden => Ok(Files::NeedStages),
         Err(error) => {
             add_error(sys, log, 0, &error);
             Err(FailureKind::OwnRecord)

@@ -33,8 +33,8 @@ pub trait LogReader {
     fn before_start(&mut self, _pid: Pid) -> Result<(), FailureKind> {
         Ok(())
     }
-    /// Makes the launcher not dumpable, before it creates a process that shares its memory and that others may
-    /// trace ([`Memory::SharedNotDumpable`](super::shape::Memory::SharedNotDumpable)).
+    /// Makes the launcher not dumpable, before it creates a process that shares its memory and that others
+    /// may trace ([`Memory::SharedNotDumpable`](super::shape::Memory::SharedNotDumpable)).
     ///
     /// # Errors
     /// Those of [`set_dumpable`](Sys::set_dumpable). The process then gets a copy of the memory.

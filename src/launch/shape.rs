@@ -273,8 +273,8 @@ impl Protection {
         suid_dumpable: false,
     };
 
-    /// Returns whether a launcher with root's ids can share its memory with a process that others may trace, if
-    /// it is not dumpable meanwhile. Such a launcher can still write the maps of that process: the files
+    /// Returns whether a launcher with root's ids can share its memory with a process that others may trace,
+    /// if it is not dumpable meanwhile. Such a launcher can still write the maps of that process: the files
     /// belong to root of the user namespace in which the launcher's program was executed.
     #[must_use]
     pub const fn may_hide(&self) -> bool {

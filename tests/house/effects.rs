@@ -146,8 +146,9 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "src/launch/shared.rs",
-        uses: &["libc", "std::process"],
-        why: "the stack of a process that shares the memory; aborts if that process cannot be ended",
+        uses: &["libc", "nix", "std::process"],
+        why: "the stack of a process that shares the memory; aborts if that process cannot be ended; reads whether \
+              this program is dumpable, and its pid",
     },
     Place {
         path: "src/launch/supervise.rs",

@@ -244,8 +244,8 @@ impl Attacker {
     }
 }
 
-/// A look at a stopped process that still executes this program: its user id, and whether the attacker read the
-/// secret in it.
+/// A look at a stopped process that still executes this program: its user id, and whether the attacker read
+/// the secret in it.
 struct Look {
     uid: u32,
     read: bool,
@@ -278,7 +278,8 @@ fn launch_under_attack(attacker: &mut Attacker, map: &CStr, copy: bool) -> Optio
                     None => {}
                 }
             };
-            // SAFETY: calls with numbers. The child is not reaped before it has ended, and this thread ends first.
+            // SAFETY: calls with numbers. The child is not reaped before it has ended, and this thread ends
+            // first.
             let signal = |signal| unsafe { libc::kill(child, signal) };
             signal(libc::SIGSTOP);
             let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();

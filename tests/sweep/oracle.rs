@@ -548,6 +548,13 @@ impl Case<'_> {
             return None;
         }
         let told = self.told();
+        // The launcher gave up the direct start: the error is that of the stages.
+        let of_file = |line: &Line| {
+            matches!(line.call, Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. })
+        };
+        if errno == Errno::EACCES && self.line.is_some_and(of_file) && self.hides() {
+            return None;
+        }
         // For a dead peer the launcher reports only the death.
         let dead_peer = [Errno::ECONNRESET, Errno::EPIPE].contains(&errno);
         // The error is in the command, after the start.
@@ -560,6 +567,12 @@ impl Case<'_> {
         let in_words = texts.iter().any(|text| told.contains(text)) || told.contains(&errno.to_string());
         let named = in_words && self.names_the_file(&told) || dead_peer || after || unsealed;
         (!named).then(|| ("the launcher reports its own error", format!("{errno}, reported: {told}")))
+    }
+
+    /// Returns whether the launcher is not dumpable at the fault.
+    fn hides(&self) -> bool {
+        let hides = |line: &Line| matches!(line.call, Call::SetDumpable { dumpable: false });
+        self.at() == Role::Launcher && self.before().iter().any(hides)
     }
 
     /// Returns whether the text names the file of the process that the faulty line of the launcher is about.

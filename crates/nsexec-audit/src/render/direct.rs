@@ -20,6 +20,12 @@ pub(super) fn why(line: &Line, context: &Context) -> Option<&'static str> {
             "the direct start is given up, before the go byte"
         }
         (Call::Wait4 { .. }, _) if context.attempt == Attempt::GivenUp => "the process has ended",
+        (Call::SetDumpable { dumpable: true }, Some(Role::Launcher)) => {
+            "the command's process has left the launcher's memory"
+        }
+        (Call::SetDumpable { .. }, Some(Role::Launcher)) => {
+            "the launcher's memory must not be traced through the process that will share it"
+        }
         (Call::Unshare { flags }, _) => unshare(*flags, context),
         (Call::Setns { .. }, _) => "the process that creates a time namespace enters it only by this",
         _ => return about(line, context),
@@ -31,6 +37,7 @@ fn failed(call: &Call, context: &Context, errno: Errno) -> Option<&'static str> 
         (Call::CloneInit { .. }, _) => {
             "the stages create the namespaces one after the other, and report the one that is refused"
         }
+        (Call::SetDumpable { .. }, _) => "the process gets a copy of the launcher's memory instead",
         (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM)
             if context.role == Some(Role::Launcher) && context.object != Some(Object::ProcDir) =>
         {

@@ -251,8 +251,9 @@ fn creator(run: &Run, section: &Section) -> Option<Role> {
 }
 
 /// Returns how the process of a direct start shared the memory; `None` if it had a copy. The choice depends
-/// on the launcher's ids and capabilities, which the record does not contain. The clone's line of either process
-/// shows whether it shared the memory, and a line of the launcher whether that made itself not dumpable.
+/// on the launcher's ids and capabilities, which the record does not contain. The clone's line of either
+/// process shows whether it shared the memory, and a line of the launcher whether that made itself not
+/// dumpable.
 fn memory_of(run: &Run) -> Option<Memory> {
     let mut lines = run.sections.iter().flat_map(|section| &section.lines);
     let launcher = run.section(Role::Launcher).map_or(&[][..], |launcher| &launcher.lines);

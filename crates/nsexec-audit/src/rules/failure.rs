@@ -70,10 +70,12 @@ impl State {
                 || reports_failure(line)
         };
         if let Some(failed) = &self.failed {
-            // The launcher of a direct start then ends and reaps the init, and reads its records.
+            // The launcher of a direct start then ends and reaps the init, reads its records, and becomes
+            // dumpable again.
             // That of a start in place ends the helper, and restores its signals.
             let launcher = section.role == Role::Launcher || in_place && section.role == Role::Stage(1);
-            let ends = launcher && matches!(line.call, Call::Read { .. } | Call::Wait4 { .. })
+            let ends = launcher
+                && matches!(line.call, Call::Read { .. } | Call::Wait4 { .. } | Call::SetDumpable { .. })
                 || in_place && launcher && matches!(line.call, Call::Sigaction { .. });
             // A failed stage 2 still reads the launcher's go byte. Otherwise the launcher would write to a
             // closed pipe.

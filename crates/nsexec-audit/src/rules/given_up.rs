@@ -14,8 +14,8 @@ use nsexec::sys::types::{Errno, Pid, Signal};
 pub(super) const ONE_INIT: Rule = Rule {
     name: "one-init",
     reason: "The launcher creates one process that may execute the command. It gives up a direct start only before the \
-             go byte, because the kernel refuses the clone, or a map for which the message names a tool. It kills \
-             and reaps that process before it creates the pipes of the stages. In a start through a child it creates \
+             go byte, because the kernel refuses the clone, a map for which the message names a tool, or a file of \
+             a process that is not dumpable. It kills and reaps that process before it creates the pipes of the stages. In a start through a child it creates \
              stage 1 only.",
     reference: "src/launch/direct.rs; docs/protocol.md#refusals-and-deaths-in-a-direct-start",
     severity: Severity::Breach,
@@ -106,13 +106,21 @@ fn gave_up(lines: &[Line], pid: Pid, facts: &Facts) -> Option<std::string::Strin
         matches!(line.call, Call::Write { .. } | Call::Openat { .. } | Call::Openat2 { .. })
             && line.reply == Reply::Errno(Errno::EPERM)
     };
+    // The launcher's program was executed in another user namespace, whose root has the file.
+    let hides = any(&|line| line.call == Call::SetDumpable { dumpable: false } && line.reply == Reply::Unit);
+    let foreign = |line: &Line| {
+        matches!(line.call, Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. })
+            && line.reply == Reply::Errno(Errno::EACCES)
+    };
     let killed = |line: &Line| line.call == Call::Kill { pid, signal: Signal::KILL };
     let waited = |line: &Line| matches!(line.call, Call::Wait4 { pid: of, .. } if of == pid);
     let go = |line: &Line| matches!(&line.call, Call::Send { data, .. } if data.0 == [GO]);
     let tool = facts.asked.as_ref().is_none_or(|asked| !asked.tools.is_empty());
     Some(match () {
         () if any(&go) => format!("gives up the init {pid}, which may run"),
-        () if !tool || !any(&refused) => format!("gives up the init {pid} although no map needs a tool"),
+        () if !(tool && any(&refused)) && !(hides && any(&foreign)) => {
+            format!("gives up the init {pid} although no map needs a tool")
+        }
         () if !any(&killed) => format!("creates stages beside the init {pid}, which it has not killed"),
         () if !any(&waited) => format!("creates stages before the init {pid} has ended"),
         () => return None,
