@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 from packages import ROOT, install, output
@@ -18,7 +19,7 @@ GUEST = Path(__file__).resolve().parent / "guest"
 # What the tests call. Their dependencies are found by their libraries.
 PACKAGES = [
     "coreutils", "dash", "bash", "grep", "sed", "mawk", "findutils", "util-linux", "util-linux-extra", "mount", "passwd", "login", "uidmap", "procps", "base-passwd",
-    "libc-bin", "libc6", "libpam-modules", "libpam-runtime", "strace", "runc", "libcap2-bin", "hostname",
+    "libc-bin", "libc6", "libpam-modules", "libpam-runtime", "strace", "runc", "libcap2-bin", "hostname", "kmod",
     "python3-minimal", "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib",
 ]
 
@@ -110,6 +111,13 @@ def libraries(path):
     return re.findall(r"(/\S+) \(0x", found.stdout) if found.returncode == 0 else []
 
 
+def stripped(path):
+    """A program without the information for debuggers, which is most of a test program."""
+    with tempfile.NamedTemporaryFile() as file:
+        output("strip", "--strip-debug", "-o", file.name, path)
+        return Path(file.name).read_bytes()
+
+
 def is_elf(path):
     if path.is_symlink() or not path.is_file():
         return False
@@ -147,8 +155,10 @@ def native(path, programs):
         archive.link(name, target)
     files = files_of_packages()
     wanted = [*files, *programs]
-    for file in wanted:
+    for file in files:
         archive.copy(file)
+    for file in programs:
+        archive.text(place(file), stripped(file), 0o755)
     elf = [file for file in wanted if is_elf(file)]
     for library in {library for file in elf for library in libraries(file)}:
         archive.copy(os.path.realpath(library))

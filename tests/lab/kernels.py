@@ -4,6 +4,7 @@ The cache is the folder in the variable NSEXEC_LAB_CACHE, or target/lab. A kerne
 again; `run --fetch` fetches the newest one.
 """
 
+import lzma
 import re
 import shutil
 from dataclasses import dataclass
@@ -35,12 +36,26 @@ KERNELS = [
 ]
 
 
+# Parts of the kernel that a test mounts and that Debian does not build in.
+MODULES = ["overlay"]
+
+
 @dataclass(frozen=True)
 class Image:
     """A kernel in the cache: the file to boot, and the release as `uname -r` prints it."""
 
     file: Path
     release: str
+    root: Path
+
+    def modules(self):
+        """The content of the modules that the tests need, which cannot load them by themselves."""
+        for name in MODULES:
+            found = list(self.root.rglob(f"{name}.ko*"))
+            if len(found) != 1:
+                raise Unavailable(f"the packages of {self.release} have {len(found)} modules {name}")
+            data = found[0].read_bytes()
+            yield lzma.decompress(data) if found[0].suffix == ".xz" else data
 
 
 def image(kernel, cache, fetch_again):
@@ -69,7 +84,7 @@ def image(kernel, cache, fetch_again):
     release = name or found[0].parent.name
     if tuple(map(int, re.findall(r"\d+", release)[:2])) != kernel.version:
         raise Unavailable(f"Debian's {kernel.suite} has the kernel {release} now, and {kernel.name} no longer")
-    return Image(found[0], release)
+    return Image(found[0], release, folder / "root")
 
 
 def fetch(kernel, folder):
@@ -82,8 +97,11 @@ def fetch(kernel, folder):
     packages = [name for name in packages if version_in(name)[:2] == kernel.version] or packages
     if not packages:
         raise Unavailable(f"Debian's {kernel.suite} has no cloud kernel for {kernel.architecture}")
+    newest = max(packages, key=version_in)
+    # Since 7.x the modules are in a package of their own.
+    modules = newest.replace("linux-binary-", "linux-modules-")
     try:
-        suite.unpack([max(packages, key=version_in)], folder / "root")
+        suite.unpack(sorted({newest, modules}), folder / "root")
     except RuntimeError as error:
         raise Unavailable(f"the kernel of {kernel.suite} cannot be fetched: {str(error).splitlines()[-1]}") from error
 

@@ -45,8 +45,8 @@ class Boot:
     problem: str
 
 
-def boot(kernel, file, root, jobs, folder, arguments=()):
-    """Boots the kernel image `file` with the archive `root`, and runs the jobs. `folder` receives the console and
+def boot(kernel, found, root, jobs, folder, arguments=()):
+    """Boots the kernel's image `found` with the archive `root`, and runs the jobs. `folder` receives the console and
     the output of the jobs. The limit of the boot is that of its jobs and two minutes."""
     program, packages, machine, console = QEMU[kernel.architecture]
     install(*packages)
@@ -54,13 +54,15 @@ def boot(kernel, file, root, jobs, folder, arguments=()):
     folder.mkdir(parents=True)
     initrd, results = folder / "initrd", folder / "results"
     shutil.copy(root, initrd)
-    image.append(initrd, {"lab/jobs": "".join(f"{job.name}\t{job.limit}\t{job.command}\n" for job in jobs)})
+    files = {"lab/jobs": "".join(f"{job.name}\t{job.limit}\t{job.command}\n" for job in jobs)}
+    files |= {f"lab/modules/{number}": data for number, data in enumerate(found.modules())}
+    image.append(initrd, files)
     append = ["quiet", "panic=-1", "rdinit=/init", f"console={console}", *arguments]
     words = [
         program, *machine, "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none", "-no-reboot",
         "-chardev", f"file,id=console,path={folder / 'console'}", "-serial", "chardev:console",
         "-chardev", f"file,id=results,path={results}", *second_line(kernel.architecture),
-        "-kernel", file, "-initrd", initrd, "-append", " ".join(append),
+        "-kernel", found.file, "-initrd", initrd, "-append", " ".join(append),
     ]
     start = time.monotonic()
     limit = sum(job.limit for job in jobs) + 120
