@@ -5,6 +5,7 @@ fails the lab, and so does an entry whose tests all passed on a kernel that it n
 """
 
 import fnmatch
+import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,12 +77,21 @@ def results(job, done):
     return of_lines(done)
 
 
+def failures(lines):
+    """Yields the name and the output of each failed test of a test program."""
+    for line in lines:
+        if '"event": "failed"' in line and '"type": "test"' in line:
+            event = json.loads(line[line.index("{"):])
+            yield event["name"], " | ".join(event.get("stdout", "").replace("\\n", "\n").split("\n"))
+
+
 def of_a_test_program(job, done):
     one = runner.Runner(job)
     for line in done.lines:
         one.read(line + "\n")
     one.close(done.status if done.status is not None else -1)
-    found = [(name, "failed", "") for name in one.failed]
+    texts = dict(failures(done.lines))
+    found = [(name, "failed", texts.get(name, "")) for name in one.failed]
     reasons = {}
     for line in one.output:
         if line.startswith("skipped: "):

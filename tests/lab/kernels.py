@@ -32,7 +32,6 @@ KERNELS = [
     Kernel("6.1", "bookworm"),
     Kernel("6.12", "trixie"),
     Kernel("7.2", "sid"),
-    Kernel("6.1-arm64", "bookworm", "arm64"),
 ]
 
 
