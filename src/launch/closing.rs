@@ -17,9 +17,21 @@ use crate::words::error::Error;
 /// Those of [`close_unnamed`]; [`StageStep::Cgroup`].
 pub(super) fn begin<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, pipes: &Pipes) -> Result<(), Error<'m>> {
     close_unnamed(sys, tail, pipes)?;
+    close_withheld(sys, tail);
     match tail.around {
         Some(around) => enter_cgroups(sys, around),
         None => Ok(()),
+    }
+}
+
+/// Closes the descriptors of the launcher's function before the start, if the command gets all descriptors.
+/// Otherwise [`close_unnamed`] has closed those that the command does not get.
+fn close_withheld<S: Sys>(sys: &mut S, tail: &Tail<'_>) {
+    if let (Some(around), None) = (tail.around, tail.descriptors) {
+        for fd in &around.withheld {
+            // close(2) frees the number even if it returns an error.
+            let _ = sys.close(*fd);
+        }
     }
 }
 

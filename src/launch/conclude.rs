@@ -26,7 +26,7 @@ pub(super) fn conclude<S: Sys, L: LogReader>(
     let logged = started.and_then(|pid| read_log(sys, watch, pipes.log, log).map(|()| pid));
     let kind = match logged {
         Ok(_) if log.fatal() => Some(FailureKind::FatalRecord),
-        Ok(pid) => stages.command_runs(sys, pid).err(),
+        Ok(pid) => stages.check_last(sys, watch, pid).err(),
         Err(kind) => Some(kind),
     };
     if let Some(kind) = kind {

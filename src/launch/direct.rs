@@ -13,7 +13,7 @@ use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
 use super::pipes::{LogReader, add_error, add_record};
 use super::shape::order;
-use super::shared::First;
+use super::shared::{First, Stack};
 use super::stages::Stages;
 use super::tail::{self, GO};
 use super::watch::Watch;
@@ -21,6 +21,7 @@ use crate::deciders::bootstrap::Bootstrap;
 use crate::deciders::bootstrap::text::Lossy;
 use crate::deciders::policy::{Credentials, LogForm, Session};
 use crate::scripts::map_files::{self, Writing};
+use crate::scripts::nsexec::thread_id_cache;
 use crate::scripts::pipe::send_all;
 use crate::scripts::procfs;
 use crate::scripts::stage::init::{become_root, drop_groups};
@@ -43,20 +44,22 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     asked: &Bootstrap<'_>,
     log: &mut L,
 ) -> Option<Launched> {
-    let before = match prepare_fork(sys, log, job.stack.is_some()) {
+    let mut before = match prepare_fork(sys, log, job.stack.is_some()) {
         Ok(before) => before,
         Err(kind) => return Some(failed(kind)),
     };
+    let sharing = Sharing::begin(sys, job, log, &mut before);
     let first = Beginning { job, asked, before };
     // SAFETY: `first`, and what it refers to, lives until the process has executed the command or has ended:
-    // see `settle`. `run` allocates no memory, takes no lock, and makes its calls through the backend.
-    let shared = job.stack.map(|stack| unsafe { stack.start(&first) });
+    // see `Sharing::end`. `run` allocates no memory, takes no lock, and makes its calls through the backend.
+    let shared = sharing.0.map(|stack| unsafe { stack.start(&first) });
     let (child, pidfd) = match sys.clone_init(order(asked.clone_flags()).with_process, shared, before.tid) {
         Ok(InitFork::Child) => return Some(Launched::Exit(first.run(sys))),
         Ok(InitFork::Parent { child, pidfd }) => (child, pidfd),
         // The stages create the namespaces one after the other. Their own error names the one that is
         // refused.
         Err(errno) => {
+            sharing.end(sys, log, None);
             before.give_up(sys, log);
             if job.level >= Level::Debug {
                 add_record(
@@ -75,23 +78,57 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     let pipes = before.pipes;
     let mut stages = Stages::of_command(child, pidfd).with_init(job.tail.init);
     let mut watch = Watch::new(job.interrupt, job.timer);
-    let started = match write_files(sys, job, asked, (pipes.init, child, pidfd), before.tid, log) {
+    let hidden = sharing.0.is_some_and(Stack::hides);
+    let written = write_files(sys, job, asked, (pipes.init, child, pidfd), (before.tid, hidden), log);
+    let started = match written {
         Ok(Files::Written) => log.before_start(child).and_then(|()| {
             stages.note_go(child);
             send_all(sys, pipes.init, &[GO]).map_err(os(Step::SendGo)).map(|()| child)
         }),
-        Ok(Files::NeedTool) => {
+        Ok(Files::NeedStages) => {
             stages.abandon(sys, pipes);
-            settle(job, &stages, child);
+            sharing.end(sys, log, Some((&stages, child)));
             return None;
         }
         Err(kind) => Err(kind),
     };
     let launched = conclude(sys, (pipes, &mut stages), &mut watch, log, started);
-    if matches!(launched, Launched::Failed(_)) {
-        settle(job, &stages, child);
-    }
+    let failed = matches!(launched, Launched::Failed(_));
+    sharing.end(sys, log, failed.then_some((&stages, child)));
     Some(launched)
+}
+
+/// The time in which the process shares the launcher's memory, if it does, with the stack of that process.
+#[derive(Clone, Copy)]
+struct Sharing<'j>(Option<&'j Stack>);
+
+impl<'j> Sharing<'j> {
+    /// Makes the launcher not dumpable, if the process that will share its memory may be traced by others. If
+    /// the kernel refuses that (a filter), the process gets a copy of the memory.
+    fn begin<S: Sys, L: LogReader>(sys: &mut S, job: &Job<'j>, log: &mut L, before: &mut BeforeFork) -> Self {
+        match job.stack {
+            Some(stack) if stack.hides() && log.hide(sys).is_err() => {
+                before.tid = thread_id_cache(sys);
+                Self(None)
+            }
+            stack => Self(stack),
+        }
+    }
+
+    /// Ends the sharing: the process has executed the command, was not created, or belongs to a `failed`
+    /// launch.
+    ///
+    /// Keeps the stack if the process may still exist after the failed launch: it has survived SIGKILL for
+    /// some seconds, or a filter refuses wait4(2). Aborts if it could not be killed ([`Stack::keep`]). The
+    /// launcher then stays not dumpable.
+    fn end<S: Sys, L: LogReader>(self, sys: &mut S, log: &mut L, failed: Option<(&Stages, Pid)>) {
+        let Some(stack) = self.0 else { return };
+        match failed {
+            Some((stages, child)) if !stages.has_ended(child) => stack.keep(stages.kill_refused()),
+            _ if stack.hides() => log.unhide(sys),
+            _ => {}
+        }
+    }
 }
 
 /// The first function of the process of a direct start, with its input: see [`run`].
@@ -107,15 +144,6 @@ impl First for Beginning<'_, '_> {
     }
 }
 
-/// Keeps the stack if the process may still exist after the failed launch: it has survived SIGKILL for some
-/// seconds, or a filter refuses wait4(2). Aborts if it could not be killed
-/// ([`Stack::keep`](super::shared::Stack::keep)).
-fn settle(job: &Job<'_>, stages: &Stages, child: Pid) {
-    if let Some(stack) = job.stack.filter(|_| !stages.has_ended(child)) {
-        stack.keep(stages.kill_refused());
-    }
-}
-
 fn creates_user(asked: &Bootstrap<'_>) -> bool {
     asked.clone_flags().contains(CloneFlags::NEWUSER)
 }
@@ -123,18 +151,20 @@ fn creates_user(asked: &Bootstrap<'_>) -> bool {
 /// Whether the launcher could write the files of the new process.
 enum Files {
     Written,
-    /// The kernel refused a map, and the message names a tool that has more privileges.
-    NeedTool,
+    /// The kernel refused a map, and the message names a tool that has more privileges; or it refused to open
+    /// a file of the process, which is not dumpable and so belongs to root of another user namespace.
+    NeedStages,
 }
 
 /// Writes the oom score of the new process, and the setgroups policy and the maps of its user namespace.
-/// Without a new user namespace the launcher writes nothing, and needs no /proc.
+/// Without a new user namespace the launcher writes nothing, and needs no /proc. `hidden`: the process, with
+/// the launcher, is not dumpable.
 fn write_files<S: Sys, L: LogReader>(
     sys: &mut S,
     job: &Job<'_>,
     asked: &Bootstrap<'_>,
     (init, child, pidfd): (Fd, Pid, Option<Fd>),
-    tid: Option<TidAddress>,
+    (tid, hidden): (Option<TidAddress>, bool),
     log: &mut L,
 ) -> Result<Files, FailureKind> {
     if !creates_user(asked) {
@@ -167,8 +197,10 @@ fn write_files<S: Sys, L: LogReader>(
         Ok(()) => Ok(Files::Written),
         Err(error) if is_death(sys, init, target, &error) => Err(FailureKind::StageFailed),
         Err(Error::MappingTool { why: ToolFailure::NotPresent, .. }) if asked.names_mapping_tool() => {
-            Ok(Files::NeedTool)
+            Ok(Files::NeedStages)
         }
+        // This program has created its own user namespace after its exec.
+        Err(error) if hidden && error.errno() == Some(Errno::EACCES) => Ok(Files::NeedStages),
         Err(error) => {
             add_error(sys, log, 0, &error);
             Err(FailureKind::OwnRecord)

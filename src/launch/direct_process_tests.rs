@@ -301,7 +301,7 @@ fn process_uses_a_part_of_its_stack() {
     }
 
     let policy = policy().with_credentials(Credentials::Keep).with_session(Session::New);
-    let mut memory = crate::launch::shared::StackMemory::new().unwrap();
+    let mut memory = crate::launch::shared::StackMemory::new(crate::launch::shape::Memory::Shared).unwrap();
     memory.mark();
     with_job(&policy, |job| {
         let tail = Tail { candidates: b"/nowhere\0/bin/true\0", kill_child: true, ..job.tail };

@@ -76,6 +76,7 @@ mod exec;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod fork;
 mod handle;
+mod hooked;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod in_place;
 mod init;
@@ -98,6 +99,7 @@ mod offsets;
 mod outcome;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod persist;
+mod pin;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod pipes;
 mod policy;
@@ -155,6 +157,7 @@ pub use error::{LaunchError, StageFailure};
 pub use handle::{Child, exit_code};
 #[doc(hidden)]
 pub use number::pid_of_fdinfo;
+pub use pin::{Pinned, Released, release};
 pub use policy::{Descriptors, LaunchPolicy};
 #[doc(hidden)]
 pub use prepared::Prepared;
@@ -203,7 +206,7 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
 pub use crate::words::log::Level;
-use shape::Memory;
+use shape::Protection;
 use shared::StackMemory;
 use strings::CommandLine;
 
@@ -282,6 +285,12 @@ impl Launcher {
     ) -> &mut Self {
         let args = args.into_iter().map(|arg| arg.as_ref().into());
         self.command.words = core::iter::once(program.as_ref().into()).chain(args).collect();
+        self
+    }
+
+    /// Sets the first argument that the command sees, in place of its name.
+    pub fn arg0(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.command.set_arg0(name.as_ref());
         self
     }
 
@@ -461,12 +470,12 @@ impl Launcher {
     ) -> Result<Child, LaunchError> {
         // Runs in the launching thread, whose ids and capabilities decide.
         let stack = |prepared: &Prepared| {
-            // The guard is read only if it decides: a new user namespace, and no other reason for a copy.
-            let creates_user = prepared.asked.contains(CloneFlags::NEWUSER);
-            let shared = prepared.memory(query::has_root_ids(), None) == Memory::Shared
-                && !(creates_user && query::own_guard().is_some());
+            // The protection is read only if it decides.
+            let decides = prepared.asked.contains(CloneFlags::NEWUSER) || self.policy.launch.changes_ids();
+            let protection = if decides { own_protection() } else { Protection::NONE };
+            let memory = prepared.memory(query::has_root_ids(), &protection);
             // Without memory for the stack the process gets a copy, which needs none.
-            if shared { StackMemory::new() } else { None }
+            if memory.is_shared() { StackMemory::new(memory) } else { None }
         };
         // The parent-death signal would follow the other thread.
         match spawn::is_in_function() && !self.policy.launch.kill_child {

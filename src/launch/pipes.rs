@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::outcome::{FailureKind, Step, os};
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, Pid};
+use crate::sys::types::{Errno, Fd, Pid, SysResult};
 use crate::words::error::Error;
 use crate::words::log::{Details, Level, RECORD_MAX, Writer, layout};
 
@@ -32,6 +32,20 @@ pub trait LogReader {
     /// [`FailureKind::BeforeStart`]: the launch is given up.
     fn before_start(&mut self, _pid: Pid) -> Result<(), FailureKind> {
         Ok(())
+    }
+    /// Makes the launcher not dumpable, before it creates a process that shares its memory and that others may
+    /// trace ([`Memory::SharedNotDumpable`](super::shape::Memory::SharedNotDumpable)).
+    ///
+    /// # Errors
+    /// Those of [`set_dumpable`](Sys::set_dumpable). The process then gets a copy of the memory.
+    fn hide<S: Sys>(&mut self, sys: &mut S) -> SysResult<()> {
+        sys.set_dumpable(false)
+    }
+    /// Called once that process has left the memory. Makes the launcher dumpable again, unless another launch
+    /// of this process needs the opposite.
+    fn unhide<S: Sys>(&mut self, sys: &mut S) {
+        // Only a filter makes this fail. The launcher then stays not dumpable.
+        let _ = sys.set_dumpable(true);
     }
     /// Called before this process executes the command itself, in a start in place. All records have arrived.
     fn before_exec(&mut self) {}

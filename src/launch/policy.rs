@@ -63,6 +63,10 @@ pub struct LaunchPolicy {
     /// Whether this process itself becomes the command ([`Launcher::exec`](super::Launcher::exec)).
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "core::ops::Not::not"))]
     pub in_place: bool,
+    /// Whether the process ends in place of its exec: its namespaces are mounted on files
+    /// ([`Launcher::pin`](super::Launcher::pin)).
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "core::ops::Not::not"))]
+    pub pins: bool,
 }
 
 impl LaunchPolicy {
@@ -81,6 +85,7 @@ impl LaunchPolicy {
         groups: false,
         init: false,
         in_place: false,
+        pins: false,
     };
 }
 

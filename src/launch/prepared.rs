@@ -12,7 +12,7 @@ use super::pipes::LogReader;
 use super::policy::Descriptors;
 use super::record::Record;
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
-use super::shape::{Guard, Memory, Shape, WhyCopied, memory, shape};
+use super::shape::{Memory, Protection, Shape, WhyCopied, memory, shape};
 use super::shared::Stack;
 use super::strings::{CommandStrings, NulTerminated, shown};
 use super::surroundings::{Move, Surroundings};
@@ -105,11 +105,11 @@ impl Prepared {
     /// Returns whether the process of a direct start shares the launcher's memory: see
     /// [`memory`].
     #[must_use]
-    pub fn memory(&self, root_ids: bool, guard: Option<Guard>) -> Memory {
+    pub fn memory(&self, root_ids: bool, protection: &Protection) -> Memory {
         match decode(&self.message, self.policy.dialect) {
             Ok((asked, _)) => {
                 let (runs_code, enters_cgroup) = (self.around.hooks() > 0, !self.around.cgroups.is_empty());
-                memory(&asked, &self.policy, runs_code, enters_cgroup, root_ids, guard)
+                memory(&asked, &self.policy, runs_code, enters_cgroup, root_ids, protection)
             }
             // The stages report the error.
             Err(_) => Memory::Copied(WhyCopied::Stages),
@@ -207,6 +207,7 @@ impl Prepared {
             mount_proc: self.policy.launch.mount_proc,
             kill_child: self.policy.launch.kill_child,
             init: self.policy.launch.init,
+            pins: self.policy.launch.pins,
             leads_session: self.policy.session == Session::New,
             descriptors: (self.policy.launch.descriptors == Descriptors::Named).then_some(&self.named[..]),
             kept: kept.as_deref(),
@@ -274,6 +275,7 @@ impl CommandStrings {
             mount_proc: false,
             kill_child: false,
             init: false,
+            pins: false,
             leads_session: false,
             descriptors: None,
             kept: None,

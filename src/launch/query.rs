@@ -19,7 +19,8 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, getresgid, getresuid, setfsgid, se
 
 use super::number::number_of_fdinfo;
 use super::proc_status::{SignalState, StatusText};
-use super::shape::{Guard, Protection, Yama};
+use super::shape::{Protection, Yama};
+use super::shared::is_dumpable;
 use crate::deciders::namespace::NsKind;
 use crate::scripts::nsexec::refuse_threads;
 use crate::sys::Sys;
@@ -54,33 +55,18 @@ pub(super) fn may_share_memory() -> bool {
 /// program. A property that cannot be read counts as one that prevents it.
 #[must_use]
 pub fn own_protection() -> Protection {
-    with_modules(own_attributes())
-}
-
-/// Returns the guard of this thread, and reads the files of the security modules only if they decide.
-pub(super) fn own_guard() -> Option<Guard> {
-    let own = own_attributes();
-    own.guard().or_else(|| with_modules(own).guard())
-}
-
-/// Adds what the security modules of the machine restrict.
-fn with_modules(own: Protection) -> Protection {
     let sysctls = Path::new("/proc/sys/kernel");
-    Protection { yama: yama(sysctls), relabels: relabels(sysctls), ..own }
-}
-
-/// Reads the properties of this thread, as on a machine without Yama and AppArmor.
-fn own_attributes() -> Protection {
     let (fsuid, fsgid) = ids_for_files();
     let users = getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [fsuid; 3]);
     let groups = getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [fsgid; 3]);
     Protection {
         equal_ids: users && groups,
         permitted: capability_sets().map(|sets| sets.permitted),
-        // SAFETY: a call with numbers, which changes nothing.
-        dumpable: unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } == 1,
-        yama: Yama::Off,
-        relabels: false,
+        dumpable: is_dumpable(),
+        yama: yama(sysctls),
+        relabels: relabels(sysctls),
+        suid_dumpable: read_path(Path::new("/proc/sys/fs/suid_dumpable"))
+            .map_or(true, |text| !matches!(text[..], [b'0' | b'2', b'\n'])),
     }
 }
 

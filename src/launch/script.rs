@@ -85,7 +85,7 @@ fn launch_stages<S: Sys, L: LogReader>(
         Ok(Fork::Child) => Launched::Exit(stages(sys, job, before, scratch)),
         Ok(Fork::Parent { child }) => {
             before.leave_child_to_itself(sys, log);
-            let stages = Stages::new(sys, child);
+            let stages = Stages::new(sys, child).with_pins(job.tail.pins);
             serve(sys, job, before.pipes, stages, log)
         }
         Err(errno) => {

@@ -112,6 +112,10 @@ fn needs_tool(asked: &Bootstrap<'_>) -> bool {
 pub enum Memory {
     /// It does. The kernel copies no page table, so the size of the launcher does not matter.
     Shared,
+    /// It does, and the launcher is not dumpable meanwhile (PR_SET_DUMPABLE(2const)). Only a process with
+    /// CAP_SYS_PTRACE in the launcher's user namespace can then trace the new process, and it can trace the
+    /// launcher too (ptrace(2), "Ptrace access mode checking").
+    SharedNotDumpable,
     /// It has a copy, as after fork(2).
     Copied(WhyCopied),
 }
@@ -136,14 +140,28 @@ pub enum WhyCopied {
     User(Guard),
     /// A minimal init keeps the memory after the exec of the command.
     Init,
-    /// The effective ids change. The kernel then makes the memory, and so the launcher, not dumpable.
+    /// The effective ids change, or code of the caller may change them. The kernel then makes the memory, and
+    /// so the launcher, not dumpable.
     Ids,
+}
+
+impl Memory {
+    /// Returns whether the process shares the launcher's memory.
+    #[must_use]
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::Shared | Self::SharedNotDumpable)
+    }
 }
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self {
             Self::Shared => return f.write_str("shared with the launcher up to the exec"),
+            Self::SharedNotDumpable => {
+                return f.write_str(
+                    "shared with the launcher up to the exec, and the launcher is not dumpable meanwhile",
+                );
+            }
             Self::Copied(why) => why,
         };
         f.write_str("a copy, because ")?;
@@ -184,6 +202,16 @@ pub struct Protection {
     /// Whether AppArmor may give the creator of a user namespace another label (the sysctl
     /// kernel.apparmor_restrict_unprivileged_userns of Ubuntu's kernels is not 0, or unknown).
     pub relabels: bool,
+    /// Whether a change of the effective ids makes the memory dumpable (the sysctl fs.suid_dumpable is 1, or
+    /// unknown). By default such a change makes it not dumpable.
+    #[cfg_attr(feature = "serde", serde(default = "unknown"))]
+    pub suid_dumpable: bool,
+}
+
+/// The value of [`Protection::suid_dumpable`] in a stored value that lacks it.
+#[cfg(feature = "serde")]
+const fn unknown() -> bool {
+    true
 }
 
 /// Whether the security module Yama restricts tracing (the sysctl kernel.yama.ptrace_scope).
@@ -236,8 +264,22 @@ impl fmt::Display for Guard {
 impl Protection {
     /// A launcher with equal ids and without capabilities, dumpable, on a machine where neither module
     /// restricts tracing: every process of its ids can trace it.
-    pub const NONE: Self =
-        Self { equal_ids: true, permitted: Some(0), dumpable: true, yama: Yama::Off, relabels: false };
+    pub const NONE: Self = Self {
+        equal_ids: true,
+        permitted: Some(0),
+        dumpable: true,
+        yama: Yama::Off,
+        relabels: false,
+        suid_dumpable: false,
+    };
+
+    /// Returns whether a launcher with root's ids can share its memory with a process that others may trace, if
+    /// it is not dumpable meanwhile. Such a launcher can still write the maps of that process: the files
+    /// belong to root of the user namespace in which the launcher's program was executed.
+    #[must_use]
+    pub const fn may_hide(&self) -> bool {
+        !self.suid_dumpable && !self.relabels
+    }
 
     /// Returns the first property because of which the process of a new user namespace must not have the
     /// launcher's memory. `None`: each process that will be able to trace the new process can trace the
@@ -261,8 +303,8 @@ impl Protection {
 
 /// Returns whether the process shares the memory of the launcher. `runs_code`: it runs code of the caller,
 /// which may change its ids. `enters_cgroup`: it enters a cgroup of the command. `root_ids`: the launcher's
-/// effective user and group id, and those for files (setfsuid(2)), are 0. `guard`: that of the launcher
-/// ([`Protection::guard`]), which matters only if a user namespace is created.
+/// effective user and group id, and those for files (setfsuid(2)), are 0. `protection`: that of the launcher,
+/// which matters only if a user namespace is created or the ids change.
 #[must_use]
 pub fn memory(
     asked: &Bootstrap<'_>,
@@ -270,9 +312,11 @@ pub fn memory(
     runs_code: bool,
     enters_cgroup: bool,
     root_ids: bool,
-    guard: Option<Guard>,
+    protection: &Protection,
 ) -> Memory {
     let creates_user = asked.clone_flags().contains(CloneFlags::NEWUSER);
+    let guard = protection.guard().filter(|_| creates_user);
+    let may_hide = root_ids && protection.may_hide();
     // A launcher without capabilities can map no id but its own (user_namespaces(7)). So root of the new
     // namespace has the launcher's ids outside, and the kernel sees no change of ids.
     let keeps_ids = policy.credentials == Credentials::Keep || root_ids || creates_user;
@@ -286,12 +330,14 @@ pub fn memory(
         WhyCopied::OomScore
     } else if enters_cgroup {
         WhyCopied::Cgroup
-    } else if let Some(guard) = guard.filter(|_| creates_user) {
+    } else if let Some(guard) = guard.filter(|_| !may_hide) {
         WhyCopied::User(guard)
     } else if policy.launch.init {
         WhyCopied::Init
-    } else if runs_code || policy.launch.changes_ids() || !keeps_ids {
+    } else if runs_code || !may_hide && (policy.launch.changes_ids() || !keeps_ids) {
         WhyCopied::Ids
+    } else if guard.is_some() || policy.launch.changes_ids() {
+        return Memory::SharedNotDumpable;
     } else {
         return Memory::Shared;
     };
@@ -443,9 +489,11 @@ mod tests {
     fn memory_is_shared_with_a_new_user_namespace_of_an_unguarded_launcher() {
         let asked = mapped(c"0 1000 1\n");
         let policy = Policy::runc(&Dialect::V1_2).with_credentials(Credentials::Root);
-        let memory = |policy, runs_code, guard| memory(&asked, policy, runs_code, false, false, guard);
-        assert_eq!(memory(&policy, false, None), Memory::Shared);
-        let copied = memory(&policy, false, Some(Guard::Yama(Yama::On)));
+        let (none, on) = (Protection::NONE, Protection { yama: Yama::On, ..Protection::NONE });
+        let memory =
+            |policy, runs_code, protection| memory(&asked, policy, runs_code, false, false, protection);
+        assert_eq!(memory(&policy, false, &none), Memory::Shared);
+        let copied = memory(&policy, false, &on);
         assert_eq!(copied, Memory::Copied(WhyCopied::User(Guard::Yama(Yama::On))));
         assert_eq!(
             copied.to_string(),
@@ -453,14 +501,48 @@ mod tests {
              tracing (kernel.yama.ptrace_scope)"
         );
         // The other reasons hold too.
-        assert_eq!(memory(&policy, true, None), Memory::Copied(WhyCopied::Ids));
+        assert_eq!(memory(&policy, true, &none), Memory::Copied(WhyCopied::Ids));
         let (mut init, mut user) = (policy, policy);
         init.launch.init = true;
         user.launch.uid = Some(7);
-        assert_eq!(memory(&init, false, None), Memory::Copied(WhyCopied::Init));
-        assert_eq!(memory(&user, false, None), Memory::Copied(WhyCopied::Ids));
+        assert_eq!(memory(&init, false, &none), Memory::Copied(WhyCopied::Init));
+        assert_eq!(memory(&user, false, &none), Memory::Copied(WhyCopied::Ids));
         let copied = policy.with_copied_memory(true);
-        assert_eq!(memory(&copied, false, None), Memory::Copied(WhyCopied::Policy));
+        assert_eq!(memory(&copied, false, &none), Memory::Copied(WhyCopied::Policy));
+    }
+
+    /// Root makes itself not dumpable, and shares its memory whatever the guard is.
+    #[test]
+    fn launcher_with_root_ids_hides_itself() {
+        let policy = Policy::runc(&Dialect::V1_2).with_credentials(Credentials::Root);
+        let root = Protection { permitted: Some(u64::MAX), ..Protection::NONE };
+        let (own, other) = (mapped(c"0 0 1\n"), mapped(c"0 100000 65536\n"));
+        let memory = |asked: &Bootstrap<'_>, policy: &Policy, root_ids, protection: &Protection| {
+            memory(asked, policy, false, false, root_ids, protection)
+        };
+        let hidden = Memory::SharedNotDumpable;
+        let copied = |guard| Memory::Copied(WhyCopied::User(guard));
+        for asked in [&own, &other] {
+            for protection in [root, Protection { yama: Yama::On, equal_ids: false, ..root }] {
+                assert_eq!(memory(asked, &policy, true, &protection), hidden);
+            }
+            for protection in
+                [Protection { suid_dumpable: true, ..root }, Protection { relabels: true, ..root }]
+            {
+                assert_eq!(memory(asked, &policy, true, &protection), copied(Guard::Capabilities));
+            }
+            assert_eq!(memory(asked, &policy, false, &root), copied(Guard::Capabilities));
+        }
+        // Also for a command with ids of its own, without a user namespace.
+        let mut user = policy;
+        user.launch.uid = Some(7);
+        let net = Bootstrap::new(CloneFlags::NEWNET);
+        assert_eq!(memory(&net, &user, true, &root), hidden);
+        assert_eq!(memory(&net, &policy, true, &root), Memory::Shared);
+        let debugged = Protection { suid_dumpable: true, ..root };
+        assert_eq!(memory(&net, &user, true, &debugged), Memory::Copied(WhyCopied::Ids));
+        assert!(hidden.is_shared() && !copied(Guard::Ids).is_shared());
+        assert!(hidden.to_string().ends_with("and the launcher is not dumpable meanwhile"));
     }
 
     /// Without a user namespace the process has the launcher's one, so the same processes can trace both.
@@ -468,7 +550,7 @@ mod tests {
     fn guard_does_not_matter_without_a_new_user_namespace() {
         let asked = Bootstrap::new(CloneFlags::NEWNET);
         let policy = Policy::runc(&Dialect::V1_2);
-        let memory = |root_ids| memory(&asked, &policy, false, false, root_ids, Some(Guard::Capabilities));
+        let memory = |root_ids| memory(&asked, &policy, false, false, root_ids, &WITH_A_CAPABILITY);
         assert_eq!(memory(true), Memory::Shared);
         // Root's ids are other ones than those of this launcher.
         assert_eq!(memory(false), Memory::Copied(WhyCopied::Ids));
@@ -479,7 +561,8 @@ mod tests {
     fn process_that_enters_a_cgroup_gets_a_copy() {
         let policy = Policy::runc(&Dialect::V1_2);
         for flags in [CloneFlags::EMPTY, CloneFlags::NEWNET, CloneFlags::NEWCGROUP] {
-            let memory = |enters| memory(&Bootstrap::new(flags), &policy, false, enters, true, None);
+            let memory =
+                |enters| memory(&Bootstrap::new(flags), &policy, false, enters, true, &Protection::NONE);
             assert_eq!(memory(false), Memory::Shared, "{flags}");
             assert_eq!(memory(true), Memory::Copied(WhyCopied::Cgroup), "{flags}");
         }

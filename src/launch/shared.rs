@@ -22,32 +22,48 @@
 //!   and resets those that the program had when the launch was prepared before it restores the mask. A
 //!   handler that another thread installs in between is not reset, and could run in it.
 //! - **Attributes of the memory.** The two processes share the dumpable attribute, and the kernel writes an
-//!   oom score to both. So a start that changes the ids or the oom score copies the memory. The process sets
+//!   oom score to both. So a start that changes the oom score copies the memory. The process sets
 //!   no attribute itself: it needs no dumpable attribute of its own, since the launcher can write the maps of
 //!   a dumpable process.
 //! - **A new user namespace.** The clone gives the process all capabilities there, and changes nothing of the
 //!   memory. The launcher writes the maps through /proc, not through the memory, before it sends the go byte.
-//!   A launcher that shares its memory then has no capabilities, so it maps its own ids alone: setresuid(2)
-//!   to root of the namespace leaves the ids outside as they are, and the memory dumpable. These calls
-//!   bypass the libc, whose wrappers would change the ids of the launcher's other threads.
-//! - **Other processes.** Without a new user namespace only a process that may trace the launcher can reach
-//!   the memory through the process. With one, a process of the namespace's owner can. The memory is shared
-//!   only if such a process can trace the launcher
-//!   ([`Protection::guard`](super::shape::Protection::guard)).
+//!   The process changes its ids by calls that bypass the libc, whose wrappers would change the ids of the
+//!   launcher's other threads.
+//! - **Other processes.** Without a new user namespace, and with the launcher's ids, only a process that may
+//!   trace the launcher can reach the memory through the process. With a new user namespace a process of its
+//!   owner can, and with other ids a process that has these. Two kinds of launchers share the memory then:
+//!   - Each such process can trace the launcher
+//!     ([`Protection::guard`](super::shape::Protection::guard)). The launcher has no capabilities, so it maps
+//!     its own ids alone: setresuid(2) to root of the namespace leaves the ids outside as they are, and the
+//!     memory dumpable.
+//!   - The launcher has root's ids
+//!     ([`Protection::may_hide`](super::shape::Protection::may_hide)). It makes itself not dumpable before it
+//!     creates the process, and dumpable again after the process has left the memory. Meanwhile the kernel
+//!     demands CAP_SYS_PTRACE in the user namespace in which the launcher's program was executed, for either
+//!     process (kernel/ptrace.c, `__ptrace_may_access`). A change of the ids leaves the memory not dumpable.
+//!     A core dump of the launcher is not written in that time. A program that another thread forks then, and
+//!     that executes nothing, stays not dumpable.
 
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::unistd::{Pid as NixPid, getpid};
+
+use super::shape::Memory;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::SharedStart;
+use crate::sys::types::{SharedStart, SysResult};
 
 /// The stack of a process that shares the launcher's memory.
 #[derive(Debug)]
 pub struct Stack {
     /// The end of the stack, where it begins to grow downwards. `None` if the start is simulated.
     end: Option<NonNull<c_void>>,
+    /// Whether the launcher must not be dumpable while the process uses the stack.
+    hides: bool,
     /// Set if a process may still use the stack.
     in_use: Cell<bool>,
     /// Set if the program would have been aborted, in a simulation.
@@ -64,7 +80,19 @@ impl Stack {
     /// Returns the stack of a simulated process, which needs no memory of its own.
     #[must_use]
     pub const fn simulated() -> Self {
-        Self { end: None, in_use: Cell::new(false), aborts: Cell::new(false) }
+        Self { end: None, hides: false, in_use: Cell::new(false), aborts: Cell::new(false) }
+    }
+
+    /// Returns the same stack, for a process whose launcher is not dumpable meanwhile
+    /// ([`Memory::SharedNotDumpable`]).
+    #[must_use]
+    pub const fn hiding(self, hides: bool) -> Self {
+        Self { hides, ..self }
+    }
+
+    /// Returns whether the launcher must not be dumpable while the process uses the stack.
+    pub(super) const fn hides(&self) -> bool {
+        self.hides
     }
 
     /// Returns whether the program would have been aborted, in a simulation.
@@ -108,6 +136,64 @@ extern "C" fn call<F: First>(first: *mut c_void) -> c_int {
     first.run(&mut unsafe { LinuxSys::new() })
 }
 
+/// The launches during which this program is not dumpable.
+static HIDING: Mutex<Hiding> = Mutex::new(Hiding { number: 0, was_dumpable: false, program: None });
+
+/// The launches of this program that share its memory with a process that others may trace.
+struct Hiding {
+    /// Their number.
+    number: usize,
+    /// Whether the memory was dumpable before the first of them.
+    was_dumpable: bool,
+    /// The program that they belong to. A fork of it has the number, and not the launches.
+    program: Option<NixPid>,
+}
+
+impl Hiding {
+    fn lock() -> MutexGuard<'static, Self> {
+        let mut hiding = HIDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = Some(getpid());
+        if hiding.program != program {
+            let was_dumpable = if hiding.number == 0 { Self::reads_dumpable() } else { hiding.was_dumpable };
+            *hiding = Self { number: 0, was_dumpable, program };
+        } else if hiding.number == 0 {
+            hiding.was_dumpable = Self::reads_dumpable();
+        }
+        hiding
+    }
+
+    fn reads_dumpable() -> bool {
+        // SAFETY: a call with numbers, which changes nothing.
+        unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) == 1 }
+    }
+}
+
+/// Returns whether this program is dumpable, apart from the time of launches (PR_GET_DUMPABLE(2const)).
+pub(super) fn is_dumpable() -> bool {
+    Hiding::lock().was_dumpable
+}
+
+/// Makes this program not dumpable for one launch. The other launches at this time do the same.
+///
+/// # Errors
+/// Those of [`set_dumpable`](Sys::set_dumpable). The launch is then not counted.
+pub(super) fn hide<S: Sys>(sys: &mut S) -> SysResult<()> {
+    let mut hiding = Hiding::lock();
+    sys.set_dumpable(false)?;
+    hiding.number += 1;
+    Ok(())
+}
+
+/// Ends one launch of [`hide`]. The last one makes this program dumpable again, if it was before.
+pub(super) fn unhide<S: Sys>(sys: &mut S) {
+    let mut hiding = Hiding::lock();
+    hiding.number = hiding.number.saturating_sub(1);
+    if hiding.number == 0 && hiding.was_dumpable {
+        // Only a filter makes this fail. The program then stays not dumpable.
+        let _ = sys.set_dumpable(true);
+    }
+}
+
 /// The memory of a [`Stack`].
 #[derive(Debug)]
 pub(super) struct StackMemory {
@@ -122,7 +208,7 @@ impl StackMemory {
     const GUARD: usize = 64 << 10;
 
     /// Maps the memory (mmap(2)). `None` if there is not enough.
-    pub(super) fn new() -> Option<Self> {
+    pub(super) fn new(memory: Memory) -> Option<Self> {
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that is there.
         let base = unsafe {
@@ -133,7 +219,8 @@ impl StackMemory {
         }
         // SAFETY: the mapping is that long, so its end is not null.
         let end = unsafe { base.byte_add(Self::SIZE) };
-        let stack = Stack { end: NonNull::new(end), ..Stack::simulated() };
+        let hides = memory == Memory::SharedNotDumpable;
+        let stack = Stack { end: NonNull::new(end), hides, ..Stack::simulated() };
         let memory = Self { base: NonNull::new(base)?, stack };
         // SAFETY: the low part of our own new mapping, which nothing uses yet.
         let guarded = unsafe { libc::mprotect(base, Self::GUARD, libc::PROT_NONE) };
@@ -183,7 +270,7 @@ mod tests {
     use super::*;
     #[test]
     fn stack_has_an_inaccessible_page_below_it() {
-        let memory = StackMemory::new().unwrap();
+        let memory = StackMemory::new(Memory::Shared).unwrap();
         let end = memory.stack().end.unwrap();
         assert_eq!(end.as_ptr().addr() % 16, 0);
         let name = std::format!("{:x}-", memory.base.as_ptr().addr());

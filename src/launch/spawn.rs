@@ -31,13 +31,13 @@ use super::pipes::LogReader;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
 use super::script::{Failure, FailureKind, Launched, Step};
-use super::shared::Stack;
+use super::shared::{self, Stack};
 use super::strings::CommandLine;
 use super::tail;
 use super::watch::Watch;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{Errno, Pid};
+use crate::sys::types::{Errno, Pid, SysResult};
 
 /// The launches of this process in the part between the creation of their pipes and the moment at which the
 /// launcher has closed the stages' ends of them.
@@ -137,6 +137,14 @@ impl LogReader for CollectorWithTurn<'_, '_> {
         self.turn = None;
     }
 
+    fn hide<S: Sys>(&mut self, sys: &mut S) -> SysResult<()> {
+        shared::hide(sys)
+    }
+
+    fn unhide<S: Sys>(&mut self, sys: &mut S) {
+        shared::unhide(sys);
+    }
+
     fn before_start(&mut self, pid: Pid) -> Result<(), FailureKind> {
         let Some(call) = &mut self.before_start else { return Ok(()) };
         let outer = DEPTH.get();
@@ -146,6 +154,11 @@ impl LogReader for CollectorWithTurn<'_, '_> {
         DEPTH.set(outer);
         match called {
             Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted && self.watch.can_end() => {
+                self.refused = error.to_string();
+                // SAFETY: as in `Turn::wait`.
+                self.watch.pause(&mut unsafe { LinuxSys::new() }, 0)?;
+            }
             Ok(Err(error)) => self.refused = error.to_string(),
             Err(panic) => self.panic = Some(panic),
         }

@@ -49,6 +49,8 @@ pub(super) struct Stages {
     kill_refused: bool,
     /// Whether stage 2 becomes a minimal init. It never executes, so its exit signal does not change.
     has_init: bool,
+    /// Whether stage 2 ends in place of its exec.
+    pins: bool,
 }
 
 impl Stages {
@@ -65,7 +67,35 @@ impl Stages {
 
     const fn of(known: [Stage; STAGES]) -> Self {
         let (ended, killed) = ([None; STAGES], [None; STAGES]);
-        Self { known, ended, killed, running: None, none_left: false, kill_refused: false, has_init: false }
+        let (none_left, kill_refused, has_init, pins) = (false, false, false, false);
+        Self { known, ended, killed, running: None, none_left, kill_refused, has_init, pins }
+    }
+
+    /// Returns the stages of a launch whose stage 2 may end in place of its exec.
+    pub(super) const fn with_pins(mut self, pins: bool) -> Self {
+        self.pins = pins;
+        self
+    }
+
+    /// Checks the command's process at the end of the log: it runs the command, or has ended if there is
+    /// none.
+    ///
+    /// # Errors
+    /// Those of [`Self::command_runs`], of [`Self::reap`] and of [`Self::all_succeeded`].
+    pub(super) fn check_last<S: Sys>(
+        &mut self,
+        sys: &mut S,
+        watch: &mut Watch,
+        child: Pid,
+    ) -> Result<(), FailureKind> {
+        if !self.pins {
+            return self.command_runs(sys, child);
+        }
+        let [.., stage_2] = &mut self.known;
+        // With a pidfd the launcher's calls do not depend on the schedule.
+        stage_2.pidfd = sys.pidfd_open(child).ok();
+        self.reap(sys, watch, STAGES.saturating_sub(1))?;
+        self.all_succeeded()
     }
 
     /// Returns the stages of a launch whose stage 2 may become a minimal init.
@@ -98,7 +128,7 @@ impl Stages {
     ///
     /// # Errors
     /// [`FailureKind::StageFailed`]; [`FailureKind::Os`] with [`Step::Wait`].
-    pub(super) fn command_runs<S: Sys>(&mut self, sys: &mut S, child: Pid) -> Result<(), FailureKind> {
+    fn command_runs<S: Sys>(&mut self, sys: &mut S, child: Pid) -> Result<(), FailureKind> {
         let [stage_0, ..] = self.known;
         if stage_0.pid.is_some() || self.has_init {
             return Ok(());

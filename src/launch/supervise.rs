@@ -109,7 +109,9 @@ impl Signals {
     }
 
     /// Returns the signalfd that is readable when a signal asks a launch to end.
-    pub(super) fn interrupt(&self) -> Fd {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn interrupt(&self) -> Fd {
         Fd(self.interrupt.as_raw_fd())
     }
 

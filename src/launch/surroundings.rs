@@ -62,6 +62,10 @@ pub struct Surroundings {
     /// The files on which the launcher mounts namespaces of the command.
     #[doc(hidden)]
     pub persistent: Vec<Persistent>,
+    /// Descriptors of the launcher for its function before the start. The first process of a launch closes
+    /// them, unless the command gets them.
+    #[doc(hidden)]
+    pub withheld: Vec<Fd>,
     /// Code of the caller.
     pub(super) hooks: Vec<CodeOfCaller>,
 }

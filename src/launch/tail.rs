@@ -39,6 +39,9 @@ pub struct Tail<'a> {
     pub init: bool,
     /// Whether the process leads a session of its own.
     pub leads_session: bool,
+    /// Whether the process ends in place of its exec: see
+    /// [`LaunchPolicy::pins`](super::LaunchPolicy::pins).
+    pub pins: bool,
     /// The descriptors above 2 that the command gets; `None` for all that are not close-on-exec.
     pub descriptors: Option<&'a [Fd]>,
     /// The descriptors above 2 that the launch's processes keep besides the pipes, if the descriptors are
@@ -102,6 +105,8 @@ enum End<'m> {
     LauncherDead,
     /// The process is a minimal init, and the command has ended. It exits with this status.
     Init(i32),
+    /// The launcher has mounted the namespaces on files, and there is no command.
+    Pinned,
 }
 
 impl End<'_> {
@@ -111,6 +116,7 @@ impl End<'_> {
             Self::Failed(error) => report(sys, error, true, ends.init, ends.log),
             Self::LauncherDead => 1,
             Self::Init(status) => *status,
+            Self::Pinned => 0,
         }
     }
 }
@@ -168,6 +174,7 @@ fn become_command<'m, S: Sys>(
     ends: &mut Ends,
 ) -> End<'m> {
     match await_go(sys, ends.init) {
+        Ok(true) if tail.pins => return End::Pinned,
         Ok(true) => {}
         Ok(false) => return End::LauncherDead,
         Err(error) => return End::Failed(error),
@@ -348,6 +355,7 @@ impl Tail<'static> {
         propagation: None,
         mount_proc: false,
         kill_child: false,
+        pins: false,
         init: false,
         leads_session: false,
         descriptors: None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::pty::openpty;
 use nsexec::error::Code;
-use nsexec::launch::shape::{Memory, WhyCopied};
+use nsexec::launch::shape::{Memory, Protection, WhyCopied};
 use nsexec::launch::{Command, LaunchError, Stdio};
 use nsexec::namespace::NsKind::{Cgroup, Pid, User, Uts};
 use nsexec::sys::types::Errno;
@@ -203,9 +203,9 @@ fn out_of_memory_kill_in_the_cgroup_of_the_command_spares_the_launcher() {
     let directory = hierarchies().first().map(|name| format!("/sys/fs/cgroup/{name}"));
     if let (true, Some(directory)) = (is_root(), directory) {
         let mut command = sh("true");
-        assert_eq!(command.prepare().unwrap().memory(true, None), Memory::Shared);
+        assert_eq!(command.prepare().unwrap().memory(true, &Protection::NONE), Memory::Shared);
         let prepared = command.cgroup(directory).prepare().unwrap();
-        assert_eq!(prepared.memory(true, None), Memory::Copied(WhyCopied::Cgroup));
+        assert_eq!(prepared.memory(true, &Protection::NONE), Memory::Copied(WhyCopied::Cgroup));
     }
     let limit = "memory.limit_in_bytes";
     if !is_root() || !fs::exists(format!("/sys/fs/cgroup/memory/{limit}")).unwrap() {

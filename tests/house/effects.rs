@@ -128,6 +128,11 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["nix", "std::fs"],
         why: "opens the files through which the command enters its cgroups",
     },
+    Place {
+        path: "src/launch/pin.rs",
+        uses: &["nix", "std::fs"],
+        why: "creates and removes the files of pinned namespaces, and unmounts them",
+    },
     Place { path: "src/launch/mounts.rs", uses: &["std::fs"], why: "whether the sources of mounts exist" },
     Place {
         path: "src/launch/build.rs",
@@ -222,6 +227,11 @@ pub(crate) const PLACES: &[Place] = &[
     },
     // The program.
     Place {
+        path: "crates/nsexec-cli/src/before_start.rs",
+        uses: &["nix", "std::fs", "std::process"],
+        why: "writes the pid for a script, and waits for it, before the command starts",
+    },
+    Place {
         path: "crates/nsexec-cli/src/request/around.rs",
         uses: &["std::env"],
         why: "the working directory of the caller, which the command keeps",
@@ -240,6 +250,26 @@ pub(crate) const PLACES: &[Place] = &[
         path: "crates/nsexec-cli/src/enter.rs",
         uses: &["nix", "std::fs"],
         why: "reads the effective user id, compares a file with the own namespace",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/joins.rs",
+        uses: &["nix"],
+        why: "compares the file of a namespace with the own namespace",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/linked/unshare.rs",
+        uses: &["nix"],
+        why: "reads the effective ids for -c",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/linked/nsenter.rs",
+        uses: &["std::fs"],
+        why: "checks whether SELinux is active, for -Z",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/linked/wait.rs",
+        uses: &["nix", "std::process"],
+        why: "waits for the command with the caller's signal mask, and ends by the signal of the command",
     },
     Place {
         path: "crates/nsexec-cli/src/place.rs",

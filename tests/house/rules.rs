@@ -33,6 +33,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/launch/supervise.rs",
     "src/launch/query.rs",
     "src/launch/sealed.rs",
+    "crates/nsexec-cli/src/before_start.rs",
     "crates/nsexec-cli/src/start.rs",
     "crates/nsexec-audit/src/attest/mod.rs",
     "crates/nsexec-audit/src/record/shared.rs",

@@ -5,6 +5,7 @@
 //! test has its own process, under a guard that finds everything the test leaves behind (`harness`). `kit`
 //! has the functions that the tests use.
 
+mod before_start;
 mod clocks;
 mod doctor;
 mod endings;
@@ -18,8 +19,10 @@ mod in_place;
 mod joins;
 mod kinds;
 mod kit;
+mod linked;
 mod load;
 mod mounts;
+mod pin;
 mod place;
 mod reach;
 mod refusals;
@@ -49,6 +52,8 @@ fn main() -> ExitCode {
         enter::TESTS,
         place::TESTS,
         hand_over::TESTS,
+        before_start::TESTS,
+        pin::TESTS,
         reach::TESTS,
         surroundings::TESTS,
         mounts::TESTS,
@@ -59,6 +64,7 @@ fn main() -> ExitCode {
         shared::TESTS,
         terminal::TESTS,
         unshare::TESTS,
+        linked::TESTS,
         load::TESTS,
     ])
 }

@@ -7,6 +7,7 @@
 mod cases;
 mod kills;
 mod memory;
+mod pin;
 mod shared;
 mod signals;
 mod sweep;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         together::CASES,
         sweep::CASES,
         kills::CASES,
+        pin::CASES,
         tracing::CASES,
     ]
     .concat();

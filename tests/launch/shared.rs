@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::idmap::IdMap;
-use nsexec::launch::shape::{Guard, Memory, WhyCopied};
-use nsexec::launch::{LaunchError, Launcher, WaitedFor};
+use nsexec::launch::shape::{Memory, Protection, WhyCopied};
+use nsexec::launch::{LaunchError, Launcher, WaitedFor, own_protection};
 use nsexec::policy::{Credentials, Policy, Session, Setgroups};
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
@@ -58,8 +58,8 @@ fn oom_score() -> String {
     std::fs::read_to_string("/proc/self/oom_score_adj").unwrap()
 }
 
-/// No start changes the launcher's dumpable attribute or its oom score. The starts that would change them
-/// copy the memory.
+/// No start changes the launcher's dumpable attribute or its oom score for good. A start whose process others
+/// may trace makes the launcher not dumpable meanwhile. A start that changes the score copies the memory.
 fn attributes_of_the_memory_stay() {
     let root = policy();
     let maps = root.with_credentials(Credentials::Root).with_setgroups(Setgroups::Deny);
@@ -69,16 +69,16 @@ fn attributes_of_the_memory_stay() {
     for (bootstrap, policy, memory) in [
         (Bootstrap::new(CloneFlags::EMPTY), root, Memory::Shared),
         (Bootstrap::new(kinds), maps, Memory::Shared),
-        (mapped(own, kinds), maps, Memory::Copied(WhyCopied::User(Guard::Capabilities))),
-        (mapped(own, CloneFlags::EMPTY), root, Memory::Copied(WhyCopied::User(Guard::Capabilities))),
-        (mapped(other, kinds), maps, Memory::Copied(WhyCopied::User(Guard::Capabilities))),
+        (mapped(own, kinds), maps, Memory::SharedNotDumpable),
+        (mapped(own, CloneFlags::EMPTY), root, Memory::SharedNotDumpable),
+        (mapped(other, kinds), maps, Memory::SharedNotDumpable),
         (mapped(own, kinds).with_oom_score_adj(score), maps, Memory::Copied(WhyCopied::OomScore)),
         (Bootstrap::new(kinds).with_oom_score_adj(score), maps, Memory::Copied(WhyCopied::OomScore)),
         (mapped(own, CloneFlags::NEWTIME), maps, Memory::Copied(WhyCopied::Time)),
     ] {
         let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
         let prepared = launcher.command("true", [""; 0]).prepare().unwrap();
-        assert_eq!(prepared.memory(true, Some(Guard::Capabilities)), memory, "{bootstrap:?}");
+        assert_eq!(prepared.memory(true, &own_protection()), memory, "{bootstrap:?}");
         let before = (dumpable(), oom_score());
         runs(&mut launcher);
         assert_eq!((dumpable(), oom_score()), before, "{bootstrap:?}");
@@ -325,9 +325,12 @@ fn stopped_process_is_ended() {
 fn copy_by_request() {
     let mut launcher = plain();
     launcher.command("true", [""; 0]);
-    assert_eq!(launcher.prepare().unwrap().memory(true, None), Memory::Shared);
+    assert_eq!(launcher.prepare().unwrap().memory(true, &Protection::NONE), Memory::Shared);
     launcher.copy_memory();
-    assert_eq!(launcher.prepare().unwrap().memory(true, None), Memory::Copied(WhyCopied::Policy));
+    assert_eq!(
+        launcher.prepare().unwrap().memory(true, &Protection::NONE),
+        Memory::Copied(WhyCopied::Policy)
+    );
     runs(&mut launcher);
 }
 
@@ -391,7 +394,7 @@ fn without_proc() {
         assert_eq!(libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH), 0);
     }
     let mut launcher = plain();
-    let memory = launcher.command("true", [""; 0]).prepare().unwrap().memory(true, None);
+    let memory = launcher.command("true", [""; 0]).prepare().unwrap().memory(true, &Protection::NONE);
     assert_eq!(memory, Memory::Copied(WhyCopied::Policy));
     runs(&mut launcher);
 }

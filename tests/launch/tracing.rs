@@ -2,14 +2,17 @@
 //! trace the new process can trace the launcher. Each case asks the kernel: a process of the launcher's ids,
 //! without capabilities, tries to open the launcher's memory.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nsexec::bootstrap::Bootstrap;
-use nsexec::idmap::IdMap;
+use nsexec::idmap::{Extent, IdMap};
 use nsexec::launch::shape::{Guard, Memory, Protection, WhyCopied, Yama};
-use nsexec::launch::{Launcher, own_protection};
+use nsexec::launch::{Command, Launcher, own_protection};
+use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Setgroups};
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
@@ -26,6 +29,11 @@ pub(crate) const CASES: &[Case] = &[
     ("launcher_with_another_real_user_copies", other_real_user),
     ("launcher_that_is_not_dumpable_copies", not_dumpable),
     ("root_without_capabilities_shares", root_without_capabilities),
+    ("owner_of_the_namespace_does_not_reach_the_memory_of_root", owner_does_not_reach),
+    ("mapped_user_does_not_reach_the_memory_of_root", mapped_user_does_not_reach),
+    ("launches_of_many_threads_end_dumpable", many_threads),
+    ("launcher_that_was_not_dumpable_stays_so", stays_not_dumpable),
+    ("launcher_in_its_own_new_user_namespace_starts_the_stages", own_new_user_namespace),
 ];
 
 const UID: u32 = 64_322;
@@ -94,7 +102,7 @@ fn check(traced: bool, guard: Option<Guard>) {
     let kinds = CloneFlags::NEWNET.union(CloneFlags::NEWPID).union(CloneFlags::NEWUSER);
     let memory = |asked: &Bootstrap<'_>| {
         let mut launcher = Launcher::new(asked, policy()).unwrap();
-        launcher.command("true", [""; 0]).prepare().unwrap().memory(false, own_protection().guard())
+        launcher.command("true", [""; 0]).prepare().unwrap().memory(false, &own_protection())
     };
     let expected = wanted.map_or(Memory::Shared, |guard| Memory::Copied(WhyCopied::User(guard)));
     assert_eq!(memory(&Bootstrap::new(kinds)), expected);
@@ -180,4 +188,220 @@ fn root_without_capabilities() {
     let traced = tracer(0);
     become_user([0; 3], [0; 3], 0);
     check(traced(), None);
+}
+
+/// What an attacker looks for in the memory of this program.
+static SECRET: [u8; 16] = *b"not for a tracer";
+
+/// Returns whether this process can read the secret in the memory of another one.
+fn reads_secret(pid: i32) -> bool {
+    let mut found = [0; 16];
+    let memory = File::open(format!("/proc/{pid}/mem"));
+    let address = SECRET.as_ptr().addr() as u64;
+    memory.and_then(|memory| memory.read_exact_at(&mut found, address)).is_ok() && found == SECRET
+}
+
+fn dumpable() -> i32 {
+    // SAFETY: a call with numbers.
+    unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }
+}
+
+/// A process of this user without capabilities. It gets a pid, and answers whether it can read the secret in
+/// the memory of that process.
+struct Attacker(UnixStream, Pid);
+
+impl Attacker {
+    fn new(uid: u32) -> Self {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        // SAFETY: this process has one thread.
+        let mut sys = unsafe { LinuxSys::new() };
+        match sys.fork(ExitSignal::Chld, None).unwrap() {
+            Fork::Parent { child, .. } => Self(ours, child),
+            Fork::Child => {
+                drop(ours);
+                become_user([uid; 3], [uid; 3], 0);
+                let mut pid = [0; 4];
+                while std::io::Read::read_exact(&mut theirs, &mut pid).is_ok() {
+                    let answer = [u8::from(reads_secret(i32::from_ne_bytes(pid)))];
+                    std::io::Write::write_all(&mut theirs, &answer).unwrap();
+                }
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(0) };
+            }
+        }
+    }
+
+    fn reads(&mut self, pid: i32) -> bool {
+        std::io::Write::write_all(&mut self.0, &pid.to_ne_bytes()).unwrap();
+        let mut answer = [0];
+        std::io::Read::read_exact(&mut self.0, &mut answer).unwrap();
+        answer == [1]
+    }
+
+    fn end(self) {
+        drop(self.0);
+        assert_eq!(status(self.1), 0);
+    }
+}
+
+/// A look at a stopped process that still executes this program: its user id, and whether the attacker read the
+/// secret in it.
+struct Look {
+    uid: u32,
+    read: bool,
+}
+
+/// Launches `true` in new namespaces, and stops its process on the way to the exec. Returns the look of the
+/// attacker, if the process was stopped early enough.
+fn launch_under_attack(attacker: &mut Attacker, map: &CStr, copy: bool) -> Option<Look> {
+    let map = IdMap::parse(map).unwrap();
+    let kinds = CloneFlags::NEWUSER.union(CloneFlags::NEWNET).union(CloneFlags::NEWUTS);
+    let asked = Bootstrap::new(kinds).with_uid_map(map).with_gid_map(map);
+    let policy = policy().with_credentials(Credentials::Root);
+    let mut launcher = Launcher::new(&asked, policy).unwrap();
+    launcher.command("true", [""; 0]);
+    if copy {
+        launcher.copy_memory();
+    }
+    let (launching, Pid(other)) = (nix::unistd::gettid(), attacker.1);
+    let own = std::fs::read_link("/proc/self/exe").unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let look = scope.spawn(|| {
+            let children = format!("/proc/self/task/{launching}/children");
+            let child = loop {
+                let found = std::fs::read_to_string(&children).unwrap();
+                let mut found = found.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok());
+                match found.find(|pid| *pid != other) {
+                    Some(child) => break child,
+                    None if over.load(Ordering::Relaxed) => return None,
+                    None => {}
+                }
+            };
+            // SAFETY: calls with numbers. The child is not reaped before it has ended, and this thread ends first.
+            let signal = |signal| unsafe { libc::kill(child, signal) };
+            signal(libc::SIGSTOP);
+            let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+            let stopped = status.contains("T (stopped)");
+            let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+            let uid = uid.split_whitespace().nth(1).and_then(|uid| uid.parse().ok());
+            let executes = || std::fs::read_link(format!("/proc/{child}/exe")).is_ok_and(|exe| exe == own);
+            let read = stopped && attacker.reads(child);
+            let look = executes().then_some(read);
+            signal(libc::SIGCONT);
+            Some(Look { uid: uid.filter(|_| stopped)?, read: look? })
+        });
+        let mut child = launcher.spawn().unwrap();
+        over.store(true, Ordering::Relaxed);
+        let look = look.join().unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(dumpable(), 1);
+        look
+    })
+}
+
+/// Root without capabilities owns the new user namespace as much as this launcher does. It reaches a copy of
+/// the memory, and not the memory itself.
+fn owner_does_not_reach() {
+    let mut attacker = Attacker::new(0);
+    assert!(!attacker.reads(i32::try_from(std::process::id()).unwrap()), "reaches the launcher itself");
+    let mut looks = |copy| {
+        let looks = (0..400).filter_map(|_| launch_under_attack(&mut attacker, c"0 0 1\n", copy));
+        looks.take(40).map(|look| look.read).collect::<Vec<_>>()
+    };
+    let shared = looks(false);
+    assert!(shared.len() > 10 && !shared.contains(&true), "{shared:?}");
+    // The attack itself works.
+    let copied = looks(true);
+    assert!(copied.contains(&true), "{copied:?}");
+    attacker.end();
+}
+
+/// A process of the user to whom root of the new namespace is mapped.
+fn mapped_user_does_not_reach() {
+    let mut attacker = Attacker::new(100_000);
+    let looks = (0..400).filter_map(|_| launch_under_attack(&mut attacker, c"0 100000 65536\n", false));
+    let looks: Vec<Look> = looks.take(100).collect();
+    assert!(looks.iter().any(|look| look.uid == 100_000), "{} looks before the change", looks.len());
+    assert!(looks.iter().all(|look| !look.read));
+    attacker.end();
+}
+
+/// Some of the launches make this program not dumpable, at overlapping times.
+fn many_threads() {
+    leaves_nothing(|| {
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                scope.spawn(move || {
+                    for round in 0..60 {
+                        let mut command = Command::new("true");
+                        match (thread + round) % 3 {
+                            0 => command.unshare([NsKind::Uts]),
+                            1 => command.unshare([NsKind::User]).map_root(),
+                            _ => command.uid(UID),
+                        };
+                        assert!(command.status().unwrap().success());
+                    }
+                });
+            }
+        });
+    });
+    assert_eq!(dumpable(), 1);
+    assert!(own_protection().dumpable);
+}
+
+fn stays_not_dumpable() {
+    // SAFETY: a call with numbers.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }, 0);
+    let mut command = Command::new("true");
+    assert!(command.unshare([NsKind::User]).map_root().status().unwrap().success());
+    assert_eq!(dumpable(), 0);
+    assert!(!own_protection().dumpable);
+}
+
+/// The program was executed in another user namespace, whose root gets the files of a process that is not
+/// dumpable. So the direct start cannot write the maps.
+fn own_new_user_namespace() {
+    let Pid(helper) = {
+        let (begin, mut begun) = UnixStream::pair().unwrap();
+        // SAFETY: this process has one thread. The child ends without a destructor.
+        let mut sys = unsafe { LinuxSys::new() };
+        match sys.fork(ExitSignal::Chld, None).unwrap() {
+            Fork::Parent { child, .. } => {
+                // SAFETY: a call with a number, in a process with one thread.
+                assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, 0);
+                drop(begin);
+                std::io::Write::write_all(&mut begun, b"b").unwrap();
+                child
+            }
+            Fork::Child => {
+                drop(begun);
+                let _ = std::io::Read::read(&mut { &begin }, &mut [0]);
+                let parent = nix::unistd::getppid();
+                for map in ["uid_map", "gid_map"] {
+                    std::fs::write(format!("/proc/{parent}/{map}"), "0 100000 65536\n").unwrap();
+                }
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(0) };
+            }
+        }
+    };
+    assert_eq!(status(Pid(helper)), 0);
+    // SAFETY: calls with numbers, in a process with one thread.
+    unsafe {
+        assert_eq!(libc::setresgid(0, 0, 0), 0);
+        assert_eq!(libc::setresuid(0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
+    }
+    leaves_nothing(|| {
+        let mut command = Command::new("id");
+        command.arg("-u").unshare([NsKind::User]).map_root().uid_map([Extent {
+            inside: 0,
+            outside: 0,
+            count: 9,
+        }]);
+        let output = command.output().unwrap();
+        assert_eq!(output.stdout, b"0\n", "{output:?}");
+    });
+    assert_eq!(dumpable(), 1);
 }

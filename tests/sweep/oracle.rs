@@ -425,6 +425,8 @@ impl Case<'_> {
             }
             // The descriptor is closed even if close fails. The other two fail for a wrong argument only.
             Call::Close { .. } | Call::Sigprocmask { .. } | Call::Sigaction { .. } => true,
+            // The process gets a copy of the launcher's memory, or the launcher stays not dumpable.
+            Call::SetDumpable { .. } => role == Role::Launcher && !self.start.policy.launch.in_place,
             // A minimal init closes descriptor by descriptor, tries again, or only waits for the command.
             Call::CloseRange { first: 0, .. } | Call::WaitSignal { .. } => true,
             // The core has a fallback, or tries again in a later pass.

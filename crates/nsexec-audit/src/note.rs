@@ -12,7 +12,7 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::normalise::{INTERRUPT, OPENED, TIMER};
+use crate::normalise::{INTERRUPT, OPENED, TIMER, WITHHELD};
 use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
@@ -125,7 +125,7 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
     };
     let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, set, .. } = note;
     let mut around = Surroundings::default().with_idle_hooks(set.hooks);
-    around.persistent = set.persistent;
+    (around.persistent, around.withheld) = (set.persistent, set.withheld);
     (around.root, around.directory, around.groups) = (set.root, set.directory, set.groups);
     (around.loopback, around.hostname) = (set.loopback, set.hostname.map(|name| name.0));
     (around.terminal, around.keyring, around.cgroups) = (set.terminal, set.keyring, set.cgroups);
@@ -202,6 +202,8 @@ struct Set {
     groups: Option<Vec<u32>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     persistent: Vec<Persistent>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    withheld: Vec<Fd>,
     #[serde(default, skip_serializing_if = "is_zero")]
     hooks: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -227,6 +229,7 @@ impl Set {
             directory: around.directory.clone(),
             groups: around.groups.clone(),
             persistent: around.persistent.clone(),
+            withheld: around.withheld.clone(),
             hooks: around.hooks(),
             moves: launch.moves.clone(),
         }
@@ -286,8 +289,15 @@ pub fn descriptor_notes(launch: &Prepared) -> impl Iterator<Item = (String, Stri
     let opened = moved.chain(cgroups).chain(root).chain(launch.around.landlock);
     let opened: Vec<String> = opened.map(|Fd(fd)| fd.to_string()).collect();
     let opened = (!opened.is_empty()).then(|| opened.join(" "));
+    let withheld: Vec<String> = launch.around.withheld.iter().map(|Fd(fd)| fd.to_string()).collect();
+    let withheld = (!withheld.is_empty()).then(|| withheld.join(" "));
     let text = |fd: Option<Fd>| fd.map(|Fd(fd)| fd.to_string());
-    let notes = [(INTERRUPT, text(launch.interrupt())), (TIMER, text(launch.timer())), (OPENED, opened)];
+    let notes = [
+        (INTERRUPT, text(launch.interrupt())),
+        (TIMER, text(launch.timer())),
+        (OPENED, opened),
+        (WITHHELD, withheld),
+    ];
     notes.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?)))
 }
 

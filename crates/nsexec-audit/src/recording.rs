@@ -22,6 +22,7 @@
 //! ```
 
 use std::io;
+use std::path::Path;
 use std::string::String;
 use std::vec::Vec;
 
@@ -29,13 +30,13 @@ use crate::diff::{Diff, compare};
 use crate::note::{Values, descriptor_notes};
 use crate::plan::Plan;
 use crate::record::Recorder;
-use crate::record::shared::SharedSink;
+use crate::record::shared::{SharedReader, SharedSink};
 use crate::render::{Document, html, mermaid, saved, svg, text};
 use crate::replay::{self, ReplayError, Replayed};
 use crate::rules::{self, Facts, Finding};
 use crate::sections;
 use crate::transcript::{Role, Run};
-use nsexec::launch::{Child, Command, LaunchError, Prepared};
+use nsexec::launch::{Child, Command, LaunchError, Pinned, Prepared};
 
 /// The record of one launch.
 #[derive(Clone, Debug)]
@@ -63,6 +64,12 @@ pub trait RecordCommand {
     ///   inside);
     /// - without memory for the record.
     fn record(&mut self) -> io::Result<(Result<Child, LaunchError>, Recording)>;
+
+    /// Pins the namespaces as [`Command::pin`] does, and records every system call of the launch.
+    ///
+    /// # Errors
+    /// Those of [`record`](Self::record).
+    fn record_pin(&mut self, directory: &Path) -> io::Result<(Result<Pinned, LaunchError>, Recording)>;
 }
 
 impl RecordCommand for Command {
@@ -71,14 +78,27 @@ impl RecordCommand for Command {
         let spawned = self.copy_memory().spawn_through(|sys| Recorder::new(sys, sink));
         let (launched, launch) =
             spawned.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let mut run = sections::of_record(&reader.read()?, Role::Launcher);
-        run.notes.extend([rules::message_note(launch.message())]);
-        run.notes.extend(descriptor_notes(&launch));
-        Ok((launched, Recording { run, launch }))
+        Ok((launched, Recording::new(&reader, launch)?))
+    }
+
+    fn record_pin(&mut self, directory: &Path) -> io::Result<(Result<Pinned, LaunchError>, Recording)> {
+        let wrong = |error: LaunchError| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let mut launcher = self.launcher().map_err(wrong)?;
+        let launch = launcher.prepare_pin(directory).map_err(wrong)?;
+        let (sink, reader) = SharedSink::new()?;
+        let pinned = launcher.pin_through(directory, |sys| Recorder::new(sys, sink));
+        Ok((pinned, Recording::new(&reader, launch)?))
     }
 }
 
 impl Recording {
+    fn new(reader: &SharedReader, launch: Prepared) -> io::Result<Self> {
+        let mut run = sections::of_record(&reader.read()?, Role::Launcher);
+        run.notes.extend([rules::message_note(launch.message())]);
+        run.notes.extend(descriptor_notes(&launch));
+        Ok(Self { run, launch })
+    }
+
     /// Returns the calls of each process.
     #[must_use]
     pub const fn run(&self) -> &Run {

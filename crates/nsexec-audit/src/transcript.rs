@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{self, Call, Line, SCHEMA};
+use crate::record::{self, Call, Line, Reply, SCHEMA};
 use nsexec::sys::types::{Signal, WaitStatus};
 
 /// The origin of a run.
@@ -234,6 +234,16 @@ impl Run {
     /// init its child executes the command, and in a start in place the launcher does.
     pub(crate) fn of_command(&self) -> impl Iterator<Item = &Section> {
         [Role::Stage(3), Role::Stage(2), Role::Launcher].into_iter().filter_map(|role| self.section(role))
+    }
+
+    /// Returns whether the launch has left namespaces without a process: the launcher mounted them on files,
+    /// and stage 2 ended by itself.
+    #[must_use]
+    pub fn pins_namespaces(&self) -> bool {
+        let mounts = |line: &Line| matches!((&line.call, &line.reply), (Call::MoveMount { .. }, Reply::Unit));
+        let mounted = self.section(Role::Launcher).is_some_and(|launcher| launcher.lines.iter().any(mounts));
+        let ended = self.section(Role::Stage(2)).is_some_and(|last| last.end == End::Exited(0));
+        mounted && ended && self.section(Role::Stage(3)).is_none()
     }
 
     /// Returns the run with the names of the environment variables only. Values may be secrets.

@@ -10,12 +10,14 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nsexec::bootstrap::Dialect;
 
 use super::assume::value::AssumeValue;
+pub(crate) use super::before_start_flags::BeforeStartFlags;
 pub(crate) use super::enter_flags::EnterFlags;
 use super::help::{
-    COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DIFF_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, INIT_EXAMPLES,
-    MAN_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES,
+    COMPLETIONS_EXAMPLES, DECODE_EXAMPLES, DIFF_EXAMPLES, DOCTOR_EXAMPLES, ENCODE_EXAMPLES, ENTER_EXAMPLES,
+    INIT_EXAMPLES, MAN_EXAMPLES, PIN_EXAMPLES, PLAN_EXAMPLES, SHOW_EXAMPLES, TRACE_EXAMPLES,
 };
 pub(crate) use super::namespace_flags::{NamespaceFlags, SetgroupsFlag};
+use super::pin_flags::{PinArgs, PinFlags};
 use super::values::{EmitFlag, FdValue, OrderFlag, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
@@ -27,6 +29,7 @@ pub(crate) const VERSION: &str = match option_env!("NSEXEC_VERSION") {
 /// The subcommands of two words: [`with_joined_words`](super::letters::with_joined_words) makes each one
 /// argument.
 pub(crate) const PLAN_ENTER: &str = "plan enter";
+pub(crate) const PLAN_PIN: &str = "plan pin";
 pub(crate) const TRACE_ENTER: &str = "trace enter";
 
 /// The flags that the commands of a family share.
@@ -88,34 +91,6 @@ Examples:
   nsexec run -r --boottime 86400 -- uptime
   nsexec run -r --join net=/run/netns/blue -- sh";
 
-const ENTER_EXAMPLES: &str = "\
-A namespace that the process and nsexec share is not joined. Where a user namespace is joined,
-the command is its root, and supplementary groups are dropped if that is allowed; -S and -G set
-other ids.
-With =FILE, or FILE after the letter (-n/run/n), the namespace of FILE is joined, and no process
-is needed. Without CMD, $SHELL runs.
-
-With -a or -m the command gets the root directory of the process, if it is not that of the mount
-namespace, and its working directory if that is below; --wd=/ is the root. The environment is the
-caller's, with its PATH; --env takes that of the process.
-
-The command may be a program of the container, so it inherits descriptors 0 to 2, and others only
-by --fd. It gets a session of its own if the process has less power than nsexec (another user
-namespace or user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has none).
-Ctrl-C, Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control.
---same-session gives it job control and our terminal; then it can type into that terminal. The
-command also inherits the environment (--clear-env), limits, umask and signal state. If it gets
-another mount namespace or root directory, nsexec first executes a sealed copy of itself
-(CVE-2019-5736).
-
-Examples:
-  nsexec enter -t 4711 -a -- sh
-  nsexec enter -t $(pidof -s nginx) -n -- ss -tln
-  nsexec enter -t 4711 -a --env -- sh            with the variables of the process
-  nsexec enter --net=/run/netns/blue -- ss       in the namespace of a file
-  nsexec plan enter -t 4711 -a -- sh             the calls, without making them
-  script -qc 'nsexec enter -t 4711 -a -- sh' /dev/null   with a pty between both";
-
 /// Runs a command in namespaces: creates or joins them, and maps ids
 #[derive(Parser, Debug)]
 #[command(name = "nsexec", version = VERSION, styles = STYLES, after_help = EXAMPLES)]
@@ -134,6 +109,9 @@ pub(crate) enum Command {
     /// Run a command in the namespaces of a process, as nsenter(1)
     #[command(after_help = ENTER_EXAMPLES)]
     Enter(Lazy<EnterArgs>),
+    /// Make namespaces without a process, mounted on files; or release them
+    #[command(after_help = PIN_EXAMPLES)]
+    Pin(Lazy<PinArgs>),
     /// Print a bootstrap message as text or JSON
     #[command(after_help = DECODE_EXAMPLES)]
     Decode(Lazy<DecodeArgs>),
@@ -158,6 +136,9 @@ pub(crate) enum Command {
     /// Show what enter would do, call by call, without doing it
     #[command(name = PLAN_ENTER, hide = true)]
     PlanEnter(Lazy<PlanEnterArgs>),
+    /// Show what pin would do, call by call, without doing it
+    #[command(name = PLAN_PIN, hide = true)]
+    PlanPin(Lazy<PlanPinArgs>),
     /// Enter a process, record every call, and compare with the plan
     #[command(name = TRACE_ENTER, hide = true)]
     TraceEnter(Lazy<TraceEnterArgs>),
@@ -246,6 +227,9 @@ pub(crate) struct RunArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -263,6 +247,9 @@ pub(crate) struct EnterArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -373,12 +360,29 @@ pub(crate) struct PlanEnterArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// The assumptions and the format.
     #[command(flatten)]
     pub(crate) shown: PlanFlags,
     /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// `nsexec plan pin`.
+#[derive(Args, Debug)]
+pub(crate) struct PlanPinArgs {
+    /// The namespaces and the maps.
+    #[command(flatten)]
+    pub(crate) flags: PinFlags,
+    /// The assumptions and the format.
+    #[command(flatten)]
+    pub(crate) shown: PlanFlags,
+    /// The directory with one file for each namespace
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 /// `nsexec plan`.
@@ -390,6 +394,9 @@ pub(crate) struct PlanArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// Plan a start by a Go runtime with this bootstrap message instead; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap: Option<PathBuf>,
@@ -463,6 +470,9 @@ pub(crate) struct TraceEnterArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// The record, and the comparison with strace.
     #[command(flatten)]
     pub(crate) record: RecordFlags,
@@ -480,6 +490,9 @@ pub(crate) struct TraceArgs {
     /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
+    /// The steps before the command starts.
+    #[command(flatten)]
+    pub(crate) before_start: BeforeStartFlags,
     /// The record, and the comparison with strace.
     #[command(flatten)]
     pub(crate) record: RecordFlags,
@@ -571,9 +584,11 @@ mod tests {
         let names = [
             "run",
             "enter",
+            "pin",
             "doctor",
             "plan",
             PLAN_ENTER,
+            PLAN_PIN,
             "trace",
             TRACE_ENTER,
             "show",

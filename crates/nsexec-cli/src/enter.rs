@@ -1,44 +1,42 @@
 //! `nsexec enter`: opens the namespaces of a process, joins them through these descriptors, and runs a
 //! command where the process lives.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 use nsexec::bootstrap::Dialect;
 use nsexec::launch::causes::CAP_SETGID;
 use nsexec::launch::{
-    Base, CgroupFile, Descriptors, Directory, Root, Surroundings, is_own_namespace, open_owner_of,
-    own_capabilities,
+    Base, CgroupFile, Descriptors, Directory, Root, Surroundings, is_own_namespace, own_capabilities,
 };
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
 use nsexec::sys::types::Fd;
 use nsexec_audit::machine::caller::Facts;
 
-use super::args::{EnterArgs, HandOverFlags};
+use super::args::{BeforeStartFlags, EnterArgs, HandOverFlags};
+use super::before_start;
 use super::enter_flags::{EnterFlags, IdValue};
-use super::failure::{Failure, words};
+use super::failure::Failure;
 use super::hand_over::{self, HandOver};
+use super::joins::Joins;
 use super::output;
 use super::place::{self, Opened};
 use super::request::{Request, credentials};
 use super::run::{self, Job};
 use super::sealed;
 use super::target::Process;
-use super::values::{JoinValue, KIND_NAMES, flag_of};
+use super::values::{JoinValue, KIND_NAMES};
 
 /// Joins the namespaces that the flags name, and runs the command. Returns the command's exit status.
 ///
 /// # Errors
 /// The process does not exist, its namespaces may not be opened, or the bootstrap fails.
 pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
-    let entered = decide(&args.flags, &args.hand_over)?;
+    let entered = decide(&args.flags, &args.hand_over, &args.before_start)?;
     entered.seal()?;
     entered.print_notes();
     run::start(&Job {
@@ -87,9 +85,14 @@ impl Entered {
 ///
 /// # Errors
 /// Wrong usage; or the process does not exist, or may not be entered.
-pub(crate) fn decide(flags: &EnterFlags, hand_over: &HandOverFlags) -> Result<Entered, Failure> {
+pub(crate) fn decide(
+    flags: &EnterFlags,
+    hand_over: &HandOverFlags,
+    steps: &BeforeStartFlags,
+) -> Result<Entered, Failure> {
     check_usage(flags)?;
     hand_over::check(hand_over)?;
+    before_start::check(steps)?;
     let process = flags.target.map(Process::open).transpose()?;
     let joins = Joins::open(flags, process.as_ref())?;
     // All namespaces are open. If the process is still alive, all of them belong to this one process.
@@ -107,12 +110,15 @@ pub(crate) fn decide(flags: &EnterFlags, hand_over: &HandOverFlags) -> Result<En
         opened: joins.opened,
     };
     entered.request.display_paths = joins.display_paths;
+    before_start::add_to(&mut entered.request, steps);
     if joins.joined.is_empty() && joins.named {
         entered.notes.push("nothing to join: every namespace that is named is ours already".to_owned());
     }
-    let less =
-        process.as_ref().map_or_else(|| hand_over::has_others(joins.joined), Process::is_less_privileged);
-    entered.request.hand_over = hand_over::decide(&mut entered.request.policy, hand_over, true, less);
+    // Under the name nsenter the command inherits everything.
+    let guarded = !flags.defaults.are_util_linux();
+    let less = guarded
+        && process.as_ref().map_or_else(|| hand_over::has_others(joins.joined), Process::is_less_privileged);
+    entered.request.hand_over = hand_over::decide(&mut entered.request.policy, hand_over, guarded, less);
     set_ids(&mut entered.request, flags, process.as_ref())?;
     set_root(&mut entered, flags, process.as_ref())?;
     set_directory(&mut entered, flags, process.as_ref())?;
@@ -144,124 +150,13 @@ fn check_usage(flags: &EnterFlags) -> Result<(), Failure> {
     }
     let place = flags.root.is_some() || flags.directory.is_some() || flags.join_cgroup || flags.env;
     let named = flags.all || !of_process.is_empty() || files || flags.net_socket.is_some();
-    if !named && !place {
+    if !named && !place && !flags.defaults.are_util_linux() {
         return Err(Failure::Usage(
             "no namespace to join: add -a for all that differ from ours, or name them (-U -m -p -n -i -u -C -T)"
                 .to_owned(),
         ));
     }
     Ok(())
-}
-
-/// The namespaces to join.
-#[derive(Default)]
-struct Joins {
-    joined: NsSet,
-    /// A namespace was named, ours or another one.
-    named: bool,
-    /// The entries of the message.
-    paths: Vec<Vec<u8>>,
-    shown: Vec<JoinValue>,
-    display_paths: Vec<(String, String)>,
-    opened: Vec<OwnedFd>,
-}
-
-impl Joins {
-    fn open(flags: &EnterFlags, process: Option<&Process>) -> Result<Self, Failure> {
-        let mut joins = Self::default();
-        let of_process = flags.kinds.of_process();
-        for (_, kind) in KIND_NAMES {
-            let named = of_process.contains(kind);
-            let socket = flags.net_socket.filter(|_| kind == NsKind::Net);
-            match (flags.kinds.file(kind), process, socket) {
-                (_, Some(process), Some(number)) => {
-                    joins.named = true;
-                    let (fd, name) = process.network_of_socket(number)?;
-                    if !is_own_namespace(&fd, kind) {
-                        joins.add_opened(kind, fd, name);
-                        joins.show_descriptor();
-                    }
-                }
-                (Some(file), ..) => joins.add_file(kind, file)?,
-                (None, Some(process), _) if flags.all || named => joins.add_of(process, kind, named)?,
-                (None, ..) => {}
-            }
-        }
-        if flags.user_parent && !joins.joined.contains(NsKind::User) {
-            joins.add_owner()?;
-        }
-        Ok(joins)
-    }
-
-    /// Adds the user namespace that owns the first namespace to join, unless it is ours.
-    fn add_owner(&mut self) -> Result<(), Failure> {
-        let first = self.paths.first().zip(self.shown.first());
-        let Some((entry, shown)) = first else {
-            return Err(Failure::Usage("--user-parent: no other namespace is joined".to_owned()));
-        };
-        let path = entry.split_at(entry.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1)).1;
-        let shown = format!("the user namespace that owns {}", String::from_utf8_lossy(&shown.path));
-        let owner = open_owner_of(Path::new(OsStr::from_bytes(path)))
-            .map_err(|error| Failure::ours(format!("failed to open {shown}: {}", words(&error))))?;
-        if is_own_namespace(&owner, NsKind::User) {
-            return Ok(());
-        }
-        self.add_opened(NsKind::User, owner, shown);
-        self.show_descriptor();
-        Ok(())
-    }
-
-    /// Replaces the path of the last namespace by that of its descriptor: it has no other one.
-    fn show_descriptor(&mut self) {
-        if let (Some(join), Some((path, _))) = (self.shown.last_mut(), self.display_paths.last()) {
-            join.path = path.clone().into_bytes();
-        }
-    }
-
-    fn add_opened(&mut self, kind: NsKind, fd: OwnedFd, shown: String) {
-        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        self.joined.insert(kind);
-        self.paths.push(format!("{}:{path}", kind.name()).into_bytes());
-        self.shown.push(JoinValue { kind, path: shown.clone().into_bytes() });
-        self.display_paths.push((path, shown));
-        self.opened.push(fd);
-    }
-
-    /// Adds the namespace of a file, which the first stage opens. If it is ours, it is left out: the kernel
-    /// refuses the own user namespace.
-    fn add_file(&mut self, kind: NsKind, file: &OsStr) -> Result<(), Failure> {
-        self.named = true;
-        let flag = flag_of(kind);
-        let join = JoinValue::of(kind, file.as_bytes())
-            .map_err(|why| Failure::Usage(format!("--{flag}={}: {why}", file.to_string_lossy())))?;
-        let opened = openat(AT_FDCWD, file, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-        if opened.is_ok_and(|theirs| is_own_namespace(&theirs, kind)) {
-            return Ok(());
-        }
-        self.joined.insert(kind);
-        self.paths.push([kind.name().as_bytes(), b":", &join.path].concat());
-        self.shown.push(join);
-        Ok(())
-    }
-
-    /// Adds the namespace of the process, unless it is ours.
-    fn add_of(&mut self, process: &Process, kind: NsKind, named: bool) -> Result<(), Failure> {
-        self.named = true;
-        match process.namespace(kind)? {
-            Some(theirs) if is_own_namespace(&theirs, kind) => {}
-            Some(theirs) => self.add_opened(kind, theirs, process.path(kind)),
-            // `--all` skips a kind that the kernel does not have.
-            None if !named => {}
-            None => {
-                return Err(Failure::ours(format!(
-                    "failed to open {}: No such file or directory (this kernel has no {} namespaces)",
-                    process.path(kind),
-                    flag_of(kind)
-                )));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Sets the ids and the capabilities of the command. Without flags it is root of a user namespace that it
@@ -276,7 +171,8 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
     };
     let uid = id(flags.setuid, theirs.map(|ids| ids.0));
     let gid = id(flags.setgid, theirs.map(|ids| ids.1));
-    if flags.keep_caps {
+    // As for nsenter(1), the flag concerns a joined user namespace only.
+    if flags.keep_caps && (user || !flags.defaults.are_util_linux()) {
         if !user {
             return Err(Failure::Usage("--keep-caps: no user namespace is joined: add -U".to_owned()));
         }
@@ -287,9 +183,12 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
         request.policy.launch.copied_memory = true;
     }
     let sets = uid.is_some() || gid.is_some();
+    // As for nsenter(1): `-S` alone keeps the groups.
+    let sets_groups = gid.is_some() || uid.is_some() && !flags.defaults.are_util_linux();
     // Where its root has no id, the command cannot become root first.
     let theirs = process.filter(|_| flags.kinds.file(NsKind::User).is_none() && !flags.user_parent);
-    let becomes_root = user && sets && theirs.is_none_or(place::maps_root);
+    let root = user && !flags.preserve_credentials;
+    let becomes_root = root && sets && theirs.is_none_or(place::maps_root);
     let changed = |id: &u32| !becomes_root || *id != 0;
     (request.policy.launch.uid, request.policy.launch.gid) = (uid.filter(changed), gid.filter(changed));
     if user && sets && !becomes_root {
@@ -297,7 +196,7 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
     }
     let may_drop = !request.rootless && own_capabilities().is_none_or(|set| set & 1 << CAP_SETGID != 0);
     let allowed = !user || theirs.is_some_and(place::allows_setgroups);
-    if sets && !becomes_root && may_drop && allowed {
+    if sets_groups && !becomes_root && may_drop && allowed {
         request.around.groups = Some(Vec::new());
         request.policy.launch.groups = true;
     }
@@ -307,7 +206,7 @@ fn set_ids(request: &mut Request, flags: &EnterFlags, process: Option<&Process>)
 /// Returns whether the command gets the root directory and the working directory of the process.
 fn is_at_home(entered: &Entered, flags: &EnterFlags) -> bool {
     let mounts = entered.request.joined.contains(NsKind::Mnt) && flags.kinds.file(NsKind::Mnt).is_none();
-    flags.all || mounts
+    !flags.defaults.are_util_linux() && (flags.all || mounts)
 }
 
 /// Sets the root directory: with `--all` or the mount namespace that of the process, if it is another one
@@ -345,6 +244,12 @@ fn set_root(entered: &mut Entered, flags: &EnterFlags, process: Option<&Process>
         policy.credentials = Credentials::Root;
     }
     Ok(())
+}
+
+/// Returns whether the mount namespace to join is ours, and no other root directory is set.
+fn skips_mounts(entered: &Entered, flags: &EnterFlags) -> bool {
+    let named = flags.all || flags.kinds.mount.is_some();
+    named && !entered.request.joined.contains(NsKind::Mnt) && flags.root.is_none()
 }
 
 /// Sets the working directory. Below another root directory or in another mount namespace it is looked up
@@ -392,6 +297,10 @@ fn set_directory(
                 Err(usage) => return Err(usage),
             }
         }
+        // As after a join of the own mount namespace by nsenter(1).
+        (None, None, _) if flags.defaults.are_util_linux() && skips_mounts(entered, flags) => {
+            Directory { path: c"/".to_owned(), confined: false }
+        }
         _ => return Ok(()),
     };
     entered.request.around.directory = Some(directory);
@@ -431,6 +340,7 @@ fn request(joined: NsSet, paths: &[u8], preserve: bool, rootless: bool) -> Resul
     let user = joined.contains(NsKind::User) && !preserve;
     let paths = c_text(paths)?;
     Ok(Request {
+        program: "nsexec",
         created: NsSet::EMPTY,
         joined,
         paths: (!joined.is_empty()).then_some(paths),
@@ -455,6 +365,7 @@ fn request(joined: NsSet, paths: &[u8], preserve: bool, rootless: bool) -> Resul
         signal_at_end: None,
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
+        before_start: BeforeStartFlags::default(),
     })
 }
 

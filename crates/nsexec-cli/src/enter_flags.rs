@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::Args;
 use nsexec::namespace::{NsKind, NsSet};
 
+use super::defaults::Defaults;
 use super::kind_flags::{NAMESPACES, kind_flags};
 use super::values::{group_id, user_id};
 
@@ -49,11 +50,11 @@ pub(crate) enum IdValue {
     Id(u32),
 }
 
-fn user(text: &str) -> Result<IdValue, String> {
+pub(crate) fn user(text: &str) -> Result<IdValue, String> {
     if text == "follow" { Ok(IdValue::Follow) } else { user_id(text).map(IdValue::Id) }
 }
 
-fn group(text: &str) -> Result<IdValue, String> {
+pub(crate) fn group(text: &str) -> Result<IdValue, String> {
     if text == "follow" { Ok(IdValue::Follow) } else { group_id(text).map(IdValue::Id) }
 }
 
@@ -82,8 +83,11 @@ impl KindFlags {
 }
 
 /// The flags of `nsexec enter`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct EnterFlags {
+    /// The behaviour where no flag decides.
+    #[arg(skip)]
+    pub(crate) defaults: Defaults,
     /// The process whose namespaces are joined; with INODE, only if its pidfd has this inode
     #[arg(short, long, value_name = "PID[:INODE]")]
     pub(crate) target: Option<TargetValue>,

@@ -22,6 +22,10 @@ pub(crate) struct HandOver {
     clear_env: bool,
     /// The environment of the process that the command enters, in place of ours.
     pub(crate) environment: Option<Vec<(OsString, OsString)>>,
+    /// The command has no variable, and no PATH.
+    pub(crate) empty_environment: bool,
+    /// The first argument of the command, if it is not its name.
+    pub(crate) arg0: Option<OsString>,
     variables: Vec<Variable>,
 }
 
@@ -45,8 +49,14 @@ impl HandOver {
                 launcher.env(name, value);
             }
         }
+        if self.empty_environment {
+            launcher.env_clear();
+        }
         for Variable { name, value } in &self.variables {
             launcher.env(name, value);
+        }
+        if let Some(name) = &self.arg0 {
+            launcher.arg0(name);
         }
     }
 }
@@ -78,7 +88,7 @@ pub(crate) fn decide(policy: &mut Policy, flags: &HandOverFlags, foreign: bool, 
     if flags.new_session || (less && !flags.same_session) {
         policy.session = Session::New;
     }
-    HandOver { named, clear_env: flags.clear_env, environment: None, variables: flags.set_env.clone() }
+    HandOver { named, clear_env: flags.clear_env, variables: flags.set_env.clone(), ..HandOver::default() }
 }
 
 /// Checks that the named descriptors are open. Called before nsexec opens any descriptor, which could get one

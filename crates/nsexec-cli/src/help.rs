@@ -30,6 +30,18 @@ Examples:
 Exit status: 0 if everything works, or the launch that the flags ask for; 1 if something does not
 work, or cannot be tried; 2 for wrong usage.";
 
+pub(crate) const PIN_EXAMPLES: &str = "\
+Each namespace is mounted on DIR/KIND: user, mnt, net, ipc, uts, cgroup, time. No process is left.
+The mount needs CAP_SYS_ADMIN: an ordinary user pins inside of nsexec run -r -m. DIR must belong to
+the caller. A failure leaves nothing behind. --release removes only what pin has made.
+
+Examples:
+  nsexec pin -n /run/blue; ip link set veth1 netns /run/blue/net
+  nsexec pin -n --map-auto /run/green
+  nsexec enter --user=/run/green/user --net=/run/green/net -- sh
+  nsexec pin --release /run/green
+  nsexec plan pin -n --map-auto /run/green        the calls, without making them";
+
 pub(crate) const PLAN_EXAMPLES: &str = "\
 The calls are those of the program itself, made on a simulated kernel. Facts about the machine
 are assumed and shown; --assume changes them:
@@ -100,3 +112,31 @@ pub(crate) const MAN_EXAMPLES: &str = "\
 Examples:
   nsexec man run | man -l -
   nsexec man --dir ~/.local/share/man/man1; man nsexec-run";
+
+pub(crate) const ENTER_EXAMPLES: &str = "\
+A namespace that the process and nsexec share is not joined. Where a user namespace is joined,
+the command is its root, and supplementary groups are dropped if that is allowed; -S and -G set
+other ids.
+With =FILE, or FILE after the letter (-n/run/n), the namespace of FILE is joined, and no process
+is needed. Without CMD, $SHELL runs.
+
+With -a or -m the command gets the root directory of the process, if it is not that of the mount
+namespace, and its working directory if that is below; --wd=/ is the root. The environment is the
+caller's, with its PATH; --env takes that of the process.
+
+The command may be a program of the container, so it inherits descriptors 0 to 2, and others only
+by --fd. It gets a session of its own if the process has less power than nsexec (another user
+namespace or user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has none).
+Ctrl-C, Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control.
+--same-session gives it job control and our terminal; then it can type into that terminal. The
+command also inherits the environment (--clear-env), limits, umask and signal state. If it gets
+another mount namespace or root directory, nsexec first executes a sealed copy of itself
+(CVE-2019-5736).
+
+Examples:
+  nsexec enter -t 4711 -a -- sh
+  nsexec enter -t $(pidof -s nginx) -n -- ss -tln
+  nsexec enter -t 4711 -a --env -- sh            with the variables of the process
+  nsexec enter --net=/run/netns/blue -- ss       in the namespace of a file
+  nsexec plan enter -t 4711 -a -- sh             the calls, without making them
+  script -qc 'nsexec enter -t 4711 -a -- sh' /dev/null   with a pty between both";

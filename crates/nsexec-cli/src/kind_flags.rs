@@ -52,6 +52,22 @@ macro_rules! kind_flags {
                     (&self.time, NsKind::Time),
                 ]
             }
+
+            /// Names a kind. A file that was named for it before stays.
+            pub(crate) fn name(&mut self, kind: NsKind, file: Option<OsString>) {
+                let flag = match kind {
+                    NsKind::User => &mut self.user,
+                    NsKind::Mnt => &mut self.mount,
+                    NsKind::Pid => &mut self.pid,
+                    NsKind::Net => &mut self.net,
+                    NsKind::Ipc => &mut self.ipc,
+                    NsKind::Uts => &mut self.uts,
+                    NsKind::Cgroup => &mut self.cgroup,
+                    NsKind::Time => &mut self.time,
+                };
+                let before = flag.take().flatten();
+                *flag = Some(file.or(before));
+            }
         }
     };
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::{Arg, CommandFactory};
 
-use super::args::{Cli, Family, PLAN_ENTER, TRACE_ENTER, family};
+use super::args::{Cli, Family, PLAN_ENTER, PLAN_PIN, TRACE_ENTER, family};
 
 /// The letters of the kinds.
 const KINDS: &[u8] = b"UmpniuCT";
@@ -17,7 +17,7 @@ const OF_ENTER: &[u8] = b"UmpniuCTrw";
 /// Returns the arguments with `plan enter` and `trace enter` as one argument, which is the name of a
 /// subcommand.
 pub(crate) fn with_joined_words(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    for name in [PLAN_ENTER, TRACE_ENTER] {
+    for name in [PLAN_ENTER, PLAN_PIN, TRACE_ENTER] {
         let words = arguments.get(1..3).is_some_and(|words| words.join(OsStr::new(" ")) == name);
         if words {
             arguments.splice(1..3, [OsString::from(name)]);

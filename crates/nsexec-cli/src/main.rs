@@ -7,9 +7,12 @@
 
 mod args;
 mod assume;
+mod before_start;
+mod before_start_flags;
 mod compare;
 mod config;
 mod decode;
+mod defaults;
 mod doctor;
 mod encode;
 mod enter;
@@ -19,13 +22,17 @@ mod hand_over;
 mod help;
 mod hints;
 mod init;
+mod joins;
 mod kind_flags;
 mod letters;
+mod linked;
 mod machine;
 mod manual;
 mod maps;
 mod namespace_flags;
 mod output;
+mod pin;
+mod pin_flags;
 mod place;
 mod plan;
 mod request;
@@ -50,13 +57,17 @@ use clap::{CommandFactory, Parser};
 use nsexec::bootstrap::text::is_invisible;
 use nsexec::entry::Elevation;
 
-use args::{Cli, Command, PLAN_ENTER, TRACE_ENTER};
+use args::{Cli, Command, PLAN_ENTER, PLAN_PIN, TRACE_ENTER};
 use failure::{FAILED, Failure, USAGE};
 
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
 pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     open_missing_standard_descriptors();
-    let arguments = letters::with_equals_signs(letters::with_joined_words(arguments.collect()));
+    let arguments: Vec<OsString> = arguments.collect();
+    if let Some(name) = arguments.first().and_then(|name| linked::Name::of(name)) {
+        return linked::run(name, &arguments);
+    }
+    let arguments = letters::with_equals_signs(letters::with_joined_words(arguments));
     let command = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -71,6 +82,8 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     let (name, result) = match &cli.command {
         Command::Run(args) => ("run", run::run(args)),
         Command::Enter(args) => ("enter", enter::enter(args)),
+        Command::Pin(args) => ("pin", pin::pin(args)),
+        Command::PlanPin(args) => (PLAN_PIN, pin::plan_pin(args)),
         Command::Decode(args) => ("decode", decode::decode(args).map(|()| 0)),
         Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
         Command::Doctor(args) => ("doctor", doctor::doctor(args)),

@@ -22,7 +22,15 @@ above.
 ";
 
 /// The sections after the flags that clap does not know: roff text.
-const FURTHER: &str = r".SH FILES
+const FURTHER: &str = r".SH LINKED NAMES
+Under the name
+.B unshare
+or
+.BR nsenter ,
+for example through a symbolic link, the program has the flags and the defaults of util-linux:
+.B unshare \-\-help
+lists them.
+.SH FILES
 .TP
 .I /etc/subuid, /etc/subgid
 The ranges of subordinate ids for \-\-map\-users auto and \-\-map\-groups auto, if

@@ -32,6 +32,8 @@ pub(crate) struct Ids<'f> {
     pub(crate) rootless: bool,
     /// The tool is in PATH.
     pub(crate) tool_found: bool,
+    /// The values leave out the caller's own id, if no flag maps it, as with unshare(1).
+    pub(crate) plain: bool,
 }
 
 /// A map that the kernel accepts.
@@ -130,6 +132,7 @@ fn lines(ids: Ids<'_>, values: &[MapValue], own: Option<u32>) -> Result<Vec<Line
     let extent = |inside| Extent { inside, outside: ids.own, count: 1 };
     let own_line = match own {
         Some(inside) => Some(Line { extent: extent(inside), source: "--map-root-user".to_owned() }),
+        None if ids.plain => None,
         None => own_by_value()
             .map(|(inside, word)| Line { extent: extent(inside), source: format!("{} {word}", ids.flag) }),
     };
@@ -198,7 +201,9 @@ fn subordinate(ids: Ids<'_>, word: &str) -> Result<Vec<Extent>, Failure> {
 /// Moves lines, which are from inside id 1 on, so that they begin at 0 and leave out the id that the caller
 /// has inside.
 fn one_after_the_other(lines: &[Extent], of_caller: Option<Extent>) -> Vec<Extent> {
-    let taken = of_caller.map_or(0, |line| line.inside);
+    let Some(taken) = of_caller.map(|line| line.inside) else {
+        return lines.iter().map(|line| Extent { inside: line.inside - 1, ..*line }).collect();
+    };
     let mut moved = Vec::new();
     for line in lines {
         let before = (taken + 1).saturating_sub(line.inside).min(line.count);

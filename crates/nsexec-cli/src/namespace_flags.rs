@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Propagation, Signal};
 
+use super::defaults::Defaults;
 use super::kind_flags::{NAMESPACES, kind_flags};
 use super::values::{JoinValue, MapValue, group_id, signal, user_id};
 
@@ -75,6 +76,9 @@ impl PropagationFlag {
 /// The flags that describe namespaces, shared by `run`, `plan`, `trace` and `encode`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamespaceFlags {
+    /// The behaviour where no flag decides.
+    #[arg(skip)]
+    pub(crate) defaults: Defaults,
     /// Take the namespaces, id maps, time offsets, OOM score and command from an OCI configuration
     /// (config.json), and name the parts that are not applied
     #[arg(long, value_name = "FILE")]

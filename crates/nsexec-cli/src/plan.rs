@@ -22,6 +22,7 @@ use super::args::{
     ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs, PlanEnterArgs, PlanFlags,
 };
 use super::assume;
+use super::before_start;
 use super::config::{self, Merged};
 use super::decode;
 use super::enter;
@@ -53,7 +54,7 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
 /// # Errors
 /// Wrong usage; the process does not exist, or may not be entered; or output that cannot be written.
 pub(crate) fn plan_enter(args: &PlanEnterArgs) -> Result<u8, Failure> {
-    let entered = enter::decide(&args.flags, &args.hand_over)?;
+    let entered = enter::decide(&args.flags, &args.hand_over, &args.before_start)?;
     // After the opened files, as in `enter`.
     let signals = run::take_signals()?;
     entered.print_notes();
@@ -61,11 +62,11 @@ pub(crate) fn plan_enter(args: &PlanEnterArgs) -> Result<u8, Failure> {
     assume::apply(&mut assumptions, &args.shown.assume);
     let start =
         of_request(&entered.request, &args.command, Some(&signals), (&mut assumptions, entered.root()))?;
-    finish_command(&finish(&start, &assumptions)?, &args.shown)
+    finish_command(&with_steps(finish(&start, &assumptions)?, &entered.request), &args.shown)
 }
 
 /// Prints the plan. Returns 0 if it ends with a command or an init process and breaks no rule, else 1.
-fn finish_command(plan: &Plan, flags: &PlanFlags) -> Result<u8, Failure> {
+pub(crate) fn finish_command(plan: &Plan, flags: &PlanFlags) -> Result<u8, Failure> {
     let text = match flags.emit {
         Some(emit) => emitted(plan, emit)?,
         None => shown(plan, flags)?,
@@ -87,7 +88,8 @@ fn of_launch(args: &PlanArgs) -> Result<Plan, Failure> {
     let mut assumptions = assume::of_machine(&machine, &flags.join);
     assume::apply(&mut assumptions, &args.shown.assume);
     let facts = assume::facts_under(&assumptions, machine);
-    let request = run::request_of(&flags, &args.hand_over, &facts)?;
+    let mut request = run::request_of(&flags, &args.hand_over, &facts)?;
+    before_start::add_to(&mut request, &args.before_start);
     of_decided(&request, assumptions, &command, run::in_place(&flags, &request))
 }
 
@@ -103,7 +105,14 @@ pub(crate) fn of_decided(
 ) -> Result<Plan, Failure> {
     let signals = if in_place { None } else { Some(take_signals(&mut assumptions)?) };
     let start = of_request(request, command, signals.as_ref(), (&mut assumptions, None))?;
-    finish(&start, &assumptions)
+    finish(&start, &assumptions).map(|plan| with_steps(plan, request))
+}
+
+/// Returns the plan with a line for the steps before the start.
+fn with_steps(mut plan: Plan, request: &Request) -> Plan {
+    let steps = request.before_start.in_words().map(|text| ("before the start".to_owned(), text));
+    plan.policy.extend(steps);
+    plan
 }
 
 /// Searches the command: below this root directory, or else in ours.
@@ -119,7 +128,7 @@ pub(crate) fn searched(
 
 /// Takes the signals as `run` does, so that the plan has the same signal masks. This process exits so soon
 /// that no signal is missed.
-fn take_signals(assumptions: &mut Assumptions) -> Result<Signals, Failure> {
+pub(crate) fn take_signals(assumptions: &mut Assumptions) -> Result<Signals, Failure> {
     let signals = run::take_signals()?;
     let blocked = own_status().bits("SigBlk").map(SignalSet);
     assumptions.blocked = blocked.unwrap_or(assumptions.blocked);
@@ -161,7 +170,9 @@ fn of_request(
 
 fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
     // Ignored flags would look like a part of the plan.
-    let flags = args.namespaces != NamespaceFlags::default() || args.hand_over != HandOverFlags::default();
+    let flags = args.namespaces != NamespaceFlags::default()
+        || args.hand_over != HandOverFlags::default()
+        || args.before_start.are_set();
     if flags || !args.command.is_empty() {
         let why = "--bootstrap already defines the namespaces and id maps: leave out the flags of run and the command";
         return Err(Failure::Usage(why.to_owned()));

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,9 +15,10 @@ use nsexec::launch::{Child, ChildSignals, Guard, LaunchError, Launcher, guard};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
 use nsexec::policy::Session;
-use nsexec::sys::types::Errno;
+use nsexec::sys::types::{Errno, Pid};
 
 use super::args::{HandOverFlags, NamespaceFlags, RunArgs};
+use super::before_start;
 use super::config;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
@@ -35,7 +37,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let merged = config::merged(&args.namespaces, &args.command)?;
     let flags = &merged.flags;
     hand_over::check(&args.hand_over)?;
-    let request = request_of(flags, &args.hand_over, &request::facts_of(flags, false))?;
+    before_start::check(&args.before_start)?;
+    let mut request = request_of(flags, &args.hand_over, &request::facts_of(flags, false))?;
+    before_start::add_to(&mut request, &args.before_start);
     ready(&request)?;
     merged.print_note();
     let job = Job { request: &request, command: &command_or_shell(&merged.command), verbose: args.verbose };
@@ -71,15 +75,18 @@ pub(crate) fn ready(request: &Request) -> Result<(), Failure> {
 }
 
 /// Returns whether `run` becomes the command itself, as unshare(1) does without `--fork`. A pid namespace is
-/// for children, so it needs a child here. A guard of `--kill-child` and a mount of a persistent namespace
-/// need a parent.
+/// for children, so it needs a child here. A guard of `--kill-child`, a mount of a persistent namespace and
+/// the steps before the start need a parent.
 pub(crate) fn in_place(flags: &NamespaceFlags, request: &Request) -> bool {
     let pid = request.created.contains(NsKind::Pid) || request.joined.contains(NsKind::Pid);
+    // With unshare(1) the first child of the command is process 1. A fresh /proc needs that process.
+    let pid = pid && (!flags.defaults.are_util_linux() || flags.mount_proc.is_some());
     // setsid(2) fails in the leader of a process group, so a new session needs a child. So does a new time
     // namespace beside a joined mount namespace.
     let session = request.policy.session == Session::New;
     let time = request.created.contains(NsKind::Time) && request.joined.contains(NsKind::Mnt);
-    let parent = flags.kill_child.is_some() || !request.around.persistent.is_empty();
+    let parent =
+        flags.kill_child.is_some() || !request.around.persistent.is_empty() || request.before_start.are_set();
     // The helper of a start in place opens the maps by pid.
     let stale = request.created.contains(NsKind::User) && !has_own_proc();
     !(flags.fork || pid || session || time || request.policy.launch.init || parent || stale)
@@ -95,7 +102,7 @@ fn has_own_proc() -> bool {
 ///
 /// # Errors
 /// The reason why the command does not run.
-fn replace(job: &Job<'_>) -> Result<u8, Failure> {
+pub(crate) fn replace(job: &Job<'_>) -> Result<u8, Failure> {
     let bootstrap = job.request.bootstrap()?;
     let mut launcher = launcher_of(&bootstrap, job, output::show_record_alone)?;
     // This program runs without Rust's start code: an ignored SIGPIPE is the choice of its caller.
@@ -135,16 +142,47 @@ pub(crate) struct Job<'j> {
 /// # Errors
 /// The reason why the command was not started.
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
+    start_and_wait(job, supervise).map(|status| u8::try_from(status).unwrap_or(FAILED))
+}
+
+/// Starts the command, and waits for it with `wait`.
+///
+/// # Errors
+/// The reason why the command was not started, or the error of `wait`.
+pub(crate) fn start_and_wait<T>(
+    job: &Job<'_>,
+    wait: impl FnOnce(&mut Child, &Signals) -> io::Result<T>,
+) -> Result<T, Failure> {
     let bootstrap = job.request.bootstrap()?;
     let mut launcher = launcher_of(&bootstrap, job, output::show_record)?;
     // Before the fork: from here on a signal cannot end nsexec and leave the command behind.
     let signals = take_signals()?;
     launcher.supervised(&signals);
-    let mut child = launcher.spawn().map_err(|error| explain(&error, job))?;
+    let mut child = spawned(job, |act| match job.request.before_start.are_set() {
+        true => launcher.spawn_after(|pid| act(pid, &signals)),
+        false => launcher.spawn(),
+    })
+    .map_err(|error| explain(&error, job))?;
     let _guard = guarded(&child, job.request)?;
-    let status = supervise(&mut child, &signals)
-        .map_err(|error| Failure::ours(format!("failed to wait for the command: {}", words(&error))))?;
-    Ok(u8::try_from(status).unwrap_or(FAILED))
+    wait(&mut child, &signals)
+        .map_err(|error| Failure::ours(format!("failed to wait for the command: {}", words(&error))))
+}
+
+/// A function before the start, with the signals that end its wait.
+pub(crate) type Act<'a> = dyn FnMut(Pid, &Signals) -> io::Result<()> + Send + 'a;
+
+/// Starts the command with the steps before its start. A launch that fails leaves no file of `--pid-file`.
+pub(crate) fn spawned(
+    job: &Job<'_>,
+    spawn: impl FnOnce(&mut Act<'_>) -> Result<Child, LaunchError>,
+) -> Result<Child, LaunchError> {
+    let mut known = None;
+    let steps = &job.request.before_start;
+    let started = spawn(&mut |pid, signals| {
+        known = Some(pid);
+        steps.act(pid, signals)
+    });
+    started.inspect_err(|_| steps.undo(known))
 }
 
 /// Starts the process that signals the command when nsexec ends, if a flag asks for it. Its result must live
@@ -225,7 +263,7 @@ pub(crate) fn launcher_of(
         .level(if job.verbose { Level::Debug } else { Level::Warning })
         .on_record(move |record| {
             let text = request.with_display_paths(&record.to_string());
-            show(&format!("nsexec: {}: {text}\n", record.level.name()));
+            show(&format!("{}: {}: {text}\n", request.program, record.level.name()));
         });
     Ok(launcher)
 }
@@ -271,6 +309,11 @@ pub(crate) fn explain_for(error: &LaunchError, known: impl FnOnce() -> Circumsta
     let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
     let text = match error.step() {
         Some(_) => error.explain(&known(), &FLAGS),
+        // The text names the flag.
+        None if matches!(error, LaunchError::BeforeStart { .. }) => match error {
+            LaunchError::BeforeStart { error } => error.clone(),
+            _ => error.to_string(),
+        },
         None => error.to_string(),
     };
     Failure::Other { text, status }

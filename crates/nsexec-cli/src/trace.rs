@@ -30,6 +30,7 @@ use nsexec_audit::{Origin, Role, Run, sections};
 
 use super::args::{ColourFlag, Format, RecordFlags, TraceArgs, TraceEnterArgs};
 use super::assume;
+use super::before_start;
 use super::config;
 use super::enter;
 use super::failure::{FAILED, Failure, words};
@@ -62,8 +63,10 @@ const WITNESS_FILE: usize = 16 << 20;
 pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     let merged = config::merged(&args.namespaces, &args.command)?;
     hand_over::check(&args.hand_over)?;
+    before_start::check(&args.before_start)?;
     let facts = request::facts_of(&merged.flags, true);
-    let request = run::request_of(&merged.flags, &args.hand_over, &facts)?;
+    let mut request = run::request_of(&merged.flags, &args.hand_over, &facts)?;
+    before_start::add_to(&mut request, &args.before_start);
     if args.record.witness {
         // The traced run prints the note.
         return witnessed(&request, &facts);
@@ -84,7 +87,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
 /// # Errors
 /// The same as [`trace`]; or the process does not exist, or may not be entered.
 pub(crate) fn trace_enter(args: &TraceEnterArgs) -> Result<u8, Failure> {
-    let entered = enter::decide(&args.flags, &args.hand_over)?;
+    let entered = enter::decide(&args.flags, &args.hand_over, &args.before_start)?;
     let facts = Facts::gather(false, false);
     if args.record.witness {
         return witnessed(&entered.request, &facts);
@@ -129,10 +132,14 @@ fn recorded(
 
     let (sink, reader) =
         SharedSink::new().map_err(|error| ours("failed to make the record's memory", &error))?;
-    let started = launcher.spawn_through(|sys| {
+    let recorder = |sys| {
         witness::mark_begin();
         // One launch in the life of this program, so it may keep the recorder to its end.
         AnySys(Box::leak(Box::new(Recorder::new(sys, sink))))
+    };
+    let started = run::spawned(job, |act| match request.before_start.are_set() {
+        true => launcher.spawn_through_after(recorder, |pid| act(pid, &signals)),
+        false => launcher.spawn_through(recorder),
     });
     witness::mark_end();
     output::show_record(&locked(&shown));
@@ -321,6 +328,7 @@ struct Traced {
 
 /// Runs this program under strace, and compares strace's output with the record.
 fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
+    before_start::refuse_for_witness(request)?;
     let names_only = sees_names_only(request, facts)?;
     if largest_file() < WITNESS_FILE {
         return Err(Failure::ours(format!(

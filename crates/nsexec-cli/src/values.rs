@@ -195,6 +195,14 @@ impl FromStr for FdValue {
     }
 }
 
+/// Parses the number of a descriptor above 2.
+pub(crate) fn descriptor(text: &str) -> Result<Fd, String> {
+    match text.parse() {
+        Ok(FdValue::One(fd)) => Ok(fd),
+        _ => Err("expected a descriptor number above 2".to_owned()),
+    }
+}
+
 /// A restriction with the calls of a plan.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum EmitFlag {

@@ -2,6 +2,7 @@
 
 use std::borrow::ToOwned;
 use std::format;
+use std::path::Path;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -32,11 +33,21 @@ pub trait PlanCommand {
     /// # Errors
     /// As [`plan`](Self::plan): [`PlanError::Launch`] has the error that [`Command::exec`] returns.
     fn plan_exec(&self, machine: &Machine) -> Result<Plan, PlanError>;
+
+    /// Plans [`Command::pin`](nsexec::launch::Command::pin) in this directory, for the user of this process.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Self::plan), and a setting that a pin refuses.
+    fn plan_pin(&self, directory: &Path, machine: &Machine) -> Result<Plan, PlanError>;
 }
 
 impl PlanCommand for Command {
     fn plan(&self, machine: &Machine) -> Result<Plan, PlanError> {
         plan_of(self.prepare_as(&caller(machine)).map_err(PlanError::Launch)?, machine)
+    }
+
+    fn plan_pin(&self, directory: &Path, machine: &Machine) -> Result<Plan, PlanError> {
+        plan_of(self.prepare_pin(directory).map_err(PlanError::Launch)?, machine)
     }
 
     fn plan_exec(&self, machine: &Machine) -> Result<Plan, PlanError> {

@@ -100,6 +100,10 @@ const TIMER_FD: i32 = 900_001;
 /// set. Their numbers, with a space between them.
 pub const OPENED: &str = "opened";
 
+/// The key of a run's note with the caller's descriptors for the function before the start, which the first
+/// process of the launch closes. Their numbers, with a space between them.
+pub const WITHHELD: &str = "withheld";
+
 /// The number in place of the first descriptor of the note [`OPENED`].
 const OPENED_FD: i32 = 900_010;
 

@@ -255,11 +255,18 @@ impl Assumptions {
         self.uid == 0 && self.gid == 0
     }
 
-    /// Returns what prevents the process of a new user namespace from sharing the launcher's memory.
+    /// Returns the launcher's protection, with the capabilities that are assumed.
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        let permitted = self.protection.permitted.map(|permitted| permitted | self.capabilities);
+        Protection { permitted, ..self.protection }
+    }
+
+    /// Returns what prevents the process of a new user namespace from sharing the launcher's memory, unless
+    /// the launcher makes itself not dumpable.
     #[must_use]
     pub fn guard(&self) -> Option<Guard> {
-        let permitted = self.protection.permitted.map(|permitted| permitted | self.capabilities);
-        Protection { permitted, ..self.protection }.guard()
+        self.protection().guard()
     }
 
     /// Returns the assumptions for root with every capability, on a kernel with every call.
@@ -361,6 +368,12 @@ impl Assumptions {
         // That of effective capabilities follows from another line.
         if let Some(guard) = self.guard().filter(|_| self.capabilities == 0) {
             lines.push(("protection of the launcher's memory".to_string(), guard.to_string()));
+        }
+        if self.has_root_ids() && self.protection.suid_dumpable {
+            lines.push((
+                "programs that change their ids".to_string(),
+                "stay dumpable (fs.suid_dumpable is 1, or unknown)".to_string(),
+            ));
         }
         for (kind, wrong_path) in self.wrong_path.iter().filter(|(kind, _)| joined.contains(**kind)) {
             lines.push((format!("{kind} namespace to join"), wrong_path.words().to_string()));

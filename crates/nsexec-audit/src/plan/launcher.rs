@@ -108,7 +108,8 @@ fn joined_descriptors(prepared: &Prepared) -> Vec<Fd> {
 /// Opens the descriptors of the launcher that the launch uses, before its pipes, which would get the numbers.
 fn descriptors(sim: &mut Sim, prepared: &Prepared) {
     let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
-    for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
+    let given = prepared.named_descriptors().iter().chain(&prepared.around.withheld).chain(&moved);
+    for fd in given.filter(|fd| **fd > Fd::STDERR) {
         // The file does not matter.
         sim.duplicate(Fd(0), *fd);
     }
@@ -176,11 +177,11 @@ pub(super) fn set_up(
         prepared = prepared.timed_through(timer);
     }
     let notes = descriptor_notes(&prepared).collect();
-    let (root_ids, guard) = (assumptions.has_root_ids(), assumptions.guard());
+    let planned = prepared.memory(assumptions.has_root_ids(), &assumptions.protection());
     let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
-        let simulated = Stack::simulated();
-        let stack = (prepared.memory(root_ids, guard) == Memory::Shared).then_some(&simulated);
+        let simulated = Stack::simulated().hiding(planned == Memory::SharedNotDumpable);
+        let stack = planned.is_shared().then_some(&simulated);
         let mut memory = vec![0; prepared.message().len()];
         let mut log = Collector::default();
         match prepared.run(&mut AnySys(sys), &mut memory, stack, &mut log) {

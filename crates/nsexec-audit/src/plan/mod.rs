@@ -178,7 +178,8 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     }
     let facts = Facts::of(&run, policy);
     let findings = rules::check(&run, &facts);
-    let succeeds = run.of_command().any(|last| matches!(last.end, End::Executed | End::HandedOver));
+    let succeeds = error.borrow().is_none() && run.pins_namespaces()
+        || run.of_command().any(|last| matches!(last.end, End::Executed | End::HandedOver));
     Ok(Plan {
         pid_line: pid_line(&run),
         shape: shape(start, assumptions, &run),
@@ -242,7 +243,7 @@ fn shape(start: &Start, assumptions: &Assumptions, run: &Run) -> String {
             "three stages, because the request is impossible, which stage 0 reports".to_string()
         }
         (Some(Shape::Direct), _) => {
-            let memory = prepared.memory(assumptions.has_root_ids(), assumptions.guard());
+            let memory = prepared.memory(assumptions.has_root_ids(), &assumptions.protection());
             format!("{}; its memory is {memory}", Shape::Direct)
         }
         (Some(shape), _) => shape.to_string(),
@@ -268,7 +269,8 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
     let trusted = policy.launch.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
     let stages = policy.launch.stages.then(|| ("through the stages", "always".to_string()));
     let in_place = policy.launch.in_place.then(|| ("in place", "yes".to_string()));
-    let set = trusted.into_iter().chain(stages).chain(in_place);
+    let pins = policy.launch.pins.then(|| ("pins namespaces", "yes".to_string()));
+    let set = trusted.into_iter().chain(stages).chain(in_place).chain(pins);
     lines.into_iter().chain(set).map(|(key, value)| (key.to_string(), value)).collect()
 }
 
@@ -482,11 +484,11 @@ mod tests {
         assert_eq!((guarded.succeeds, &guarded.shape[..]), (true, user));
         assert_ne!(guarded.hash, own.hash);
         let root = with_map(c"0 1000 1\n", None, runc(), &Assumptions::root());
-        assert!(
-            root.shape.ends_with("the launcher's memory: the launcher has capabilities"),
-            "{}",
-            root.shape
-        );
+        assert!(root.shape.ends_with("and the launcher is not dumpable meanwhile"), "{}", root.shape);
+        let protection = Protection { suid_dumpable: true, ..Protection::NONE };
+        let debugged =
+            with_map(c"0 1000 1\n", None, runc(), &Assumptions { protection, ..Assumptions::root() });
+        assert!(debugged.shape.ends_with("memory: the launcher has capabilities"), "{}", debugged.shape);
         let asked = with_map(c"0 1000 1\n", None, runc().with_stages(true), &ordinary);
         assert_eq!(
             (asked.succeeds, &asked.shape[..]),

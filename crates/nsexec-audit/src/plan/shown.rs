@@ -76,6 +76,7 @@ impl Plan {
         let handed_over = self.run.sections.iter().any(|section| section.end == End::HandedOver);
         let words = match self.verdict() {
             Verdict::Runs if handed_over => "the init of the runtime takes over".to_string(),
+            Verdict::Runs if self.run.pins_namespaces() => "the namespaces stay on their files".to_string(),
             verdict => verdict.to_string(),
         };
         let breaches = self.findings.iter().filter(|finding| finding.severity == Severity::Breach).count();

@@ -74,6 +74,8 @@ pub(super) fn policy(policy: &Policy) -> Vec<(String, String)> {
     let trusted = launch.trusted_mounts.then_some(("mount namespace to join", "trusted"));
     let stages = launch.stages.then_some(("through the stages", "always"));
     let in_place = launch.in_place.then_some(("in place", "yes"));
-    let all = lines.into_iter().chain(trusted).chain(stages).chain(in_place);
+    let pins =
+        launch.pins.then_some(("end of the process", "in place of an exec: its namespaces stay on files"));
+    let all = lines.into_iter().chain(trusted).chain(stages).chain(in_place).chain(pins);
     all.map(|(key, value)| (key.to_string(), value.to_string())).collect()
 }

@@ -26,6 +26,9 @@ pub fn outcome(section: &Section, run: &Run) -> (String, Fate) {
     if is_init && section.end == End::Unknown && command == Some(End::Executed) {
         return ("waits for the command".to_owned(), Fate::Continues);
     }
+    if section.role == Role::Launcher && section.end == End::Unknown && run.pins_namespaces() {
+        return ("returns: the namespaces are on their files".to_owned(), Fate::Ended);
+    }
     let fate = match (section.role, section.end) {
         (Role::Launcher, End::Unknown) => match command {
             Some(End::Executed | End::HandedOver) => Fate::Continues,

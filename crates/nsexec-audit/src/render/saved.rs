@@ -9,7 +9,7 @@ use super::summary::{command_line, summary};
 use super::words::fatal_text;
 use super::{Document, Fact, html, mermaid, svg, text};
 use crate::diff::compare;
-use crate::normalise::{INTERRUPT, OPENED, TIMER};
+use crate::normalise::{INTERRUPT, OPENED, TIMER, WITHHELD};
 use crate::note;
 use crate::replay::JOB;
 use crate::rules::{self, Facts, Request};
@@ -34,7 +34,7 @@ pub const FINDINGS: &str = "findings";
 pub const CIRCUMSTANCES: &str = "circumstances";
 
 /// The notes that are not facts for a reader: those above, and those with data for the program.
-const NO_FACTS: [&str; 12] = [
+const NO_FACTS: [&str; 13] = [
     SUMMARY,
     VERDICT,
     HASH,
@@ -47,6 +47,7 @@ const NO_FACTS: [&str; 12] = [
     INTERRUPT,
     TIMER,
     OPENED,
+    WITHHELD,
 ];
 
 /// Returns the notes of a run that state a fact about the machine or the request, by name.
@@ -101,6 +102,9 @@ fn asked(run: &Run, policy: Option<Policy>) -> Option<Request> {
 fn verdict(run: &Run) -> String {
     if run.of_command().any(|last| matches!(last.end, End::Executed | End::HandedOver)) {
         return "the command was started".to_string();
+    }
+    if run.pins_namespaces() {
+        return "the namespaces were mounted on their files".to_string();
     }
     let fatal = log(run).iter().rev().find_map(|record| fatal_text(record.as_bytes()));
     fatal.map_or_else(|| "the launch failed".to_string(), |text| format!("the launch failed: {text}"))

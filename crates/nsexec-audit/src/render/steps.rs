@@ -37,6 +37,9 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         }
         Call::Setns { kind, .. } => namespaces(Mark::Join, *kind, seen),
         Call::Unshare { flags } => namespaces(Mark::Create, *flags, seen),
+        Call::SetDumpable { dumpable: true } if seen.context.role == Some(Role::Launcher) => {
+            plain(Mark::Privacy, "dumpable again".into())
+        }
         Call::SetDumpable { dumpable: true } => plain(Mark::Privacy, "dumpable window opens".into()),
         Call::SetDumpable { .. } if seen.context.window => {
             plain(Mark::Privacy, "dumpable window closes".into())

@@ -78,6 +78,9 @@ fn starts(run: &Run, words: Option<&str>) -> String {
     });
     let Some((path, argv)) = exec.into_iter().next() else {
         let taken_over = run.of_command().any(|section| section.end == End::HandedOver);
+        if run.pins_namespaces() {
+            return format!("{starter} a process that ends when its namespaces are mounted on files");
+        }
         return match taken_over {
             true => format!("{starter} the init of a Go runtime, which takes over in stage 2"),
             false => format!("{starter} {}, and does not come to its exec", words.unwrap_or("a command")),

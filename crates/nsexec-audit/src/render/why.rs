@@ -372,6 +372,15 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
         }
         Call::Unshare { .. } if context.in_user => "the others, owned by the current user namespace",
         Call::Unshare { .. } => "all at once, owned by the caller's user namespace",
+        Call::SetDumpable { dumpable }
+            if matches!(context.attempt, Attempt::Direct | Attempt::GivenUp)
+                && matches!(context.role, Some(Role::Launcher)) =>
+        {
+            match dumpable {
+                true => "the command's process has left the launcher's memory",
+                false => "the launcher's memory must not be traced through the process that will share it",
+            }
+        }
         Call::SetDumpable { dumpable: true } => {
             "the dumpable window opens: otherwise stage 0 could not write the maps"
         }

@@ -24,6 +24,7 @@ use crate::note::{self, NoteError, Values};
 use crate::record::{AnySys, Call, Line, Mismatch, Reply, play_back};
 use nsexec::bootstrap::MESSAGE_MAX;
 use nsexec::launch::script::Launched;
+use nsexec::launch::shape::Memory;
 use nsexec::launch::shared::Stack;
 use nsexec::launch::{Collector, LaunchError, Prepared};
 
@@ -162,11 +163,11 @@ pub fn replay(run: &Run) -> Result<Replayed, ReplayError> {
     if run.section(Role::Launcher).is_none() {
         return Err(ReplayError::NoLauncher);
     }
-    let shared = shares_memory(run);
+    let sharing = memory_of(run);
     let mut replayed = Replayed { processes: Vec::new(), error: None, lost: run.lost };
     for section in &run.sections {
         let outcome = match Lineage::of(run, section) {
-            Some(lineage) => process((&job, shared), section, &lineage, &mut replayed.error),
+            Some(lineage) => process((&job, sharing), section, &lineage, &mut replayed.error),
             None => {
                 let at = Place { section: section.name.clone(), line: 0 };
                 Outcome::Diverges { at, how: Divergence::Unmade }
@@ -249,24 +250,32 @@ fn creator(run: &Run, section: &Section) -> Option<Role> {
     }
 }
 
-/// Returns whether the process of a direct start shared the memory. The choice depends on the launcher's ids,
-/// which the record does not contain. The clone's line of either process shows it.
-fn shares_memory(run: &Run) -> bool {
+/// Returns how the process of a direct start shared the memory; `None` if it had a copy. The choice depends
+/// on the launcher's ids and capabilities, which the record does not contain. The clone's line of either process
+/// shows whether it shared the memory, and a line of the launcher whether that made itself not dumpable.
+fn memory_of(run: &Run) -> Option<Memory> {
     let mut lines = run.sections.iter().flat_map(|section| &section.lines);
-    lines.any(|line| matches!(line.call, Call::CloneInit { shared: true, .. }))
+    let launcher = run.section(Role::Launcher).map_or(&[][..], |launcher| &launcher.lines);
+    let hides = |line: &Line| matches!(line.call, Call::SetDumpable { dumpable: false });
+    lines.any(|line| matches!(line.call, Call::CloneInit { shared: true, .. })).then(|| {
+        match launcher.iter().any(hides) {
+            true => Memory::SharedNotDumpable,
+            false => Memory::Shared,
+        }
+    })
 }
 
 /// Runs the job as one process of the record. A launch error of the launcher is stored in `error`.
 fn process(
-    (job, shared): (&Prepared, bool),
+    (job, sharing): (&Prepared, Option<Memory>),
     section: &Section,
     lineage: &Lineage<'_>,
     error: &mut Option<LaunchError>,
 ) -> Outcome {
     let lines = &lineage.lines;
     let last = || Place { section: section.name.clone(), line: section.lines.len() };
-    let simulated = Stack::simulated();
-    let stack = shared.then_some(&simulated);
+    let simulated = Stack::simulated().hiding(sharing == Some(Memory::SharedNotDumpable));
+    let stack = sharing.is_some().then_some(&simulated);
     // Room for any message, as in the launch itself.
     let mut memory = vec![0; MESSAGE_MAX];
     let mut failed = None;

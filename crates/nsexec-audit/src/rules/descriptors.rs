@@ -9,6 +9,7 @@ use std::vec::Vec;
 use super::facts::{Shape, is_child, starts_directly};
 use super::reading::{message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
+use crate::normalise::WITHHELD;
 use crate::record::{Call, Line, Reply};
 use crate::sections::{Site, inherit};
 use crate::transcript::{End, Role, Run, Section};
@@ -205,6 +206,13 @@ fn init_was_refused(site: Site<'_>) -> bool {
 }
 
 fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
+    let withheld: Vec<Fd> = run
+        .notes
+        .get(WITHHELD)
+        .into_iter()
+        .flat_map(|note| note.split(' '))
+        .filter_map(|number| number.parse().ok().map(Fd))
+        .collect();
     let hand_over = hand_over(run, Shape::of(run));
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
@@ -218,6 +226,7 @@ fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
         match site.line.call {
             // A minimal init on a kernel without close_range(2) closes every number.
             Call::Close { .. } if init_was_refused(site) => {}
+            Call::Close { fd } if site.section.role == Role::Stage(0) && withheld.contains(&fd) => {}
             Call::Close { fd } if stage && !table.open.contains_key(&fd) && !closes_one_by_one(site) => {
                 findings.push(Finding::at(
                     site,

@@ -4,6 +4,7 @@ use std::vec::Vec;
 
 use super::facts::{Shape, starts_directly};
 use super::reading::{may_follow_failure, message_at, reports, succeeded};
+use super::shared_memory::shares_memory;
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::Call;
 use crate::sections::inherit;
@@ -75,6 +76,8 @@ fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
                 place.has_child |= site.line.reply.child().is_some();
                 return;
             }
+            // The rule shared-memory checks a launcher that shares its memory.
+            Call::SetDumpable { dumpable: true } if shares_memory(site.section) => return,
             Call::SetDumpable { dumpable: true } if succeeded(site.line) => {
                 let asked = facts.asked.as_ref();
                 let privileged = asked.is_some_and(|asked| !asked.rootless);

@@ -136,6 +136,8 @@ impl State {
             Call::SetPdeathsig { signal }
                 if (facts.policy.launch.ends_with_launcher || facts.policy.launch.in_place)
                     && signal != Signal::NONE => {}
+            // The process then gets a copy of the launcher's memory: see the rule shared-memory.
+            Call::SetDumpable { .. } if section.role == Role::Launcher && !facts.policy.launch.in_place => {}
             // dup3 is repeated.
             Call::Dup3 { .. } if errno == Errno::EINTR => {}
             Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}

@@ -9,15 +9,15 @@ use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
 use nsexec::idmap::parse_line;
 use nsexec::launch::script::GO;
-use nsexec::sys::types::CloneFlags;
+use nsexec::sys::types::{CloneFlags, Errno};
 
 pub(super) const SHARED_MEMORY: Rule = Rule {
     name: "shared-memory",
     reason: "A process that shares the launcher's memory changes no attribute of that memory, since the launcher keeps \
              it: no dumpable attribute, no oom score, no thread id in the place of the libc's. It makes no call that the \
              kernel refuses in a shared memory. It enters no cgroup, where an out-of-memory kill would also end the launcher. \
-             It is no init, which keeps its memory. If it is in a new user namespace, \
-             the launcher has no privilege that the owner of that namespace lacks, so it maps no id but its own.",
+             It is no init, which keeps its memory. If it is in a new user namespace that the launcher maps with privilege, \
+             or gets other ids, other processes may trace it: so the launcher is not dumpable until it has left the memory.",
     reference: "src/launch/shared.rs; clone(2), CLONE_VM; user_namespaces(7), Capabilities; Linux 6.18, kernel/time/namespace.c \
                 (timens_install), fs/proc/base.c (__set_oom_adj) and mm/oom_kill.c (__oom_kill_process)",
     severity: Severity::Breach,
@@ -34,14 +34,54 @@ fn shared_memory(run: &Run, facts: &Facts) -> Vec<Finding> {
             if line.reply == Reply::NoReturn {
                 break;
             }
-            if index == clone && maps_with_privilege(section.lines.get(index..).unwrap_or_default(), facts) {
-                let what = "shares the memory of a privileged launcher with a new user namespace";
-                findings.push(Finding::on(section, index, what));
+            if index == clone && section.role == Role::Launcher && !hides(&section.lines, clone) {
+                let lines = section.lines.get(index..).unwrap_or_default();
+                if maps_with_privilege(lines, facts) {
+                    let what = "shares the memory of a privileged launcher with a new user namespace";
+                    findings.push(Finding::on(section, index, what));
+                }
+                if facts.policy.launch.changes_ids() {
+                    let what = "shares the memory of a dumpable launcher with a process that changes its ids";
+                    findings.push(Finding::on(section, index, what));
+                }
+            }
+            if matches!(line.call, Call::SetDumpable { dumpable: true })
+                && section.role == Role::Launcher
+                && !has_left(section.lines.get(clone..index).unwrap_or_default())
+            {
+                findings.push(Finding::on(section, index, "becomes dumpable while its memory is shared"));
             }
             findings.extend(wrong(section, line, facts).map(|what| Finding::on(section, index, what)));
         }
     }
     findings
+}
+
+/// Returns whether this process creates one that shares its memory.
+pub(super) fn shares_memory(section: &Section) -> bool {
+    let shares = |line: &Line| matches!(line.call, Call::CloneInit { shared: true, .. });
+    section.role == Role::Launcher && section.lines.iter().any(shares)
+}
+
+/// Returns whether the launcher is not dumpable when it creates the process.
+fn hides(lines: &[Line], clone: usize) -> bool {
+    let before = lines.iter().take(clone).rev();
+    let set = before.filter(|line| line.reply == Reply::Unit).find_map(|line| match line.call {
+        Call::SetDumpable { dumpable } => Some(dumpable),
+        _ => None,
+    });
+    set == Some(false)
+}
+
+/// Returns whether the process has left the memory: the kernel refused to create it, the log has ended, or
+/// the process was reaped. `lines` begin with its clone.
+fn has_left(lines: &[Line]) -> bool {
+    lines.iter().any(|line| match (&line.call, &line.reply) {
+        (Call::CloneInit { .. }, Reply::Errno(_)) | (Call::Wait4 { .. }, Reply::Waited(_)) => true,
+        (Call::Wait4 { .. }, Reply::Errno(errno)) => *errno == Errno::ECHILD,
+        (Call::Read { .. }, Reply::Data(read)) => read.0.is_empty(),
+        _ => false,
+    })
 }
 
 /// Returns whether the launcher has written a map of several ids into the user namespace that the first

@@ -614,13 +614,8 @@ const RULE_BREAKS: &[RuleBreak] = &[
     ("kills-own-processes-only", GIVEN_UP, |f| f.with(LAUNCHER, "pidfd_open", "kill(101, SIGKILL) = 0")),
     ("shared-memory", SHARED, |f| f.edited(LAUNCHER, "child_tidptr=NULL", "child_tidptr=0x10")),
     ("shared-memory", SHARED, |f| f.with(INIT, "setsid", "write(3, \"0\", 1) = 1")),
-    ("shared-memory", WIDE, |f| {
-        f.edited(LAUNCHER, "child_stack=NULL, flags=", "child_stack=0x…, flags=CLONE_VM|").edited(
-            LAUNCHER,
-            "child_tidptr=0x7f0000000010",
-            "child_tidptr=NULL",
-        )
-    }),
+    ("shared-memory", WIDE, |f| f.without(LAUNCHER, "prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE")),
+    ("shared-memory", WIDE, |f| f.moved(LAUNCHER, "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER", "\"G\"")),
     ("shared-memory", NAMED, |f| {
         f.edited(LAUNCHER, "child_stack=NULL, flags=", "child_stack=0x…, flags=CLONE_VM|")
     }),

@@ -26,7 +26,9 @@ pub(super) fn of(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> Result
     around.root = root(flags, kinds)?;
     around.directory = directory(flags, kinds)?;
     around.persistent = persistent(flags)?;
-    around.capabilities = flags.keep_caps.then_some(facts.known_capabilities);
+    // As for unshare(1), the flag concerns a new user namespace only.
+    let keeps = flags.keep_caps && (!flags.defaults.are_util_linux() || kinds.created.contains(NsKind::User));
+    around.capabilities = keeps.then_some(facts.known_capabilities);
     Ok(around)
 }
 

@@ -3,9 +3,10 @@
 use nsexec::launch::causes::{self, CAP_SETGID};
 use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Setgroups};
-use nsexec_audit::machine::caller::Facts;
+use nsexec_audit::machine::caller::{Facts, SubRange};
 
 use super::super::args::{NamespaceFlags, SetgroupsFlag};
+use super::super::defaults::Defaults;
 use super::super::failure::Failure;
 use super::super::maps::{self, Ids, Map};
 use super::super::values::MapValue;
@@ -43,7 +44,7 @@ pub(super) fn maps_of(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> R
         return Ok(none);
     }
     let causes = facts.causes();
-    let (users, groups) = both(facts, &causes);
+    let (users, groups) = both(facts, &causes, flags.defaults);
     let inside = |id: Option<u32>, own| {
         let of_both = match (flags.map_root_user, flags.map_current_user) {
             (true, _) => Some(0),
@@ -52,6 +53,15 @@ pub(super) fn maps_of(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> R
         };
         id.or(of_both)
     };
+    if flags.defaults.are_util_linux() {
+        let map = |ids, own: Option<u32>, values: Vec<MapValue>| {
+            (own.is_some() || !values.is_empty()).then(|| maps::decide(ids, &values, own)).transpose()
+        };
+        return Ok(Maps {
+            users: map(users, flags.map_user, flags.users())?,
+            groups: map(groups, flags.map_group, flags.groups())?,
+        });
+    }
     let user = (inside(flags.map_user, facts.euid), values_of(flags.users(), flags.groups(), users));
     let group = (inside(flags.map_group, facts.egid), values_of(flags.groups(), flags.users(), groups));
     let is_given = |(own, values): &(Option<u32>, Vec<MapValue>)| own.is_some() || !values.is_empty();
@@ -75,30 +85,35 @@ pub(super) fn maps_of(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> R
 }
 
 /// Returns the facts for each of both maps.
-fn both<'f>(facts: &'f Facts, causes: &'f causes::Facts) -> (Ids<'f>, Ids<'f>) {
+fn both<'f>(facts: &'f Facts, causes: &'f causes::Facts, defaults: Defaults) -> (Ids<'f>, Ids<'f>) {
     let [no_users, no_groups] = &facts.unread;
     let rootless = facts.euid != 0;
+    let plain = defaults.are_util_linux();
+    // As for unshare(1): the first range alone.
+    let first = |ranges: &'f [SubRange]| if plain { ranges.get(..1).unwrap_or_default() } else { ranges };
     let users = Ids {
         flag: "--map-users",
         noun: "user",
         own: facts.euid,
-        ranges: &facts.subuids,
+        ranges: first(&facts.subuids),
         unread: no_users.as_deref(),
         own_map: &facts.users,
         rootless,
         facts: causes,
         tool_found: facts.newuidmap.is_some(),
+        plain,
     };
     let groups = Ids {
         flag: "--map-groups",
         noun: "group",
         own: facts.egid,
-        ranges: &facts.subgids,
+        ranges: first(&facts.subgids),
         unread: no_groups.as_deref(),
         own_map: &facts.groups,
         rootless,
         facts: causes,
         tool_found: facts.newgidmap.is_some(),
+        plain,
     };
     (users, groups)
 }
@@ -121,8 +136,9 @@ fn values_of(own: Vec<MapValue>, other: Vec<MapValue>, ids: Ids<'_>) -> Vec<MapV
 
 /// Decides on the ids of the command.
 ///
-/// In a user namespace it becomes root, unless its own id is mapped to another one, or to none while id 0 is
-/// not mapped: then it keeps its ids, as with unshare(1).
+/// As for unshare(1) it keeps its ids under that name. Otherwise it becomes root in a user namespace, unless
+/// its own id is mapped to another one, or to none while id 0 is not mapped: then it keeps its ids, as with
+/// unshare(1).
 ///
 /// # Errors
 /// An id that is asked for is not mapped; or neither the own id nor id 0 is.
@@ -133,6 +149,9 @@ pub(super) fn ids_of_command(
     maps: &Maps,
 ) -> Result<CommandIds, UsageError> {
     let mut ids = CommandIds { credentials: Credentials::Keep, uid: flags.setuid, gid: flags.setgid };
+    if flags.defaults.are_util_linux() {
+        return Ok(ids);
+    }
     let (Some(users), Some(groups)) = (&maps.users, &maps.groups) else {
         let becomes_root = kinds.joined.contains(NsKind::User) && ids.uid.is_none() && ids.gid.is_none();
         if becomes_root {
@@ -206,6 +225,9 @@ pub(super) fn setgroups_of(
     setgroup: bool,
 ) -> Result<Setgroups, UsageError> {
     let (user, rootless) = (kinds.created.contains(NsKind::User), facts.euid != 0);
+    if flags.defaults.are_util_linux() {
+        return setgroups_of_unshare(flags, rootless && maps.groups.is_some() && !setgroup);
+    }
     Ok(match flags.setgroups {
         // The command becomes root in an existing user namespace. It must not keep the host's supplementary
         // groups. As in `enter`.
@@ -222,6 +244,20 @@ pub(super) fn setgroups_of(
         }
         Some(SetgroupsFlag::Allow) => Setgroups::Allow,
     })
+}
+
+/// As unshare(1): denied for a map of the own group by `-r`, `-c` or `--map-group`, and otherwise untouched.
+/// `must_deny`: the kernel demands it for the map.
+fn setgroups_of_unshare(flags: &NamespaceFlags, must_deny: bool) -> Result<Setgroups, UsageError> {
+    let own_group = flags.map_group.is_some() && flags.groups().is_empty();
+    match flags.setgroups {
+        Some(SetgroupsFlag::Allow) if own_group => Err(UsageError(
+            "--setgroups allow excludes -r, -c and --map-group, which deny it: add --map-groups auto"
+                .to_owned(),
+        )),
+        None | Some(SetgroupsFlag::Allow) if !own_group && !must_deny => Ok(Setgroups::Allow),
+        _ => Ok(Setgroups::Deny),
+    }
 }
 
 /// Returns whether the command may drop its supplementary groups, so that setgroups(2) is not denied.

@@ -20,7 +20,7 @@ use nsexec::policy::{Credentials, LogForm, Policy, Session};
 use nsexec::sys::types::{Propagation, Signal};
 use nsexec::timens::TimeOffsets;
 
-use super::args::NamespaceFlags;
+use super::args::{BeforeStartFlags, NamespaceFlags};
 use super::failure::Failure;
 use super::hand_over::HandOver;
 use super::maps::Map;
@@ -46,6 +46,8 @@ impl From<UsageError> for Failure {
 /// A request without contradictions: the values of the message, and the policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    /// The name of the program in messages.
+    pub(crate) program: &'static str,
     /// The kinds to create.
     pub(crate) created: NsSet,
     /// The kinds to join.
@@ -83,6 +85,8 @@ pub(crate) struct Request {
     pub(crate) display_paths: Vec<(String, String)>,
     /// The settings for the command's descriptors and environment that are not in the policy.
     pub(crate) hand_over: HandOver,
+    /// The steps of nsexec before the command starts.
+    pub(crate) before_start: BeforeStartFlags,
 }
 
 impl Request {
@@ -179,15 +183,17 @@ pub(crate) fn decide(
     // only after it has denied setgroups (docs/protocol.md#id-maps).
     let setgroup = maps.groups.as_ref().is_some_and(|map| !map.is_single(facts.egid));
     let setgroups = ids::setgroups_of(flags, facts, &kinds, &maps, setgroup)?;
-    let tool = |found: &Option<std::path::PathBuf>| {
-        found.as_deref().filter(|_| rootless && maps.users.is_some()).map(c_path).transpose()
+    let tool = |found: &Option<std::path::PathBuf>, map: &Option<Map>| {
+        found.as_deref().filter(|_| rootless && map.is_some()).map(c_path).transpose()
     };
     let mut around = around::of(flags, facts, &kinds)?;
-    let sets_ids = flags.setuid.is_some() || flags.setgid.is_some();
+    // As for unshare(1): `-S` alone keeps the groups.
+    let sets_ids = flags.setuid.is_some() && !flags.defaults.are_util_linux() || flags.setgid.is_some();
     if sets_ids && ids::may_drop_groups(facts, &kinds, &maps, setgroups, setgroup) {
         around.groups = Some(Vec::new());
     }
-    let (newuidmap, newgidmap) = (tool(&facts.newuidmap)?, tool(&facts.newgidmap)?);
+    let (newuidmap, newgidmap) =
+        (tool(&facts.newuidmap, &maps.users)?, tool(&facts.newgidmap, &maps.groups)?);
     let mut policy = Policy::runc(dialect)
         .with_session(Session::Keep)
         .with_credentials(command.credentials)
@@ -206,6 +212,7 @@ pub(crate) fn decide(
     policy.launch.gid = command.gid;
     policy.launch.groups = around.groups.is_some();
     Ok(Request {
+        program: "nsexec",
         created: kinds.created,
         joined: kinds.joined,
         paths: paths(flags)?,
@@ -224,6 +231,7 @@ pub(crate) fn decide(
         signal_at_end: flags.signal_at_end(),
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
+        before_start: BeforeStartFlags::default(),
     })
 }
 
@@ -366,7 +374,8 @@ impl Kinds {
             )));
         }
         // No flag names a namespace, so every kind is created.
-        let bare = reasons.is_empty() && flags.join.is_empty() && !flags.all;
+        let own = !flags.defaults.are_util_linux();
+        let bare = own && reasons.is_empty() && flags.join.is_empty() && !flags.all;
         let mut created: NsSet = reasons.into_iter().map(|(kind, _)| kind).collect();
         if bare || flags.all {
             // `--all` skips a kind that is not known.

@@ -139,13 +139,13 @@ pub(super) fn our_own(
     sim.launcher_file(scenario.launcher_file);
     let (message, signals, candidates, file) =
         (scenario.message.clone(), scenario.signals, scenario.candidates, scenario.launcher_file);
-    let shared = decode(&message, policy.dialect).is_ok_and(|(asked, _)| {
+    let planned = decode(&message, policy.dialect).ok().map(|(asked, _)| {
         let runs_code = policy.launch.uid.is_some();
         let enters_cgroup = surroundings_of(&policy).is_some_and(|around| !around.cgroups.is_empty());
-        memory(&asked, &policy, runs_code, enters_cgroup, scenario.root_ids, scenario.guard) == Memory::Shared
+        memory(&asked, &policy, runs_code, enters_cgroup, scenario.root_ids, &scenario.protection)
     });
     sim.launcher(move |sys| {
-        let simulated = Stack::simulated();
+        let simulated = Stack::simulated().hiding(planned == Some(Memory::SharedNotDumpable));
         let mut slots = [None; 2];
         let around = surroundings_of(&policy);
         let moves = if around.is_some() { MOVES } else { &[] };
@@ -166,7 +166,7 @@ pub(super) fn our_own(
             interrupt,
             timer: None,
             marked_copy: file == LauncherFile::Unnamed,
-            stack: shared.then_some(&simulated),
+            stack: planned.is_some_and(Memory::is_shared).then_some(&simulated),
             tail,
         };
         let ended = launched(sys, &job, |error| *told.borrow_mut() = Some(error));
@@ -227,6 +227,7 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         propagation: policy.launch.propagation,
         mount_proc: policy.launch.mount_proc,
         kill_child: policy.launch.kill_child,
+        pins: false,
         init: policy.launch.init,
         leads_session: policy.session == Session::New,
         descriptors: (policy.launch.descriptors == Descriptors::Named).then_some(NAMED),

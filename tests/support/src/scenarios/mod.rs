@@ -40,7 +40,7 @@ use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::encode::{encode, encoded_len};
 use nsexec::launch::script::ChildSignals;
-use nsexec::launch::shape::{Guard, Protection};
+use nsexec::launch::shape::Protection;
 use nsexec::legacy::CgroupPlacement;
 use nsexec::log::Level;
 use nsexec::namespace::paths::NsPaths;
@@ -114,8 +114,8 @@ pub struct Scenario {
     pub sim: Sim,
     /// Whether the launcher has root's ids.
     pub root_ids: bool,
-    /// What prevents the process of a new user namespace from sharing its memory.
-    pub guard: Option<Guard>,
+    /// What prevents other processes from tracing the launcher.
+    pub protection: Protection,
     pub message: Vec<u8>,
     pub policy: Policy,
     pub level: Level,
@@ -141,7 +141,7 @@ impl Scenario {
             about,
             sim: Sim::new(Settings::default(), user),
             root_ids: user.uid == 0 && user.gid == 0,
-            guard: Protection { permitted: Some(user.caps), ..Protection::NONE }.guard(),
+            protection: Protection { permitted: Some(user.caps), ..Protection::NONE },
             message: message(bootstrap),
             policy: Policy::runc(&Dialect::V1_2),
             level: Level::Warning,

@@ -4,7 +4,7 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::super::walk::{AnnotatedLine, Object};
+use super::super::walk::{AnnotatedLine, Attempt, Object};
 use super::super::words::Payload;
 use crate::emit::flags;
 use crate::record::Call;
@@ -147,6 +147,11 @@ pub(super) fn rules(seen: &AnnotatedLine<'_>) -> &'static [&'static str] {
             Some(Object::ProcRoot | Object::ProcDir | Object::ProcFile(_)),
             _,
         ) => &["procfs-checked", "procfs-own"],
+        (Call::SetDumpable { .. }, ..)
+            if seen.context.role == Some(Role::Launcher) && seen.context.attempt == Attempt::Direct =>
+        {
+            &["shared-memory"]
+        }
         (Call::SetDumpable { .. }, ..) => &["not-dumpable-while-joining", "dumpable-window"],
         (Call::Close { .. }, Some(Object::End { .. }), _) => {
             &["foreign-ends-closed-first", "closes-own-descriptors-once"]

@@ -1,0 +1,206 @@
+//! `--pid-file`, `--ready-fd` and `--wait-fd`: what nsexec does while the command's process waits in its
+//! namespaces. A script configures the namespaces in that time.
+//!
+//! These effects are outside of the recorded calls: they run in the function before the start, between the
+//! launcher's last message from the stages and its go byte.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nsexec::launch::signals::Signals;
+use nsexec::launch::{is_open, open_pidfd, without_write_signals};
+use nsexec::sys::types::{Fd, Pid};
+
+use super::args::BeforeStartFlags;
+use super::failure::{Failure, words};
+use super::request::Request;
+
+/// The access modes of open(2), in the `flags` line of /proc/PID/fdinfo/N.
+const ACCESS: u32 = 0o3;
+const READ_ONLY: u32 = 0o0;
+const WRITE_ONLY: u32 = 0o1;
+
+/// Checks that the descriptors are open, and open for the right direction. Called before nsexec opens any
+/// descriptor, which could get one of these numbers.
+///
+/// # Errors
+/// [`Failure::Usage`]: a descriptor is not open, or only open for the other direction.
+pub(crate) fn check(flags: &BeforeStartFlags) -> Result<(), Failure> {
+    let given = [
+        ("--ready-fd", flags.ready_fd, READ_ONLY, "writing"),
+        ("--wait-fd", flags.wait_fd, WRITE_ONLY, "reading"),
+    ];
+    for (flag, fd, unusable, use_of_it) in given {
+        let Some(Fd(number)) = fd else { continue };
+        if !is_open(Fd(number)) {
+            return Err(Failure::Usage(format!("{flag} {number}: descriptor {number} is not open")));
+        }
+        if access_of(number) == Some(unusable) {
+            return Err(Failure::Usage(format!(
+                "{flag} {number}: descriptor {number} is not open for {use_of_it}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the access mode of a descriptor. `None` without a /proc.
+fn access_of(number: i32) -> Option<u32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    u32::from_str_radix(flags.trim(), 8).ok().map(|flags| flags & ACCESS)
+}
+
+/// Adds the flags to a request: the launch goes through the stages, and its processes do not hold the
+/// descriptors open.
+pub(crate) fn add_to(request: &mut Request, flags: &BeforeStartFlags) {
+    if *flags == BeforeStartFlags::default() {
+        return;
+    }
+    // In a direct start most namespaces are created after the go byte, too late for a script.
+    request.policy.launch.stages = true;
+    let mut withheld: Vec<Fd> = flags.ready_fd.into_iter().chain(flags.wait_fd).collect();
+    withheld.dedup();
+    request.around.withheld = withheld;
+    request.before_start = flags.clone();
+}
+
+/// Refuses flags whose effects strace would show and the record would not.
+///
+/// # Errors
+/// A flag is given.
+pub(crate) fn refuse_for_witness(request: &Request) -> Result<(), Failure> {
+    match request.before_start.are_set() {
+        true => Err(Failure::Usage(
+            "--witness: the calls of --pid-file, --ready-fd and --wait-fd are not part of the record, and strace would \
+             show them: leave these flags out"
+                .to_owned(),
+        )),
+        false => Ok(()),
+    }
+}
+
+impl BeforeStartFlags {
+    /// Returns whether one of the flags is given. The launch then needs a parent of the command.
+    pub(crate) fn are_set(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// Returns the effects in words, for a plan.
+    pub(crate) fn in_words(&self) -> Option<String> {
+        let file =
+            self.pid_file.as_ref().map(|file| format!("writes the pid to {}", Path::new(file).display()));
+        let ready = self.ready_fd.map(|Fd(number)| format!("writes the pid to descriptor {number}"));
+        let wait = self.wait_fd.map(|Fd(number)| format!("waits for descriptor {number}"));
+        let all: Vec<String> = [file, ready, wait].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| format!("nsexec {}: these calls are not listed", all.join(", ")))
+    }
+
+    /// Writes the pid, and waits for the script.
+    ///
+    /// # Errors
+    /// The flag, the object and the errno in words. [`io::ErrorKind::Interrupted`]: a signal asks the launch
+    /// to end.
+    pub(crate) fn act(&self, pid: Pid, signals: &Signals) -> io::Result<()> {
+        if let Some(file) = &self.pid_file {
+            write_pid_file(Path::new(file), pid).map_err(|error| {
+                let shown = Path::new(file).display();
+                io::Error::other(format!("--pid-file {shown}: failed to write the file: {}", words(&error)))
+            })?;
+        }
+        if let Some(fd) = self.ready_fd {
+            let mut ready = fs::File::from(owned(fd));
+            let written = without_write_signals(|| ready.write_all(format!("{pid}\n").as_bytes()));
+            if self.wait_fd == Some(fd) {
+                // Closed after the wait.
+                let _ = ready.into_raw_fd();
+            }
+            written.map_err(|error| {
+                io::Error::other(format!("--ready-fd {}: failed to write the pid: {}", fd.0, words(&error)))
+            })?;
+        }
+        match self.wait_fd {
+            Some(fd) => wait(fd, pid, signals),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes the file of `--pid-file` after a failed launch, if it has the pid of its process.
+    pub(crate) fn undo(&self, pid: Option<Pid>) {
+        if let (Some(file), Some(pid)) = (&self.pid_file, pid) {
+            if fs::read_to_string(file).is_ok_and(|text| text == format!("{pid}\n")) {
+                let _ = fs::remove_file(file);
+            }
+        }
+    }
+}
+
+/// Takes a descriptor that the caller has opened for nsexec. It is closed when the result is dropped.
+fn owned(Fd(number): Fd) -> OwnedFd {
+    // SAFETY: `check` found it open, and nsexec uses it for nothing else.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Waits until the descriptor is readable or at its end, and closes it. The death of the process ends the
+/// wait too: the launcher then reports it.
+fn wait(fd: Fd, pid: Pid, signals: &Signals) -> io::Result<()> {
+    let script = owned(fd);
+    // SAFETY: `signals` owns the descriptor.
+    let interrupt = unsafe { BorrowedFd::borrow_raw(signals.interrupt().0) };
+    // Before Linux 5.3 only the script or a signal ends the wait.
+    let process = open_pidfd(pid.0).ok();
+    loop {
+        let all = [Some(script.as_fd()), Some(interrupt), process.as_ref().map(OwnedFd::as_fd)];
+        let mut polled: Vec<PollFd<'_>> =
+            all.into_iter().flatten().map(|one| PollFd::new(one, PollFlags::POLLIN)).collect();
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => {
+                return Err(io::Error::other(format!(
+                    "--wait-fd {}: failed to wait: {}",
+                    fd.0,
+                    errno.desc()
+                )));
+            }
+        }
+        let mut ready = polled.iter().map(|one| one.any().unwrap_or(true));
+        match (ready.next(), ready.next(), ready.next()) {
+            (Some(true), ..) | (.., Some(true)) => return Ok(()),
+            (_, Some(true), _) => return Err(io::ErrorKind::Interrupted.into()),
+            _ => {}
+        }
+    }
+}
+
+/// Writes the file whole: a reader sees the earlier file, or the complete new one. A symbolic link is
+/// replaced, not followed.
+fn write_pid_file(file: &Path, pid: Pid) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_name().ok_or_else(|| io::Error::from(Errno::EISDIR))?;
+    let (mut new, path) = create_beside(folder)?;
+    let written = new
+        .write_all(format!("{pid}\n").as_bytes())
+        // The umask does not apply.
+        .and_then(|()| new.set_permissions(fs::Permissions::from_mode(0o644)))
+        .and_then(|()| fs::rename(&path, folder.join(name)));
+    written.inspect_err(|_| drop(fs::remove_file(&path)))
+}
+
+/// Creates a file with a new name in the folder.
+fn create_beside(folder: &Path) -> io::Result<(fs::File, PathBuf)> {
+    let mut number = 0;
+    loop {
+        let path = folder.join(format!(".nsexec-{}-{number}", std::process::id()));
+        let mut options = fs::OpenOptions::new();
+        match options.write(true).create_new(true).mode(0o600).open(&path) {
+            // Left behind by a process that was killed.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => number += 1,
+            opened => return opened.map(|file| (file, path)),
+        }
+    }
+}
