@@ -90,15 +90,15 @@ def mirror():
     raise Unavailable("apt of this machine is configured for no archive of Debian")
 
 
-# -- sid ---------------------------------------------------------------------------------------------------
+# -- other suites, sid among them --------------------------------------------------------------------------
 
 
-class Sid:
-    """Debian's unstable, in an apt whose lists, cache and status are in `folder`. The status is empty, so
-    that apt names all dependencies of a package, also those that this machine has."""
+class Suite:
+    """A suite of Debian's archive, for one architecture, in an apt whose lists, cache and status are in `folder`.
+    The status is empty, so that apt names all dependencies of a package, also those that this machine has."""
 
-    def __init__(self, folder=WORK / "sid"):
-        self.folder = folder
+    def __init__(self, folder, name, architecture=None):
+        self.folder, self.name, self.architecture = Path(folder), name, architecture
         self.options = []
 
     def update(self):
@@ -106,7 +106,7 @@ class Sid:
         for inner in ("state/lists/partial", "cache/archives/partial", "etc"):
             (self.folder / inner).mkdir(parents=True, exist_ok=True)
         (state / "status").touch()
-        (self.folder / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror()} sid main\n")
+        (self.folder / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror()} {self.name} main\n")
         settings = {
             "Dir::State": state,
             "Dir::State::status": state / "status",
@@ -119,14 +119,16 @@ class Sid:
             "Acquire::Languages": "none",
             "APT::Sandbox::User": "root",
         }
+        if self.architecture is not None:
+            settings |= {"APT::Architecture": self.architecture, "APT::Architectures": self.architecture}
         self.options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
         try:
             output("apt-get", *self.options, "update", "-q")
         except RuntimeError as error:
-            raise Unavailable(f"sid's lists cannot be fetched: {str(error).splitlines()[-1]}") from error
+            raise Unavailable(f"{self.name}'s lists cannot be fetched: {str(error).splitlines()[-1]}") from error
 
     def version(self, package):
-        """The version of a package, or None if sid does not have it."""
+        """The version of a package, or None if the suite does not have it."""
         shown = subprocess.run(["apt-cache", *self.options, "show", package], capture_output=True, text=True)
         found = re.search(r"^Version: (.*)$", shown.stdout, re.MULTILINE)
         return found and found.group(1)
@@ -162,7 +164,7 @@ class SidRunc:
 def sid_runc():
     """Fetches the source once for each version in sid."""
     with locked("sid"):
-        sid = Sid()
+        sid = Suite(WORK / "sid", "sid")
         sid.update()
         version = sid.version(RUNC_SOURCE)
         if version is None:

@@ -141,8 +141,10 @@ fn a_full_pipe_refuses_a_record_whole<S: Sys>(sys: &mut S) -> RuleResult {
             result => break errno_name(result),
         }
     };
-    // The pipe has room, but not enough.
-    sys.read(read, &mut [0; 100]).unwrap();
+    // The pipe has room, but not enough. It is empty on a kernel without non-blocking writes to a pipe.
+    if count > 0 {
+        sys.read(read, &mut [0; 100]).unwrap();
+    }
     Ok(words(&[count.to_string(), full, errno_name(sys.write_nowait(write, &[b'x'; 200]))]))
 }
 

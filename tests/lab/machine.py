@@ -1,0 +1,110 @@
+"""Boots a kernel in qemu, without KVM, and returns the output of its jobs."""
+
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import image
+from packages import install
+
+# Architecture: the program, its Debian packages, its machine, and the names of the two serial lines.
+QEMU = {
+    "amd64": ("qemu-system-x86_64", ["qemu-system-x86", "seabios"], ["-M", "q35", "-cpu", "max"], "ttyS0"),
+    "arm64": ("qemu-system-aarch64", ["qemu-system-arm"], ["-M", "virt", "-cpu", "max"], "ttyAMA0"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command of the guest. `limit` is in seconds."""
+
+    name: str
+    command: str
+    limit: int
+
+
+@dataclass
+class Done:
+    """The end of a job: its output, its exit status and its seconds. The status is None if it did not end."""
+
+    lines: list = field(default_factory=list)
+    status: int | None = None
+    seconds: int = 0
+
+
+@dataclass
+class Boot:
+    """The result of a boot. `problem` is empty if the guest has reached its end."""
+
+    jobs: dict
+    release: str
+    seconds: float
+    problem: str
+
+
+def boot(kernel, found, root, jobs, folder, arguments=()):
+    """Boots the kernel's image `found` with the archive `root`, and runs the jobs. `folder` receives the console and
+    the output of the jobs. The limit of the boot is that of its jobs and two minutes."""
+    program, packages, machine, console = QEMU[kernel.architecture]
+    install(*packages)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    initrd, results = folder / "initrd", folder / "results"
+    shutil.copy(root, initrd)
+    files = {"lab/jobs": "".join(f"{job.name}\t{job.limit}\t{job.command}\n" for job in jobs)}
+    files |= {f"lab/modules/{number}": data for number, data in enumerate(found.modules())}
+    image.append(initrd, files)
+    append = ["quiet", "panic=-1", "rdinit=/init", f"console={console}", *arguments]
+    words = [
+        program, *machine, "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none", "-no-reboot",
+        "-chardev", f"file,id=console,path={folder / 'console'}", "-serial", "chardev:console",
+        "-chardev", f"file,id=results,path={results}", *second_line(kernel.architecture),
+        "-kernel", found.file, "-initrd", initrd, "-append", " ".join(append),
+    ]
+    start = time.monotonic()
+    limit = sum(job.limit for job in jobs) + 120
+    problem = ""
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit)
+        problem = done.stderr.strip() if done.returncode != 0 else ""
+    except subprocess.TimeoutExpired:
+        problem = f"the machine did not end within {limit} s"
+    finally:
+        initrd.unlink()
+    text = results.read_text(errors="replace") if results.exists() else ""
+    jobs_done, release, complete = read(text)
+    if not complete and not problem:
+        problem = "the machine ended before its jobs"
+    return Boot(jobs_done, release, time.monotonic() - start, problem)
+
+
+def second_line(architecture):
+    """The device for the output of the jobs. Arm's machine has one serial line only, so it gets a PCI card."""
+    return ["-serial", "chardev:results"] if architecture == "amd64" else ["-device", "pci-serial,chardev=results"]
+
+
+def read(text):
+    """Returns the jobs of an output, the kernel's release, and whether the guest has reached its end."""
+    jobs, release, complete, current = {}, "", False, None
+    for line in text.splitlines():
+        if line.startswith("@kernel "):
+            release = line.split()[1]
+        elif line.startswith("@begin "):
+            current = jobs[line.split()[1]] = Done()
+        elif re.match(r"@end \S+ \d+ \d+$", line) and current is not None:
+            current.status, current.seconds = map(int, line.split()[2:])
+            current = None
+        elif line == "@off":
+            complete = True
+        elif current is not None:
+            current.lines.append(line)
+    return jobs, release, complete
+
+
+def console_tail(folder, count=25):
+    """The last lines of the console, for a report."""
+    console = Path(folder) / "console"
+    return console.read_text(errors="replace").splitlines()[-count:] if console.exists() else []

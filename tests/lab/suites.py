@@ -1,0 +1,64 @@
+"""The suites that run in a guest, and the test programs that they need."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from machine import Job
+from packages import ROOT
+
+# Name of the suite in `cargo test`, its package, and its limit in seconds, which is for a machine without KVM.
+PROGRAMS = {
+    "parity": ("nsexec-audit", 180),
+    "launch": ("nsexec-audit", 1500),
+    "command": ("nsexec", 400),
+    "protocol": ("nsexec-cli", 1500),
+}
+
+NAMES = ["first", *PROGRAMS]
+
+# These run without arguments. The others take minutes without KVM, and run if the caller names them.
+DEFAULT = ["first", "parity"]
+
+# Arguments of a suite. The other modes of hidepid repeat each rule.
+WORDS = {"parity": "@hidepid-off"}
+
+# Makes the stable libtest accept the flags for JSON, as in tests/run.py.
+ENVIRONMENT = "RUSTC_BOOTSTRAP=1 CARGO_TERM_COLOR=never CI=1 RUST_BACKTRACE=0"
+EVENTS = "--format json -Z unstable-options --show-output"
+
+
+def build(wanted):
+    """Builds the program and the test programs. Returns the path of each, by name."""
+    tests = [name for name in wanted if name in PROGRAMS]
+    build = ["cargo", "test", "--locked", "--no-run", "--message-format", "json-render-diagnostics", "-p", "nsexec-cli", "--bin", "nsexec"]
+    for name in tests:
+        build += ["-p", PROGRAMS[name][0], "--test", name]
+    done = subprocess.run(build, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise SystemExit("the test programs cannot be built")
+    found = {"nsexec": ROOT / "target/debug/nsexec"}
+    for message in map(json.loads, done.stdout.splitlines()):
+        if message["reason"] == "compiler-artifact" and message["executable"] and message["target"]["name"] in tests:
+            found[message["target"]["name"]] = Path(message["executable"])
+    if not found["nsexec"].exists() or set(tests) - set(found):
+        raise SystemExit(f"cargo has built {sorted(found)} only")
+    return found
+
+
+def files(programs):
+    """The files that the guest has at the same path as this machine."""
+    return list(programs.values())
+
+
+def jobs(wanted, programs):
+    """The jobs of a boot."""
+    found = []
+    for name in wanted:
+        if name == "first":
+            found.append(Job(name, f"/lab/first {programs['nsexec']}", 300))
+        elif name in programs:
+            package, limit = PROGRAMS[name]
+            folder = ROOT if package == "nsexec" else ROOT / "crates" / package
+            found.append(Job(name, f"mkdir -p {folder}; cd {folder}; {ENVIRONMENT} CARGO_MANIFEST_DIR={folder} exec {programs[name]} {EVENTS} {WORDS.get(name, '')}", limit))
+    return found
