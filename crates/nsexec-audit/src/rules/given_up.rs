@@ -118,7 +118,7 @@ fn gave_up(lines: &[Line], pid: Pid, facts: &Facts) -> Option<std::string::Strin
     let tool = facts.asked.as_ref().is_none_or(|asked| !asked.tools.is_empty());
     Some(match () {
         () if any(&go) => format!("gives up the init {pid}, which may run"),
-        () if !(tool && any(&refused)) && !(hides && any(&foreign)) => {
+        () if !(tool && any(&refused) || hides && any(&foreign)) => {
             format!("gives up the init {pid} although no map needs a tool")
         }
         () if !any(&killed) => format!("creates stages beside the init {pid}, which it has not killed"),
