@@ -201,7 +201,7 @@ ORDINARY = ["--user", "1000"]
 
 
 def growth(bench):
-    """Scenario b from larger parents, and scenario f from one with much memory. The ratio is to the same program's
+    """Scenario b from larger parents, and scenario f, also by root, from one with much memory. The ratio is to the same program's
     launch from a small parent."""
     programs, candidates = bench.programs, []
     unshare = programs.has("unshare")
@@ -215,8 +215,9 @@ def growth(bench):
             how = ["spawn", unshare, *LONG["b"], "--propagation", "unchanged", "-f", programs.true]
             candidates.append(candidate("serve", f"unshare(1)/{parent}", programs.floor, *server, *how))
     for parent in ("a small parent", "256 MiB"):
-        words = ["serve", *PARENTS[parent], *ORDINARY, "f", programs.true]
-        candidates.append(candidate("serve", f"nsexec, f/{parent}", programs.library, *words))
+        for user, name in ((ORDINARY, "nsexec, f"), ([], "nsexec, f by root")):
+            words = ["serve", *PARENTS[parent], *user, "f", programs.true]
+            candidates.append(candidate("serve", f"{name}/{parent}", programs.library, *words))
     times = bench.driver.times(candidates, max(10, bench.driver.rounds // 2))
     grown = {name: measure.median(values) / measure.median(times[f"{name.split('/')[0]}/a small parent"])
              for name, values in times.items()}
