@@ -47,7 +47,7 @@ The calls are those of the program itself, made on a simulated kernel. Facts abo
 are assumed and shown; --assume changes them:
   uid=N gid=N caps=all|none|HEX kernel=X.Y subuid=FIRST:COUNT|none subgid=FIRST:COUNT|none
   owner=KIND:caller|joined proc=whole|covered command=FILE uptime=SECONDS
-  hidepid=off|noaccess|invisible|ptraceable yama=off|on
+  hidepid=off|noaccess|invisible|ptraceable yama=off|on suid_dumpable=0|1|2
   join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own
 and of a user namespace that is joined: maker=UID setgroups=allow|deny
   user-map=I:O:N,...|none group-map=I:O:N,...|none

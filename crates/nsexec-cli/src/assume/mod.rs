@@ -38,8 +38,8 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
     }) {
         let usual = if uid == 0 { Assumptions::root() } else { Assumptions::ordinary(uid) };
         (assumptions.capabilities, assumptions.no_new_privs) = (usual.capabilities, false);
-        let Protection { yama, relabels, .. } = assumptions.protection;
-        assumptions.protection = Protection { yama, relabels, ..usual.protection };
+        let Protection { yama, relabels, suid_dumpable, .. } = assumptions.protection;
+        assumptions.protection = Protection { yama, relabels, suid_dumpable, ..usual.protection };
         // Our own lack of permission says nothing about another user's.
         assumptions
             .wrong_path
@@ -57,6 +57,7 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
                 assumptions.protection.permitted = Some(caps);
             }
             AssumeValue::Yama(yama) => assumptions.protection.yama = yama,
+            AssumeValue::SuidDumpable(on) => assumptions.protection.suid_dumpable = on,
             AssumeValue::Kernel(kernel) => assumptions.kernel = kernel,
             AssumeValue::SubUid(range) => assumptions.subuid = range,
             AssumeValue::SubGid(range) => assumptions.subgid = range,

@@ -15,6 +15,7 @@ pub(crate) enum AssumeValue {
     Gid(u32),
     Caps(u64),
     Yama(Yama),
+    SuidDumpable(bool),
     Kernel(Kernel),
     SubUid(Option<(u32, u32)>),
     SubGid(Option<(u32, u32)>),
@@ -33,7 +34,7 @@ pub(crate) enum AssumeValue {
 /// The keys and the format of their values, for error messages.
 pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, yama=off|on, kernel=X.Y, subuid=FIRST:COUNT|none, \
                                subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, \
-                               hidepid=off|noaccess|invisible|ptraceable, command=FILE, \
+                               hidepid=off|noaccess|invisible|ptraceable, suid_dumpable=0|1|2, command=FILE, \
                                join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own, maker=UID, \
                                user-map=I:O:N,...|none, group-map=I:O:N,...|none, setgroups=allow|deny, \
                                uptime=SECONDS";
@@ -65,6 +66,11 @@ impl AssumeValue {
             "yama" => Self::Yama(match value {
                 "off" => Yama::Off,
                 "on" => Yama::On,
+                _ => return Err(wrong()),
+            }),
+            "suid_dumpable" => Self::SuidDumpable(match value {
+                "0" | "2" => false,
+                "1" => true,
                 _ => return Err(wrong()),
             }),
             "kernel" => Self::Kernel(Kernel::parse(value).ok_or_else(wrong)?),
@@ -131,6 +137,8 @@ mod tests {
         assert_eq!(parse("uid=7"), Ok(AssumeValue::Uid(7)));
         assert_eq!(parse("caps=0x3"), Ok(AssumeValue::Caps(3)));
         assert_eq!(parse("yama=on"), Ok(AssumeValue::Yama(Yama::On)));
+        assert_eq!(parse("suid_dumpable=1"), Ok(AssumeValue::SuidDumpable(true)));
+        assert_eq!(parse("suid_dumpable=2"), Ok(AssumeValue::SuidDumpable(false)));
         assert_eq!(parse("subuid=100000:65536"), Ok(AssumeValue::SubUid(Some((100_000, 65_536)))));
         assert_eq!(parse("subgid=none"), Ok(AssumeValue::SubGid(None)));
         assert_eq!(parse("owner=net:caller"), Ok(AssumeValue::Owner(NsKind::Net, Owner::Caller)));
@@ -156,6 +164,7 @@ mod tests {
             "uid=-1",
             "caps=many",
             "yama=1",
+            "suid_dumpable=3",
             "kernel=new",
             "owner=net",
             "owner=foo:caller",
