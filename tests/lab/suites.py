@@ -31,14 +31,19 @@ EVENTS = "--format json -Z unstable-options --show-output"
 def build(wanted):
     """Builds the program and the test programs. Returns the path of each, by name."""
     tests = [name for name in wanted if name in PROGRAMS]
-    build = ["cargo", "test", "--locked", "--no-run", "--message-format", "json-render-diagnostics", "-p", "nsexec-cli", "--bin", "nsexec"]
-    for name in tests:
-        build += ["-p", PROGRAMS[name][0], "--test", name]
-    done = subprocess.run(build, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        raise SystemExit("the test programs cannot be built")
+    commands = [["build", "-p", "nsexec-cli", "--bin", "nsexec"]]
+    if tests:
+        words = [word for name in tests for word in ("-p", PROGRAMS[name][0], "--test", name)]
+        commands.append(["test", "--no-run", *words])
+    messages = []
+    for name, *words in commands:
+        build = ["cargo", name, "--locked", "--message-format", "json-render-diagnostics", *words]
+        done = subprocess.run(build, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise SystemExit("the program or the test programs cannot be built")
+        messages += map(json.loads, done.stdout.splitlines())
     found = {"nsexec": ROOT / "target/debug/nsexec"}
-    for message in map(json.loads, done.stdout.splitlines()):
+    for message in messages:
         if message["reason"] == "compiler-artifact" and message["executable"] and message["target"]["name"] in tests:
             found[message["target"]["name"]] = Path(message["executable"])
     if not found["nsexec"].exists() or set(tests) - set(found):
