@@ -68,11 +68,10 @@ impl AssumeValue {
                 "on" => Yama::On,
                 _ => return Err(wrong()),
             }),
-            "suid_dumpable" => Self::SuidDumpable(match value {
-                "0" | "2" => false,
-                "1" => true,
+            "suid_dumpable" => match value {
+                "0" | "1" | "2" => Self::SuidDumpable(value == "1"),
                 _ => return Err(wrong()),
-            }),
+            },
             "kernel" => Self::Kernel(Kernel::parse(value).ok_or_else(wrong)?),
             "subuid" => Self::SubUid(range()?),
             "subgid" => Self::SubGid(range()?),
