@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(closed_descriptors_are_wrong_usage, BOTH),
     test!(end_of_the_writer_starts_the_command, BOTH),
     test!(signal_ends_the_wait, BOTH),
+    test!(signal_ends_the_wait_for_a_full_pipe, BOTH),
     test!(death_of_the_waiting_process_ends_the_wait, BOTH),
     test!(descriptors_are_not_inherited, BOTH),
     test!(enter_has_the_flags, BOTH),
@@ -81,6 +82,13 @@ fn pid_file_that_cannot_be_written_is_named(ctx: &Ctx) {
         run("folder/pid").refused(1, &["--pid-file folder/pid", "Permission denied"]);
     }
     assert_eq!(names(ctx), ["folder"]);
+    // A device or a FIFO is not replaced, also through a link.
+    script(ctx, "mkfifo fifo; ln -s fifo link; ln -s /dev/null null").ok();
+    for file in ["fifo", "link", "null", "/dev/null"] {
+        run(file).refused(1, &[&format!("--pid-file {file}"), "not a regular file"]);
+    }
+    script(ctx, "test -p fifo; test -L link; test -L null; test -c /dev/null").ok();
+    assert_eq!(names(ctx), ["fifo", "folder", "link", "null"]);
 }
 
 fn failed_launch_leaves_no_pid_file(ctx: &Ctx) {
@@ -178,6 +186,17 @@ fn signal_ends_the_wait(ctx: &Ctx) {
     live.signal(Signal::SIGTERM);
     let done = live.done();
     done.refused(143, &["SIGTERM"]);
+    assert_eq!(names(ctx), ["go"]);
+}
+
+/// A pipe that is full, and that nobody reads.
+fn signal_ends_the_wait_for_a_full_pipe(ctx: &Ctx) {
+    let full = "mkfifo go; exec 3<>go; timeout 1 dd if=/dev/zero bs=4096 >&3 2>/dev/null || :; \
+                exec $N run $F --pid-file pid --ready-fd 3 -- echo ran";
+    let live = script(ctx, full).start();
+    until("the pid file is written", || ctx.file("pid").exists());
+    live.signal(Signal::SIGTERM);
+    live.done().refused(143, &["SIGTERM"]);
     assert_eq!(names(ctx), ["go"]);
 }
 

@@ -115,12 +115,20 @@ impl BeforeStartFlags {
         }
         if let Some(fd) = self.ready_fd {
             let mut ready = fs::File::from(owned(fd));
-            let written = without_write_signals(|| ready.write_all(format!("{pid}\n").as_bytes()));
+            // A pipe that is full would block the write, and with it the signals.
+            let line = format!("{pid}\n");
+            let written = match until(ready.as_fd(), PollFlags::POLLOUT, pid, signals) {
+                Ok(true) => without_write_signals(|| ready.write_all(line.as_bytes())),
+                other => other.map(drop),
+            };
             if self.wait_fd == Some(fd) {
                 // Closed after the wait.
                 let _ = ready.into_raw_fd();
             }
             written.map_err(|error| {
+                if error.kind() == io::ErrorKind::Interrupted {
+                    return error;
+                }
                 io::Error::other(format!("--ready-fd {}: failed to write the pid: {}", fd.0, words(&error)))
             })?;
         }
@@ -133,7 +141,9 @@ impl BeforeStartFlags {
     /// Removes the file of `--pid-file` after a failed launch, if it has the pid of its process.
     pub(crate) fn undo(&self, pid: Option<Pid>) {
         if let (Some(file), Some(pid)) = (&self.pid_file, pid) {
-            if fs::read_to_string(file).is_ok_and(|text| text == format!("{pid}\n")) {
+            // The open of a FIFO would wait for a writer.
+            let regular = fs::symlink_metadata(file).is_ok_and(|found| found.is_file());
+            if regular && fs::read_to_string(file).is_ok_and(|text| text == format!("{pid}\n")) {
                 let _ = fs::remove_file(file);
             }
         }
@@ -146,42 +156,56 @@ fn owned(Fd(number): Fd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// Waits until the descriptor is readable or at its end, and closes it. The death of the process ends the
-/// wait too: the launcher then reports it.
+/// Waits until the descriptor is readable or at its end, and closes it.
 fn wait(fd: Fd, pid: Pid, signals: &Signals) -> io::Result<()> {
-    let script = owned(fd);
+    until(owned(fd).as_fd(), PollFlags::POLLIN, pid, signals).map(drop).map_err(|error| match error.kind() {
+        io::ErrorKind::Interrupted => error,
+        _ => io::Error::other(format!("--wait-fd {}: failed to wait: {}", fd.0, words(&error))),
+    })
+}
+
+/// Waits for an event on the descriptor of the script. Returns false if the process has died instead: the
+/// launcher then reports it.
+///
+/// # Errors
+/// [`io::ErrorKind::Interrupted`]: a signal asks the launch to end. Those of poll(2).
+fn until(script: BorrowedFd<'_>, event: PollFlags, pid: Pid, signals: &Signals) -> io::Result<bool> {
     // SAFETY: `signals` owns the descriptor.
     let interrupt = unsafe { BorrowedFd::borrow_raw(signals.interrupt().0) };
     // Before Linux 5.3 only the script or a signal ends the wait.
     let process = open_pidfd(pid.0).ok();
     loop {
-        let all = [Some(script.as_fd()), Some(interrupt), process.as_ref().map(OwnedFd::as_fd)];
-        let mut polled: Vec<PollFd<'_>> =
-            all.into_iter().flatten().map(|one| PollFd::new(one, PollFlags::POLLIN)).collect();
+        let all = [Some(interrupt), process.as_ref().map(OwnedFd::as_fd)];
+        let all = all.into_iter().flatten().map(|one| PollFd::new(one, PollFlags::POLLIN));
+        let mut polled: Vec<PollFd<'_>> = core::iter::once(PollFd::new(script, event)).chain(all).collect();
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => {
-                return Err(io::Error::other(format!(
-                    "--wait-fd {}: failed to wait: {}",
-                    fd.0,
-                    errno.desc()
-                )));
-            }
+            Err(errno) => return Err(errno.into()),
         }
         let mut ready = polled.iter().map(|one| one.any().unwrap_or(true));
         match (ready.next(), ready.next(), ready.next()) {
-            (Some(true), ..) | (.., Some(true)) => return Ok(()),
+            (Some(true), ..) => return Ok(true),
             (_, Some(true), _) => return Err(io::ErrorKind::Interrupted.into()),
+            (.., Some(true)) => return Ok(false),
             _ => {}
         }
     }
 }
 
-/// Writes the file whole: a reader sees the earlier file, or the complete new one. A symbolic link is
-/// replaced, not followed.
+/// Writes the file whole: a reader sees the earlier file, or the complete new one. A symbolic link to a
+/// regular file is replaced, not followed.
+///
+/// # Errors
+/// Those of open(2), write(2) and rename(2). A device, a FIFO or a socket is not replaced.
 fn write_pid_file(file: &Path, pid: Pid) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = file.file_name().ok_or_else(|| io::Error::from(Errno::EISDIR))?;
+    // /dev/null and /dev/stdout stay what they are.
+    match fs::metadata(file) {
+        Ok(there) if there.is_dir() => return Err(Errno::EISDIR.into()),
+        Ok(there) if !there.is_file() => return Err(io::Error::other("it is not a regular file")),
+        _ => {}
+    }
     let (mut new, path) = create_beside(folder)?;
     let written = new
         .write_all(format!("{pid}\n").as_bytes())
