@@ -27,6 +27,7 @@ mod place;
 mod reach;
 mod refusals;
 mod sealed;
+mod session;
 mod shared;
 mod surroundings;
 mod terminal;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         sealed::TESTS,
         shared::TESTS,
         terminal::TESTS,
+        session::TESTS,
         unshare::TESTS,
         linked::TESTS,
         load::TESTS,
