@@ -174,8 +174,8 @@ fn enter<'m, S: Sys>(
     let cx = Context {
         bootstrap: asked,
         policy: job.policy,
-        // The log pipe's end stands in for the init pipe, through which nothing is sent. The helper and this
-        // process wait for the hang-up of their sync pipe.
+        // This start has no init pipe. The field gets the end of the log pipe, and nothing is sent through
+        // it: the helper and this process wait for the hang-up of their sync pipe.
         init_pipe: writer,
         #[cfg(feature = "legacy")]
         mount_fds: None,

@@ -470,10 +470,13 @@ impl Launcher {
     ) -> Result<Child, LaunchError> {
         // Runs in the launching thread, whose ids and capabilities decide.
         let stack = |prepared: &Prepared| {
-            // The protection is read only if it decides.
+            let root_ids = query::has_root_ids();
+            let mut memory = prepared.memory(root_ids, &Protection::NONE);
+            // The protection is read only if it decides: nothing else asks for a copy.
             let decides = prepared.asked.contains(CloneFlags::NEWUSER) || self.policy.launch.changes_ids();
-            let protection = if decides { own_protection() } else { Protection::NONE };
-            let memory = prepared.memory(query::has_root_ids(), &protection);
+            if memory.is_shared() && decides {
+                memory = prepared.memory(root_ids, &own_protection());
+            }
             // Without memory for the stack the process gets a copy, which needs none.
             if memory.is_shared() { StackMemory::new(memory) } else { None }
         };

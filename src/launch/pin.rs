@@ -32,7 +32,7 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::Errno;
 
-/// The word in place of a command, for a plan.
+/// The name that a plan shows, since a pin has no command.
 const NO_COMMAND: &str = "(no command)";
 
 /// Namespaces that are mounted on the files of a directory. They stay after the end of this program, until
@@ -102,9 +102,7 @@ impl Launcher {
     /// namespace to join; code of the caller. [`SettingError::File`]: the directory or a file cannot be
     /// created, or the file exists.
     pub fn pin(&mut self, directory: impl AsRef<Path>) -> Result<Pinned, LaunchError> {
-        self.pin_with(directory.as_ref(), |launcher, mut prepared| {
-            launcher.spawn_with(&mut prepared, None, |sys| sys, |_| None).map(drop)
-        })
+        self.pin_through(directory, |sys| sys)
     }
 
     /// Does the same as [`pin`](Self::pin), but makes every system call of the launch through the backend
@@ -117,9 +115,13 @@ impl Launcher {
         directory: impl AsRef<Path>,
         wrap: impl FnOnce(LinuxSys) -> S,
     ) -> Result<Pinned, LaunchError> {
-        self.pin_with(directory.as_ref(), |launcher, mut prepared| {
-            launcher.spawn_with(&mut prepared, None, wrap, |_| None).map(drop)
-        })
+        let directory = directory.as_ref();
+        let mut prepared = self.prepare_pin(directory)?;
+        let pinned = Pinned { directory: absolute(directory)?, kinds: self.pinned_kinds()? };
+        let files = Files::create(&pinned)?;
+        self.spawn_with(&mut prepared, None, wrap, |_| None)?;
+        files.keep();
+        Ok(pinned)
     }
 
     /// Prepares the launch of [`pin`](Self::pin), without effects. A plan runs the result on a simulated
@@ -169,19 +171,6 @@ impl Launcher {
             }
         }
         Ok(kinds)
-    }
-
-    fn pin_with(
-        &mut self,
-        directory: &Path,
-        launch: impl FnOnce(&Self, Prepared) -> Result<(), LaunchError>,
-    ) -> Result<Pinned, LaunchError> {
-        let prepared = self.prepare_pin(directory)?;
-        let pinned = Pinned { directory: absolute(directory)?, kinds: self.pinned_kinds()? };
-        let files = Files::create(&pinned)?;
-        launch(self, prepared)?;
-        files.keep();
-        Ok(pinned)
     }
 }
 
@@ -245,8 +234,8 @@ impl Command {
 /// be pinned again afterwards.
 ///
 /// # Errors
-/// The text names the object. `EPERM`: the caller may not unmount here (umount(2)). What was found before is
-/// released.
+/// The text names the object. `EPERM`: the caller may not unmount here (umount(2)). The namespaces before
+/// that object, in the order of the kinds, are released.
 pub fn release(directory: impl AsRef<Path>) -> io::Result<Released> {
     let directory = directory.as_ref();
     let kinds = match release_files(directory, NsSet::ALL) {

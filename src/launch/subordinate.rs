@@ -259,7 +259,7 @@ pub fn map_of_caller(groups: bool) -> Vec<Extent> {
     Caller::here().parents(Side::of(groups))
 }
 
-/// Splits a line at the borders of the caller's own map: see [`split`].
+/// Splits a line at the borders of the caller's own map: see `split`.
 ///
 /// # Errors
 /// An id outside is not mapped in the caller's own user namespace.

@@ -105,7 +105,7 @@ enum End<'m> {
     LauncherDead,
     /// The process is a minimal init, and the command has ended. It exits with this status.
     Init(i32),
-    /// The launcher has mounted the namespaces on files, and there is no command.
+    /// The process of a pin ends here: the launcher has mounted the namespaces on files.
     Pinned,
 }
 

@@ -95,7 +95,8 @@ def mirror():
 
 class Suite:
     """A suite of Debian's archive, for one architecture, in an apt whose lists, cache and status are in `folder`.
-    The status is empty, so that apt names all dependencies of a package, also those that this machine has."""
+    The status file lists no installed package. So apt names all dependencies of a package, also those that this
+    machine has installed."""
 
     def __init__(self, folder, name, architecture=None):
         self.folder, self.name, self.architecture = Path(folder), name, architecture

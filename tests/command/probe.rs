@@ -218,7 +218,8 @@ fn chroot_is_the_cause() {
     assert_cause(&text, "create user", "Chroot");
 }
 
-/// Runs as the user `nobody`, who has subordinate ids, on a machine whose mapping tools have no privileges.
+/// The test runs as the user `nobody`, which gets subordinate ids. Its mount namespace has mapping tools
+/// without privileges.
 #[test]
 fn powerless_mapping_tool_is_the_cause() {
     let tools = ["/usr/bin/newuidmap", "/usr/bin/newgidmap", "/etc/subuid", "/etc/subgid"];

@@ -189,7 +189,7 @@ fn signal_ends_the_wait(ctx: &Ctx) {
     assert_eq!(names(ctx), ["go"]);
 }
 
-/// A pipe that is full, and that nobody reads.
+/// No process reads the pipe of `--ready-fd`, which is full.
 fn signal_ends_the_wait_for_a_full_pipe(ctx: &Ctx) {
     let full = "mkfifo go; exec 3<>go; timeout 1 dd if=/dev/zero bs=4096 >&3 2>/dev/null || :; \
                 exec $N run $F --pid-file pid --ready-fd 3 -- echo ran";

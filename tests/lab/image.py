@@ -128,7 +128,7 @@ def is_elf(path):
 def files_of_packages():
     install(*PACKAGES)
     names = output("dpkg", "-L", *PACKAGES).splitlines()
-    # "diverted by ..." lines are no paths.
+    # Lines such as "diverted by dash to: /bin/sh" are not paths.
     return sorted({Path(name) for name in names if name.startswith("/") and not WITHOUT.search(name) and os.path.lexists(name)})
 
 

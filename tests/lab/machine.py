@@ -28,7 +28,8 @@ class Job:
 
 @dataclass
 class Done:
-    """The end of a job: its output, its exit status and its seconds. The status is None if it did not end."""
+    """The result of a job: its output, its exit status, and its duration in seconds. The status is None if the job
+    has not ended."""
 
     lines: list = field(default_factory=list)
     status: int | None = None

@@ -190,7 +190,7 @@ fn root_without_capabilities() {
     check(traced(), None);
 }
 
-/// What an attacker looks for in the memory of this program.
+/// The text that an attacker tries to read in the memory of this program.
 static SECRET: [u8; 16] = *b"not for a tracer";
 
 /// Returns whether this process can read the secret in the memory of another one.
@@ -318,7 +318,7 @@ fn owner_does_not_reach() {
     attacker.end();
 }
 
-/// A process of the user to whom root of the new namespace is mapped.
+/// The attacker has the user id to which root of the new namespace is mapped outside.
 fn mapped_user_does_not_reach() {
     let mut attacker = Attacker::new(100_000);
     let mut changed = 0;

@@ -11,6 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nsexec::launch::signals::Signals;
 use nsexec::launch::{is_open, open_pidfd, without_write_signals};
@@ -20,11 +21,6 @@ use super::args::BeforeStartFlags;
 use super::failure::{Failure, words};
 use super::request::Request;
 
-/// The access modes of open(2), in the `flags` line of /proc/PID/fdinfo/N.
-const ACCESS: u32 = 0o3;
-const READ_ONLY: u32 = 0o0;
-const WRITE_ONLY: u32 = 0o1;
-
 /// Checks that the descriptors are open, and open for the right direction. Called before nsexec opens any
 /// descriptor, which could get one of these numbers.
 ///
@@ -32,28 +28,23 @@ const WRITE_ONLY: u32 = 0o1;
 /// [`Failure::Usage`]: a descriptor is not open, or only open for the other direction.
 pub(crate) fn check(flags: &BeforeStartFlags) -> Result<(), Failure> {
     let given = [
-        ("--ready-fd", flags.ready_fd, READ_ONLY, "writing"),
-        ("--wait-fd", flags.wait_fd, WRITE_ONLY, "reading"),
+        ("--ready-fd", flags.ready_fd, OFlag::O_RDONLY, "writing"),
+        ("--wait-fd", flags.wait_fd, OFlag::O_WRONLY, "reading"),
     ];
     for (flag, fd, unusable, use_of_it) in given {
         let Some(Fd(number)) = fd else { continue };
+        let wrong =
+            |why: &str| Err(Failure::Usage(format!("{flag} {number}: descriptor {number} is not open{why}")));
         if !is_open(Fd(number)) {
-            return Err(Failure::Usage(format!("{flag} {number}: descriptor {number} is not open")));
+            return wrong("");
         }
-        if access_of(number) == Some(unusable) {
-            return Err(Failure::Usage(format!(
-                "{flag} {number}: descriptor {number} is not open for {use_of_it}"
-            )));
+        // SAFETY: the descriptor is open, and nothing closes it during the call.
+        let mode = fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFL);
+        if mode.is_ok_and(|mode| OFlag::from_bits_retain(mode) & OFlag::O_ACCMODE == unusable) {
+            return wrong(&format!(" for {use_of_it}"));
         }
     }
     Ok(())
-}
-
-/// Returns the access mode of a descriptor. `None` without a /proc.
-fn access_of(number: i32) -> Option<u32> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    u32::from_str_radix(flags.trim(), 8).ok().map(|flags| flags & ACCESS)
 }
 
 /// Adds the flags to a request: the launch goes through the stages, and its processes do not hold the

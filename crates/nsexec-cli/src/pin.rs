@@ -4,18 +4,17 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use nsexec::error::Code;
-use nsexec::launch::{LaunchError, Launcher, SettingError, release};
+use nsexec::launch::{LaunchError, SettingError, release};
 use nsexec::namespace::NsSet;
 use nsexec::sys::types::Errno;
-use nsexec_audit::plan::{Plan, Start, plan};
+use nsexec_audit::plan::Start;
 
 use super::args::{HandOverFlags, PlanPinArgs};
-use super::assume;
 use super::failure::{Failure, words};
 use super::output;
 use super::pin_flags::{PinArgs, PinFlags};
-use super::plan::finish_command;
-use super::request::{self, Request};
+use super::plan;
+use super::request;
 use super::run::{self, Job};
 
 /// Pins namespaces, or releases them. Returns 0.
@@ -84,33 +83,19 @@ fn release_all(directory: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the plan of a pin. Returns the same as [`plan_command`](super::plan::plan_command).
+/// Prints the plan of a pin. Returns the same as [`plan_command`](plan::plan_command).
 ///
 /// # Errors
 /// Wrong usage, or output that cannot be written.
 pub(crate) fn plan_pin(args: &PlanPinArgs) -> Result<u8, Failure> {
     let flags = args.flags.checked()?;
-    let machine = request::facts_of(&flags, true);
-    let mut assumptions = assume::of_machine(&machine, &[]);
-    assume::apply(&mut assumptions, &args.shown.assume);
-    let facts = assume::facts_under(&assumptions, machine);
+    let (mut assumptions, facts) = plan::assumed(&flags, &args.shown);
     let request = run::request_of(&flags, &HandOverFlags::default(), &facts)?;
-    let signals = super::plan::take_signals(&mut assumptions)?;
-    let planned = planned(&request, &args.directory, |launcher| {
-        launcher.supervised(&signals);
-    });
-    let plan: Result<Plan, _> = plan(&Start::Launcher(planned?), &assumptions);
-    finish_command(&plan.map_err(|error| Failure::ours(error.to_string()))?, &args.shown)
-}
-
-fn planned(
-    request: &Request,
-    directory: &Path,
-    set: impl FnOnce(&mut Launcher),
-) -> Result<nsexec::launch::Prepared, Failure> {
+    let signals = plan::take_signals(&mut assumptions)?;
     let bootstrap = request.bootstrap()?;
-    let job = Job { request, command: &nothing(), verbose: false };
+    let job = Job { request: &request, command: &nothing(), verbose: false };
     let mut launcher = run::launcher_of(&bootstrap, &job, |_| {})?;
-    set(&mut launcher);
-    launcher.prepare_pin(directory).map_err(|error| Failure::Usage(error.to_string()))
+    let prepared = launcher.supervised(&signals).prepare_pin(&args.directory);
+    let prepared = prepared.map_err(|error| Failure::Usage(error.to_string()))?;
+    plan::finish_command(&plan::finish(&Start::Launcher(prepared), &assumptions)?, &args.shown)
 }

@@ -84,13 +84,19 @@ fn of_launch(args: &PlanArgs) -> Result<Plan, Failure> {
     let merged = config::merged(&args.namespaces, &args.command)?;
     merged.print_note();
     let Merged { flags, command, .. } = merged;
-    let machine = request::facts_of(&flags, true);
-    let mut assumptions = assume::of_machine(&machine, &flags.join);
-    assume::apply(&mut assumptions, &args.shown.assume);
-    let facts = assume::facts_under(&assumptions, machine);
+    let (assumptions, facts) = assumed(&flags, &args.shown);
     let mut request = run::request_of(&flags, &args.hand_over, &facts)?;
     before_start::add_to(&mut request, &args.before_start);
     of_decided(&request, assumptions, &command, run::in_place(&flags, &request))
+}
+
+/// Returns the facts of this machine under the assumptions of the caller, for a launch with these flags.
+pub(crate) fn assumed(flags: &NamespaceFlags, shown: &PlanFlags) -> (Assumptions, Facts) {
+    let machine = request::facts_of(flags, true);
+    let mut assumptions = assume::of_machine(&machine, &flags.join);
+    assume::apply(&mut assumptions, &shown.assume);
+    let facts = assume::facts_under(&assumptions, machine);
+    (assumptions, facts)
 }
 
 /// Plans the launch of a request of `run`. `in_place`: `run` becomes the command.
@@ -188,7 +194,7 @@ fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
     finish(&Start::Runc { message: opened.message, manner, policy: Policy::runc(args.dialect) }, &assumptions)
 }
 
-fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {
+pub(crate) fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {
     plan(start, assumptions).map_err(|error| Failure::ours(error.to_string()))
 }
 

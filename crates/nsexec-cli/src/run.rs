@@ -307,14 +307,11 @@ pub(crate) fn circumstances(job: &Job<'_>) -> Circumstances {
 /// As [`explain`], for a request that may come from another machine.
 pub(crate) fn explain_for(error: &LaunchError, known: impl FnOnce() -> Circumstances) -> Failure {
     let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
-    let text = match error.step() {
-        Some(_) => error.explain(&known(), &FLAGS),
+    let text = match (error.step(), error) {
+        (Some(_), _) => error.explain(&known(), &FLAGS),
         // The text names the flag.
-        None if matches!(error, LaunchError::BeforeStart { .. }) => match error {
-            LaunchError::BeforeStart { error } => error.clone(),
-            _ => error.to_string(),
-        },
-        None => error.to_string(),
+        (None, LaunchError::BeforeStart { error }) => error.clone(),
+        (None, _) => error.to_string(),
     };
     Failure::Other { text, status }
 }

@@ -28,6 +28,10 @@ pub(super) struct Flag<T> {
     pub(super) means: T,
 }
 
+pub(super) const fn flag<T: Copy>(letter: u8, long: &'static str, takes: Takes, means: T) -> Flag<T> {
+    Flag { letter, long, takes, means }
+}
+
 /// The letter of a flag that has none.
 pub(super) const NO_LETTER: u8 = 0;
 
@@ -141,12 +145,12 @@ mod tests {
     use super::*;
 
     const FLAGS: &[Flag<char>] = &[
-        Flag { letter: b'a', long: "all", takes: Takes::Nothing, means: 'a' },
-        Flag { letter: b'n', long: "net", takes: Takes::Path, means: 'n' },
-        Flag { letter: b'm', long: "mount", takes: Takes::Attached, means: 'm' },
-        Flag { letter: b'S', long: "setuid", takes: Takes::Value, means: 'S' },
-        Flag { letter: NO_LETTER, long: "mount-proc", takes: Takes::Attached, means: 'p' },
-        Flag { letter: NO_LETTER, long: "setgroups", takes: Takes::Value, means: 'g' },
+        flag(b'a', "all", Takes::Nothing, 'a'),
+        flag(b'n', "net", Takes::Path, 'n'),
+        flag(b'm', "mount", Takes::Attached, 'm'),
+        flag(b'S', "setuid", Takes::Value, 'S'),
+        flag(NO_LETTER, "mount-proc", Takes::Attached, 'p'),
+        flag(NO_LETTER, "setgroups", Takes::Value, 'g'),
     ];
 
     fn parsed(words: &str) -> Result<String, String> {

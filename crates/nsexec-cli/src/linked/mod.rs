@@ -31,7 +31,7 @@ pub(crate) enum Name {
 impl Name {
     /// Returns the name in the last component of the first argument.
     pub(crate) fn of(argument: &OsStr) -> Option<Self> {
-        match argument.as_bytes().rsplit(|byte| *byte == b'/').next()? {
+        match last_component(argument) {
             b"unshare" => Some(Self::Unshare),
             b"nsenter" => Some(Self::Nsenter),
             _ => None,
@@ -46,7 +46,12 @@ impl Name {
     }
 }
 
-/// What a command line asks for.
+/// Returns the part of a path after the last slash, which may be empty.
+fn last_component(path: &OsStr) -> &[u8] {
+    path.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// The request of a command line.
 enum Asked {
     /// The help text.
     Help,
@@ -92,10 +97,8 @@ fn command_of(request: &mut Request, name: Name, words: &[OsString]) -> Vec<OsSt
         return words.to_vec();
     }
     let shell = super::run::command_or_shell(words);
-    request.hand_over.arg0 = shell.first().map(|shell| {
-        let base = shell.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        OsStr::from_bytes(&[b"-", base].concat()).to_owned()
-    });
+    request.hand_over.arg0 =
+        shell.first().map(|shell| OsStr::from_bytes(&[b"-", last_component(shell)].concat()).to_owned());
     shell
 }
 

@@ -11,7 +11,7 @@ use super::super::enter;
 use super::super::enter_flags::{EnterFlags, TargetValue, group, user};
 use super::super::failure::Failure;
 use super::super::run::{self, Job};
-use super::getopt::{self, Flag, NO_LETTER, Takes};
+use super::getopt::{self, Flag, NO_LETTER, Takes, flag};
 use super::{Asked, Name, command_of, parsed, wait};
 
 /// The meaning of a flag.
@@ -35,10 +35,6 @@ enum Means {
     FollowContext,
     Help,
     Version,
-}
-
-const fn flag(letter: u8, long: &'static str, takes: Takes, means: Means) -> Flag<Means> {
-    Flag { letter, long, takes, means }
 }
 
 const FLAGS: &[Flag<Means>] = &[

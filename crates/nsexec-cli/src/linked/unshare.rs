@@ -15,7 +15,7 @@ use super::super::namespace_flags::PropagationFlag;
 use super::super::request;
 use super::super::run::{self, Job};
 use super::super::values::{MapValue, Variable, group_id, signal, user_id};
-use super::getopt::{self, Flag, NO_LETTER, Takes};
+use super::getopt::{self, Flag, NO_LETTER, Takes, flag};
 use super::{Asked, Name, command_of, parsed, wait};
 
 /// The meaning of a flag.
@@ -50,10 +50,6 @@ enum Means {
     LoadInterp,
     Help,
     Version,
-}
-
-const fn flag(letter: u8, long: &'static str, takes: Takes, means: Means) -> Flag<Means> {
-    Flag { letter, long, takes, means }
 }
 
 const FLAGS: &[Flag<Means>] = &[
