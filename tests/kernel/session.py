@@ -38,8 +38,10 @@ class Session:
     def __init__(self):
         with open(".bashrc", "w") as rc:
             rc.write("set +o emacs +o history\n[ $$ = 1 ] && PS1='# ' || PS1='$ '\n")
-        os.environ.update(HOME=os.getcwd(), TERM="dumb", LC_ALL="C")
-        os.environ["PATH"] = os.path.dirname(NSEXEC) + ":" + os.environ["PATH"]
+        path = os.path.dirname(NSEXEC) + ":" + os.environ["PATH"]
+        # The session depends on no other variable of the tester. CI is set: libraries colour their output by it.
+        os.environ.clear()
+        os.environ.update(HOME=os.getcwd(), TERM="dumb", LC_ALL="C", PATH=path, CI="true")
         # The shell starts after the terminal has its size: bash and clap read it.
         self.terminal = Terminal("sh", "-c", "read go; exec bash")
         fcntl.ioctl(self.terminal.fd, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))

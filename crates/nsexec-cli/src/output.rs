@@ -46,7 +46,12 @@ pub(crate) fn is_terminal() -> bool {
 
 /// Returns whether text on standard output is coloured: see [`colours`].
 pub(crate) fn is_coloured() -> bool {
-    colours(is_terminal(), |name| std::env::var_os(name).unwrap_or_default())
+    colours(is_terminal(), variable)
+}
+
+/// Returns a variable of the environment, or nothing if it is not set.
+fn variable(name: &str) -> OsString {
+    std::env::var_os(name).unwrap_or_default()
 }
 
 /// Decides on colours by the variables that programs of its kind share. NO_COLOR that is not empty forbids
@@ -78,10 +83,13 @@ pub(crate) fn show_record_alone(line: &str) {
     without_write_signals(|| show_record(line));
 }
 
-/// Prints an error of clap to the stream that clap chooses.
+/// Prints an error of clap to standard error, in colours by the rule of all output: clap's own rule gives them
+/// also to a terminal with TERM=dumb if the variable CI is set.
 pub(crate) fn print_usage(error: &clap::Error) {
-    // Ignored: the error cannot be reported anywhere.
-    without_sigxfsz(|| drop(error.print()));
+    let text = error.render();
+    let is_coloured = colours(io::stderr().is_terminal(), variable);
+    let text = if is_coloured { text.ansi().to_string() } else { text.to_string() };
+    print_to_stderr(format_args!("{text}"));
 }
 
 /// Creates the file, or truncates it.
