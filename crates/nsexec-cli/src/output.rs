@@ -83,8 +83,8 @@ pub(crate) fn show_record_alone(line: &str) {
     without_write_signals(|| show_record(line));
 }
 
-/// Prints an error of clap to standard error, in colours by the rule of all output: clap's own rule gives them
-/// also to a terminal with TERM=dumb if the variable CI is set.
+/// Prints an error of clap to standard error, in colours by the rule of all output: clap's own rule gives
+/// them also to a terminal with TERM=dumb if the variable CI is set.
 pub(crate) fn print_usage(error: &clap::Error) {
     let text = error.render();
     let is_coloured = colours(io::stderr().is_terminal(), variable);
