@@ -273,6 +273,9 @@ fn the_guard_sends_the_signal_that_is_named(ctx: &Ctx) {
     drop(live.done());
     reap_all();
     assert_eq!(fs::read_to_string(&file).unwrap(), "TERM\n");
+    let guard = "a guard process sends SIGTERM to the command if nsexec ends first: its calls are not listed";
+    let plan = |flags: &[&str]| ctx.nsexec([&["plan", "-r", "-m"], flags, &["--", "true"]].concat()).ok();
+    assert!(plan(&["--kill-child=TERM"]).contains(guard) && !plan(&[]).contains("guard process"));
 }
 
 /// The guard of the harness would find a process that is left behind.

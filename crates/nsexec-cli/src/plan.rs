@@ -114,10 +114,16 @@ pub(crate) fn of_decided(
     finish(&start, &assumptions).map(|plan| with_steps(plan, request))
 }
 
-/// Returns the plan with a line for the steps before the start.
+/// Returns the plan with a line for the steps before the start, and one for the guard of `--kill-child`.
 fn with_steps(mut plan: Plan, request: &Request) -> Plan {
     let steps = request.before_start.in_words().map(|text| ("before the start".to_owned(), text));
-    plan.policy.extend(steps);
+    let guard = request.signal_at_end.map(|signal| {
+        let text = format!(
+            "a guard process sends {signal} to the command if nsexec ends first: its calls are not listed"
+        );
+        ("after the start".to_owned(), text)
+    });
+    plan.policy.extend(steps.into_iter().chain(guard));
     plan
 }
 
