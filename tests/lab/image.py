@@ -7,12 +7,13 @@ and the test programs at the same paths as on this machine.
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
-from packages import ROOT, install, output
+from packages import ROOT, Suite, install, output
 
 GUEST = Path(__file__).resolve().parent / "guest"
 
@@ -22,6 +23,9 @@ PACKAGES = [
     "libc-bin", "libc6", "libpam-modules", "libpam-runtime", "strace", "runc", "libcap2-bin", "hostname", "kmod",
     "python3-minimal", "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib",
 ]
+
+# What the script `first` calls.
+FOREIGN = ["coreutils", "dash", "sed", "grep", "findutils", "util-linux", "mount", "hostname", "kmod", "strace", "mawk"]
 
 # Not read by any test.
 WITHOUT = re.compile(r"/usr/share/(doc|man|locale|info|lintian|bash-completion|zoneinfo)/|/usr/lib/[^/]*/gconv/|\.pyc$|/lib2to3/|/distutils/")
@@ -146,6 +150,33 @@ def begin(path):
         if file.name != "init" and file.is_file():
             archive.text(f"lab/{file.name}", file.read_bytes(), 0o755)
     return archive
+
+
+def foreign(path, folder, suite, architecture, program):
+    """Writes the guest of another architecture: packages of Debian's suite, unpacked below `folder`, and the program
+    at /usr/bin/nsexec."""
+    root = folder / "root"
+    mark = folder / "complete"
+    if not mark.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        found = Suite(folder / "apt", suite, architecture)
+        found.update()
+        simulated = output("apt-get", *found.options, "install", "-qq", "-s", "--no-install-recommends", *FOREIGN, cwd=found.folder)
+        found.unpack(re.findall(r"^Inst (\S+)", simulated, re.MULTILINE), root)
+        mark.touch()
+    archive = begin(path)
+    for name, target in LINKS.items():
+        archive.link(name, target)
+    for file in sorted(root.rglob("*")):
+        name = str(file.relative_to(root))
+        # The packages of this suite have files in /bin and /lib, which are links here.
+        head, _, tail = name.partition("/")
+        if not WITHOUT.search(f"/{name}") and name not in LINKS:
+            archive.copy(file, f"{LINKS[head]}/{tail}" if head in LINKS and tail else name)
+    for name, target in (("usr/bin/sh", "dash"), ("usr/bin/awk", "mawk")):
+        archive.link(name, target)
+    archive.text("usr/bin/nsexec", Path(program).read_bytes(), 0o755)
+    archive.close()
 
 
 def native(path, programs):

@@ -32,7 +32,15 @@ KERNELS = [
     Kernel("6.1", "bookworm"),
     Kernel("6.12", "trixie"),
     Kernel("7.2", "sid"),
+    Kernel("6.1-arm64", "bookworm", "arm64"),
+    Kernel("6.1-s390x", "bookworm", "s390x"),
 ]
+
+# The architecture of this machine: its guests have this machine's programs.
+NATIVE = "amd64"
+
+# Where Debian has no smaller kernel for virtual machines.
+FLAVOUR = {"amd64": "cloud-amd64", "arm64": "cloud-arm64", "s390x": "s390x"}
 
 
 # Parts of the kernel that a test mounts and that Debian does not build in.
@@ -89,13 +97,13 @@ def image(kernel, cache, fetch_again):
 def fetch(kernel, folder):
     suite = Suite(folder / "apt", kernel.suite, kernel.architecture)
     suite.update()
-    names = output("apt-cache", *suite.options, "search", "--names-only", f"^linux-(binary|image)-[0-9].*cloud-{kernel.architecture}$")
+    names = output("apt-cache", *suite.options, "search", "--names-only", f"^linux-(binary|image)-[0-9].*-{FLAVOUR[kernel.architecture]}$")
     packages = [line.split()[0] for line in names.splitlines() if "unsigned" not in line]
     # Since 7.x linux-image-* depends on linux-binary-*, which has the image.
     packages = [name for name in packages if name.startswith("linux-binary-")] or packages
     packages = [name for name in packages if version_in(name)[:2] == kernel.version] or packages
     if not packages:
-        raise Unavailable(f"Debian's {kernel.suite} has no cloud kernel for {kernel.architecture}")
+        raise Unavailable(f"Debian's {kernel.suite} has no kernel for {kernel.architecture}")
     newest = max(packages, key=version_in)
     # Since 7.x the modules are in a package of their own.
     modules = newest.replace("linux-binary-", "linux-modules-")
@@ -110,4 +118,4 @@ def version_in(name):
     return tuple(map(int, re.findall(r"\d+", name)))
 
 
-__all__ = ["KERNELS", "Image", "Kernel", "Unavailable", "image"]
+__all__ = ["KERNELS", "NATIVE", "Image", "Kernel", "Unavailable", "image"]

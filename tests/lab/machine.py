@@ -10,10 +10,36 @@ from pathlib import Path
 import image
 from packages import install
 
-# Architecture: the program, its Debian packages, its machine, and the names of the two serial lines.
+@dataclass(frozen=True)
+class Qemu:
+    """How qemu emulates an architecture: its program, Debian's packages of it, the machine, the console as the kernel
+    names it, and the second serial line, for the output of the jobs."""
+
+    program: str
+    packages: list
+    machine: list
+    console: str
+    console_device: list
+    results: str
+    results_device: list
+
+
+SERIAL = ["-serial", "chardev:console"]
+
 QEMU = {
-    "amd64": ("qemu-system-x86_64", ["qemu-system-x86", "seabios"], ["-M", "q35", "-cpu", "max"], "ttyS0"),
-    "arm64": ("qemu-system-aarch64", ["qemu-system-arm"], ["-M", "virt", "-cpu", "max"], "ttyAMA0"),
+    "amd64": Qemu(
+        "qemu-system-x86_64", ["qemu-system-x86", "seabios"], ["-M", "q35", "-cpu", "max"],
+        "ttyS0", SERIAL, "ttyS1", ["-serial", "chardev:results"],
+    ),
+    # Arm's machine has one serial line only, so it gets a PCI card.
+    "arm64": Qemu(
+        "qemu-system-aarch64", ["qemu-system-arm"], ["-M", "virt", "-cpu", "cortex-a72"],
+        "ttyAMA0", SERIAL, "ttyS0", ["-device", "pci-serial,chardev=results"],
+    ),
+    "s390x": Qemu(
+        "qemu-system-s390x", ["qemu-system-misc"], ["-M", "s390-ccw-virtio"],
+        "ttysclp0", ["-device", "sclplmconsole,chardev=console"], "ttyS0", ["-device", "sclpconsole,chardev=results"],
+    ),
 }
 
 
@@ -49,8 +75,8 @@ class Boot:
 def boot(kernel, found, root, jobs, folder, arguments=()):
     """Boots the kernel's image `found` with the archive `root`, and runs the jobs. `folder` receives the console and
     the output of the jobs. The limit of the boot is that of its jobs and two minutes."""
-    program, packages, machine, console = QEMU[kernel.architecture]
-    install(*packages)
+    qemu = QEMU[kernel.architecture]
+    install(*qemu.packages)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     initrd, results = folder / "initrd", folder / "results"
@@ -58,11 +84,12 @@ def boot(kernel, found, root, jobs, folder, arguments=()):
     files = {"lab/jobs": "".join(f"{job.name}\t{job.limit}\t{job.command}\n" for job in jobs)}
     files |= {f"lab/modules/{number}": data for number, data in enumerate(found.modules())}
     image.append(initrd, files)
-    append = ["quiet", "panic=-1", "rdinit=/init", f"console={console}", *arguments]
+    # The kernel hands on a parameter that it does not know, as a variable of the guest's process 1.
+    append = ["quiet", "panic=-1", "rdinit=/init", f"console={qemu.console}", f"lab_results={qemu.results}", *arguments]
     words = [
-        program, *machine, "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none", "-no-reboot",
-        "-chardev", f"file,id=console,path={folder / 'console'}", "-serial", "chardev:console",
-        "-chardev", f"file,id=results,path={results}", *second_line(kernel.architecture),
+        qemu.program, *qemu.machine, "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none", "-no-reboot",
+        "-chardev", f"file,id=console,path={folder / 'console'}", *qemu.console_device,
+        "-chardev", f"file,id=results,path={results}", *qemu.results_device,
         "-kernel", found.file, "-initrd", initrd, "-append", " ".join(append),
     ]
     start = time.monotonic()
@@ -80,11 +107,6 @@ def boot(kernel, found, root, jobs, folder, arguments=()):
     if not complete and not problem:
         problem = "the machine ended before its jobs"
     return Boot(jobs_done, release, time.monotonic() - start, problem)
-
-
-def second_line(architecture):
-    """The device for the output of the jobs. Arm's machine has one serial line only, so it gets a PCI card."""
-    return ["-serial", "chardev:results"] if architecture == "amd64" else ["-device", "pci-serial,chardev=results"]
 
 
 def read(text):
