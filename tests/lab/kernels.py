@@ -15,11 +15,14 @@ from packages import Suite, Unavailable, output
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel: its version as the lab names it, the suite that has it, and the architecture."""
+    """A kernel: its version as the lab names it, the suite of Debian that has it, and the architecture. `arguments`
+    are of the kernel's command line, and `suites` those that run by default."""
 
     name: str
     suite: str
     architecture: str = "amd64"
+    arguments: tuple = ()
+    suites: tuple = ("first", "parity")
 
     @property
     def version(self):
@@ -32,8 +35,9 @@ KERNELS = [
     Kernel("6.1", "bookworm"),
     Kernel("6.12", "trixie"),
     Kernel("7.2", "sid"),
-    Kernel("6.1-arm64", "bookworm", "arm64"),
-    Kernel("6.1-s390x", "bookworm", "s390x"),
+    Kernel("6.1-arm64", "bookworm", "arm64", suites=("first",)),
+    Kernel("6.1-s390x", "bookworm", "s390x", suites=("first",)),
+    Kernel("6.12-selinux", "trixie", arguments=("security=selinux", "selinux=1", "enforcing=1"), suites=("selinux",)),
 ]
 
 # The architecture of this machine: its guests have this machine's programs.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import image
+import policy
 from packages import install
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ QEMU = {
     ),
     "s390x": Qemu(
         "qemu-system-s390x", ["qemu-system-misc"], ["-M", "s390-ccw-virtio"],
-        "ttysclp0", ["-device", "sclplmconsole,chardev=console"], "ttyS0", ["-device", "sclpconsole,chardev=results"],
+        "ttyS0", ["-device", "sclplmconsole,chardev=console"], "ttysclp0", ["-device", "sclpconsole,chardev=results"],
     ),
 }
 
@@ -72,7 +73,7 @@ class Boot:
     problem: str
 
 
-def boot(kernel, found, root, jobs, folder, arguments=()):
+def boot(kernel, found, root, jobs, folder):
     """Boots the kernel's image `found` with the archive `root`, and runs the jobs. `folder` receives the console and
     the output of the jobs. The limit of the boot is that of its jobs and two minutes."""
     qemu = QEMU[kernel.architecture]
@@ -82,10 +83,12 @@ def boot(kernel, found, root, jobs, folder, arguments=()):
     initrd, results = folder / "initrd", folder / "results"
     shutil.copy(root, initrd)
     files = {"lab/jobs": "".join(f"{job.name}\t{job.limit}\t{job.command}\n" for job in jobs)}
+    if "selinux=1" in kernel.arguments:
+        files["lab/policy"] = policy.compiled()
     files |= {f"lab/modules/{number}": data for number, data in enumerate(found.modules())}
     image.append(initrd, files)
     # The kernel hands on a parameter that it does not know, as a variable of the guest's process 1.
-    append = ["quiet", "panic=-1", "rdinit=/init", f"console={qemu.console}", f"lab_results={qemu.results}", *arguments]
+    append = ["quiet", "panic=-1", "rdinit=/init", f"console={qemu.console}", f"lab_results={qemu.results}", *kernel.arguments]
     words = [
         qemu.program, *qemu.machine, "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none", "-no-reboot",
         "-chardev", f"file,id=console,path={folder / 'console'}", *qemu.console_device,

@@ -4,8 +4,9 @@ import json
 import subprocess
 from pathlib import Path
 
+import runtimes
 from machine import Job
-from packages import ROOT
+from packages import ROOT, Unavailable, say
 
 # Name of the suite in `cargo test`, its package, and its limit in seconds, which is for a machine without KVM.
 PROGRAMS = {
@@ -15,10 +16,9 @@ PROGRAMS = {
     "protocol": ("nsexec-cli", 1500),
 }
 
-NAMES = ["first", *PROGRAMS]
-
-# These run without arguments. The others take minutes without KVM, and run if the caller names them.
-DEFAULT = ["first", "parity"]
+# The others than `first`, `parity` and `selinux` take minutes without KVM, and run if the caller names them
+# (kernels.py has the suites that run by default).
+NAMES = ["first", "selinux", *PROGRAMS]
 
 # Arguments of a suite. The other modes of hidepid repeat each rule.
 WORDS = {"parity": "@hidepid-off"}
@@ -48,6 +48,17 @@ def build(wanted):
             found[message["target"]["name"]] = Path(message["executable"])
     if not found["nsexec"].exists() or set(tests) - set(found):
         raise SystemExit(f"cargo has built {sorted(found)} only")
+    return found | (runcs() if "selinux" in wanted else {})
+
+
+def runcs():
+    """The real runc of Debian 12 and of sid, each with its own C and with nsexec, by name."""
+    found = {}
+    for name, line in runtimes.LINES.items():
+        try:
+            found |= {f"{name}-{side}": path for side, path in line().binaries().items()}
+        except Unavailable as reason:
+            say(f"   without the runc of {name}: {reason}")
     return found
 
 
@@ -62,6 +73,9 @@ def jobs(wanted, programs):
     for name in wanted:
         if name == "first":
             found.append(Job(name, f"/lab/first {programs['nsexec']}", 300))
+        elif name == "selinux":
+            runcs = [f"{key}={path}" for key, path in programs.items() if key.startswith(tuple(runtimes.LINES))]
+            found.append(Job(name, f"/lab/selinux.py {programs['nsexec']} {' '.join(runcs)}", 300))
         elif name in programs:
             package, limit = PROGRAMS[name]
             folder = ROOT if package == "nsexec" else ROOT / "crates" / package

@@ -229,7 +229,7 @@ impl Sys for LinuxSys {
         let mut stat = KernelStatfs::default();
         // SAFETY: the kernel fills its own structure.
         unit(unsafe { syscall!(libc::SYS_fstatfs, fd.0, &raw mut stat) })?;
-        Ok(FsType(stat.kind))
+        Ok(FsType(stat.kind()))
     }
 
     fn socket_type(&mut self, fd: Fd) -> SysResult<SocketType> {
@@ -363,7 +363,7 @@ impl Sys for LinuxSys {
         // SAFETY: the path ends with its NUL, and the kernel only reads it. The kernel fills its own
         // structure.
         unit(unsafe { syscall!(libc::SYS_statfs, path.as_ptr(), &raw mut stat) })?;
-        Ok(stat.flags & libc::ST_RDONLY != 0)
+        Ok(stat.is_read_only())
     }
 
     #[cfg(feature = "sealed-copy")]

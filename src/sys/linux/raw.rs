@@ -12,10 +12,13 @@ use core::ptr;
 use crate::sys::types::SharedStart;
 use crate::sys::types::{Errno, Fd, Fork, Pid, PollFd, SigAction, SysResult, TidAddress};
 
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "s390x")
+)))]
 compile_error!(
-    "nsexec runs on Linux on x86_64 and aarch64. Another architecture needs its argument order of clone (below) \
-     and its layout of the kernel's sigaction checked."
+    "nsexec runs on Linux on x86_64, aarch64 and s390x. Another architecture needs its argument order of clone \
+     (below) and its layouts of the kernel's sigaction and statfs checked."
 );
 
 /// One argument of a system call: all 64 bits of its register. The impls of `From` below are its only
@@ -112,6 +115,21 @@ pub(super) unsafe fn call<const N: usize>(number: c_long, arguments: [Word; N]) 
             options(nostack),
         );
     }
+    #[cfg(target_arch = "s390x")]
+    // SAFETY: as above; the kernel preserves all other registers.
+    unsafe {
+        core::arch::asm!(
+            "svc 0",
+            in("r1") number,
+            inlateout("r2") one => result,
+            in("r3") two,
+            in("r4") three,
+            in("r5") four,
+            in("r6") five,
+            in("r7") six,
+            options(nostack),
+        );
+    }
     result
 }
 
@@ -167,9 +185,12 @@ pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>, written: *mu
     // the parent. The kernel writes to `ctid`, in the child's memory, where the libc has a pid_t (above),
     // and with CLONE_PIDFD or CLONE_PARENT_SETTID to `written`.
     let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, written, ctid, tls) };
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
     // SAFETY: as above; this is the order of aarch64 (CONFIG_CLONE_BACKWARDS).
     let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, written, tls, ctid) };
+    #[cfg(target_arch = "s390x")]
+    // SAFETY: as above; this is the order of s390x (CONFIG_CLONE_BACKWARDS2).
+    let raw = unsafe { syscall!(libc::SYS_clone, stack, flags, written, ctid, tls) };
     reply(raw).map(|pid| match pid {
         0 => Fork::Child,
         pid => Fork::Parent { child: Pid(pid as i32) },
@@ -207,8 +228,8 @@ const CHILD_TID: c_ulong = (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTI
 pub(super) const SIGSET_SIZE: usize = size_of::<u64>();
 
 // `sigaction` passes our own structure, so its layout must be that of the kernel's `struct sigaction` on
-// architectures with `SA_RESTORER`: x86_64 and aarch64. The libc's struct has another order and a mask of
-// 1,024 bits.
+// architectures with `SA_RESTORER`: x86_64, aarch64 and s390x. The libc's struct has another order and a mask
+// of 1,024 bits.
 const _: () = {
     assert!(size_of::<SigAction>() == 32 && offset_of!(SigAction, handler) == 0);
     assert!(offset_of!(SigAction, flags) == 8 && offset_of!(SigAction, restorer) == 16);
@@ -231,20 +252,42 @@ const _: () = {
     assert!(offset_of!(KernelOpenHow, resolve) == offset_of!(libc::open_how, resolve));
 };
 
+/// A word of the kernel's `struct statfs`: a `long`, or on s390x an `unsigned int`.
+#[cfg(not(target_arch = "s390x"))]
+type StatfsWord = c_long;
+#[cfg(target_arch = "s390x")]
+type StatfsWord = u32;
+
+/// The number of spare words in the kernel's `struct statfs`.
+const STATFS_SPARE: usize = if cfg!(target_arch = "s390x") { 5 } else { 4 };
+
 /// The kernel's `struct statfs` on 64-bit Linux. In the libc crate the flags field of glibc's struct is
 /// private, and the type of the first field differs by libc.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct KernelStatfs {
-    pub(super) kind: c_long,
-    block_size: c_long,
+    kind: StatfsWord,
+    block_size: StatfsWord,
     blocks: [u64; 3],
     files: [u64; 2],
     id: [c_int; 2],
-    name_len: c_long,
-    fragment_size: c_long,
-    pub(super) flags: c_ulong,
-    spare: [c_long; 4],
+    name_len: StatfsWord,
+    fragment_size: StatfsWord,
+    flags: StatfsWord,
+    spare: [StatfsWord; STATFS_SPARE],
+}
+
+impl KernelStatfs {
+    /// Returns the number of the file system's type.
+    pub(super) const fn kind(&self) -> c_long {
+        self.kind as c_long
+    }
+
+    /// Returns whether the mount is read-only.
+    #[cfg(feature = "sealed-copy")]
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.flags & libc::ST_RDONLY as StatfsWord != 0
+    }
 }
 
 const _: () = {

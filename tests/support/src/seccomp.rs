@@ -140,6 +140,8 @@ fn number(name: &str) -> Option<libc::c_long> {
 const ARCH: (&str, u32) = ("SCMP_ARCH_X86_64", 0xc000_003e);
 #[cfg(target_arch = "aarch64")]
 const ARCH: (&str, u32) = ("SCMP_ARCH_AARCH64", 0xc000_00b7);
+#[cfg(target_arch = "s390x")]
+const ARCH: (&str, u32) = ("SCMP_ARCH_S390X", 0x8000_0016);
 
 // Of linux/bpf_common.h and linux/seccomp.h.
 const LOAD: u16 = 0x20;
@@ -192,11 +194,12 @@ pub fn program(profile: &Value) -> Vec<u8> {
                 "SCMP_CMP_MASKED_EQ" => (of("value"), of("valueTwo")),
                 other => panic!("{other}"),
             };
-            let low = ARGUMENTS_AT + 8 * u32::try_from(of("index")).unwrap();
+            let at = ARGUMENTS_AT + 8 * u32::try_from(of("index")).unwrap();
+            let (low, high) = if cfg!(target_endian = "big") { (at + 4, at) } else { (at, at + 4) };
             let low_half = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap();
             program.push(step(JUMP_EQUAL, 0, 7, number));
             program.extend(half(low, low_half(mask), low_half(value), 4));
-            program.extend(half(low + 4, low_half(mask >> 32), low_half(value >> 32), 1));
+            program.extend(half(high, low_half(mask >> 32), low_half(value >> 32), 1));
             program.push(step(RETURN, 0, 0, result));
         }
     }

@@ -14,6 +14,18 @@ use crate::record::Call;
 use crate::transcript::Run;
 use nsexec::sys::types::{CloneFlags, Errno};
 
+/// The architecture of this program.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
+    "SCMP_ARCH_AARCH64"
+} else if cfg!(target_arch = "s390x") {
+    "SCMP_ARCH_S390X"
+} else {
+    "SCMP_ARCH_X86_64"
+};
+
+/// The index of the flags among the arguments of clone: on s390x the stack comes first (clone(2)).
+const FLAGS_OF_CLONE: u32 = if cfg!(target_arch = "s390x") { 1 } else { 0 };
+
 /// The calls that the program needs besides those of the launch: the dynamic loader, libc, the Rust runtime,
 /// and the wait for the command. A command such as true(1) needs no others.
 pub const RUNTIME: &[&str] = &[
@@ -138,7 +150,7 @@ pub fn seccomp(run: &Run) -> serde_json::Result<String> {
     let profile = Profile {
         default_action: "SCMP_ACT_ERRNO",
         default_errno_ret: Errno::EPERM.0,
-        architectures: [if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" }],
+        architectures: [ARCHITECTURE],
         syscalls,
     };
     serde_json::to_string_pretty(&profile)
@@ -153,7 +165,7 @@ fn allowed(comment: &'static str, names: Vec<String>, args: Vec<Argument>) -> Gr
 fn name(call: &Call) -> Option<String> {
     let name = call.name();
     let restricted = ["clone", "unshare", "setns", "pre_exec"].contains(&name);
-    let name = if name == "poll" && cfg!(target_arch = "aarch64") { "ppoll" } else { name };
+    let name = if name == "poll" && !cfg!(target_arch = "x86_64") { "ppoll" } else { name };
     (!restricted).then(|| name.to_string())
 }
 
@@ -172,7 +184,7 @@ fn with_flags(run: &Run) -> Vec<Group> {
         let equal = |index| Argument { index, value, value_two: None, op: "SCMP_CMP_EQ" };
         let argument = match name {
             "clone" => Argument {
-                index: 0,
+                index: FLAGS_OF_CLONE,
                 value: CLONE_NAMESPACES,
                 value_two: Some(value),
                 op: "SCMP_CMP_MASKED_EQ",
