@@ -179,9 +179,37 @@ def foreign(path, folder, suite, architecture, program):
     archive.close()
 
 
-def native(path, programs):
+# The compiler of AppArmor's profiles with the class of user namespaces: Debian 12's does not know it. It runs with the
+# C library of its own suite.
+PARSER = {
+    "usr/sbin/apparmor_parser": "lab/parser/apparmor_parser",
+    "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2": "lab/parser/ld.so",
+    "usr/lib/x86_64-linux-gnu/libc.so.6": "lab/parser/libc.so.6",
+}
+
+
+def parser(archive, folder):
+    """Adds the compiler of AppArmor's profiles, from a package that is unpacked below `folder`."""
+    mark = folder / "complete"
+    if not mark.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        found = Suite(folder / "apt", "trixie", "amd64")
+        found.update()
+        found.unpack(["apparmor", "libc6"], folder / "root")
+        mark.touch()
+    for source, name in PARSER.items():
+        archive.text(name, (folder / "root" / source).read_bytes(), 0o755)
+    # What profiles include.
+    rules = folder / "root/etc/apparmor.d"
+    for part in ("abi", "abstractions", "tunables"):
+        for file in sorted((rules / part).rglob("*")):
+            archive.copy(file, f"lab/parser/rules/{file.relative_to(rules)}")
+
+
+def native(path, cache, programs):
     """Writes the guest of this machine's architecture with these programs."""
     archive = begin(path)
+    parser(archive, cache / "apparmor")
     for name, target in LINKS.items():
         archive.link(name, target)
     files = files_of_packages()

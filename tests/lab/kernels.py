@@ -38,6 +38,7 @@ KERNELS = [
     Kernel("6.1-arm64", "bookworm", "arm64", suites=("first",)),
     Kernel("6.1-s390x", "bookworm", "s390x", suites=("first",)),
     Kernel("6.12-selinux", "trixie", arguments=("security=selinux", "selinux=1", "enforcing=1"), suites=("selinux",)),
+    Kernel("6.12-apparmor", "trixie", arguments=("apparmor=1", "security=apparmor"), suites=("apparmor",)),
 ]
 
 # The architecture of this machine: its guests have this machine's programs.

@@ -18,7 +18,7 @@ PROGRAMS = {
 
 # The others than `first`, `parity` and `selinux` take minutes without KVM, and run if the caller names them
 # (kernels.py has the suites that run by default).
-NAMES = ["first", "selinux", *PROGRAMS]
+NAMES = ["first", "selinux", "apparmor", *PROGRAMS]
 
 # Arguments of a suite. The other modes of hidepid repeat each rule.
 WORDS = {"parity": "@hidepid-off"}
@@ -73,6 +73,8 @@ def jobs(wanted, programs):
     for name in wanted:
         if name == "first":
             found.append(Job(name, f"/lab/first {programs['nsexec']}", 300))
+        elif name == "apparmor":
+            found.append(Job(name, f"/lab/apparmor {programs['nsexec']}", 300))
         elif name == "selinux":
             runcs = [f"{key}={path}" for key, path in programs.items() if key.startswith(tuple(runtimes.LINES))]
             found.append(Job(name, f"/lab/selinux.py {programs['nsexec']} {' '.join(runcs)}", 300))

@@ -10,7 +10,8 @@ use std::vec::Vec;
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Cause {
-    /// AppArmor restricts user namespaces (`kernel.apparmor_restrict_unprivileged_userns`).
+    /// AppArmor restricts user namespaces: by `kernel.apparmor_restrict_unprivileged_userns`, or by the
+    /// profile of this program.
     AppArmor,
     /// `kernel.unprivileged_userns_clone` is 0, on Debian's kernels.
     UsernsSysctl,

@@ -66,6 +66,7 @@ impl Filling<'_> {
             ("{errno}", errno.unwrap_or_default()),
             ("{apparmor}", number(facts.apparmor_restricts)),
             ("{label}", facts.vantage.profile.clone().unwrap_or_default()),
+            ("{profile}", facts.vantage.apparmor_profile().unwrap_or_default().to_string()),
             ("{audit_log}", facts.distribution.audit_log().to_string()),
             ("{covered}", facts.proc.covered.first().cloned().unwrap_or_default()),
             ("{read_only}", read_only.to_string()),

@@ -226,6 +226,11 @@ impl Circumstances {
         self.facts.selinux_enforcing == Some(true)
     }
 
+    /// Returns whether an AppArmor profile is in force for this process.
+    fn has_apparmor_profile(&self) -> bool {
+        self.facts.vantage.apparmor_profile().is_some()
+    }
+
     fn is_labelled(&self) -> bool {
         self.facts.vantage.profile.is_some()
     }

@@ -97,7 +97,9 @@ fn vantage(mountinfo: &str, user: Option<String>) -> Vantage {
     const FIRST: [(&str, u64); 3] = [("user", 0xEFFF_FFFD), ("pid", 0xEFFF_FFFC), ("cgroup", 0xEFFF_FFFB)];
     let status = own_status();
     let [first_user_namespace, first_pid_namespace, first_cgroup_namespace] = FIRST.map(|(kind, inode)| {
-        fs::metadata(format!("/proc/self/ns/{kind}")).ok().map(|found| found.ino() == inode)
+        // The text of the link, since AppArmor may refuse to look at the file behind it.
+        let link = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
+        Some(link.as_os_str() == format!("{kind}:[{inode}]").as_str())
     });
     let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     let label = fs::read("/proc/self/attr/current").unwrap_or_default();

@@ -60,6 +60,7 @@ const CREATING: &[Row] = rows! {
     [UnshareUser]: [EPERM EACCES] if |known| known.unmapped_side().is_some() => UNMAPPED;
     [UnshareUser]: [EPERM] if |known| known.facts.vantage.chroot == Some(true) => CHROOT_SEEN;
     [UnshareRemaining UnshareCgroup]: [EPERM] if Circumstances::is_unprivileged => ADD_USER;
+    [UnshareUser]: [EACCES] if Circumstances::has_apparmor_profile => APPARMOR_PROFILE;
     [UnshareUser]: [EPERM EACCES ENOSYS] if Circumstances::seccomp => SECCOMP;
     [UnshareUser UnshareRemaining UnshareCgroup EnterTimeNamespace]: [EPERM EACCES]
         if Circumstances::apparmor => APPARMOR;

@@ -66,6 +66,7 @@ fn situations() -> Vec<Option<Circumstances>> {
         },
         facts(|facts| facts.vantage.seccomp = true),
         facts(|facts| facts.vantage.no_new_privs = true),
+        facts(|facts| facts.vantage.profile = Some("shy (enforce)".to_owned())),
         facts(|facts| facts.capabilities = Some(0)),
         facts(|facts| facts.capabilities = Some(!(1 << 31))),
         facts(|facts| facts.capabilities = Some(!(1 << 21))),
@@ -329,6 +330,22 @@ fn remedy_is_that_of_the_distribution_and_proposes_a_free_range() {
         refused(Distribution::Ubuntu).contains("apparmor")
             && refused(Distribution::RedHat).contains("ausearch")
     );
+}
+
+#[test]
+fn profile_of_apparmor_is_named() {
+    let with = |label: &str| {
+        let mut known = user(|_, _| {});
+        known.facts.vantage.profile = Some(label.to_owned());
+        cause(&known, Code::UnshareUser, Errno::EACCES)
+    };
+    let (found, text) = with("shy (enforce)");
+    assert_eq!(found, Cause::AppArmor);
+    assert!(
+        text.starts_with("the AppArmor profile shy of this program") && text.contains("`userns,`"),
+        "{text}"
+    );
+    assert_eq!(with("u:r:base_t").0, Cause::SecurityModule);
 }
 
 #[test]

@@ -50,6 +50,13 @@ pub(super) const APPARMOR: Text = text(
 )
 .proven_by(&["/proc/sys/kernel/apparmor_restrict_unprivileged_userns = {apparmor}", "/proc/self/attr/current = {label}"]);
 
+pub(super) const APPARMOR_PROFILE: Text = text(
+    Cause::AppArmor,
+    "the AppArmor profile {profile} of this program has no rule for user namespaces",
+    "add the rule `userns,` to the profile, and load it with apparmor_parser -r; {audit_log}",
+)
+.proven_by(&["/proc/self/attr/current = {label}"]);
+
 pub(super) const SELINUX: Text = text(
     Cause::SeLinux,
     "SELinux is enforcing, and denies it to this program",

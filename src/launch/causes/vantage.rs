@@ -55,7 +55,15 @@ impl Vantage {
         !self.container.is_empty() && self.container.len() + self.agreeing.len() > 1
     }
 
-    /// Returns the facts that this process cannot see without a /proc of its own, each after "whether it ".
+    /// Returns the name of the AppArmor profile that is enforced for this process: AppArmor's labels have
+    /// their mode in parentheses (aa-status(8)).
+    #[must_use]
+    pub fn apparmor_profile(&self) -> Option<&str> {
+        self.profile.as_deref()?.strip_suffix(" (enforce)")
+    }
+
+    /// Returns the facts that this process cannot see, each after "whether it ": it has no /proc of its own,
+    /// or a security module hides them.
     #[must_use]
     pub fn unseen(&self) -> Vec<&'static str> {
         let facts = [
@@ -82,7 +90,7 @@ impl Vantage {
         }
         let unseen = self.unseen();
         if !unseen.is_empty() {
-            write!(f, "\nWithout its own /proc this process cannot see whether it {}", unseen.join(", or "))?;
+            write!(f, "\nThis process cannot see whether it {}", unseen.join(", or "))?;
             f.write_str(".")?;
         }
         Ok(())

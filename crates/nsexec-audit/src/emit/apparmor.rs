@@ -15,7 +15,19 @@ use crate::transcript::Run;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Mount, OpenFlags, Propagation};
 
-/// Returns the rules as text, one per line, without the header of a profile.
+/// The files that the program reads besides those of the launch: to decide on the launch, and for the cause
+/// of a failure. Without these rules the program assumes the least, and names no cause.
+const QUERIES: &[&str] = &[
+    "@{PROC}/@{pid}/{attr/current,cgroup,mountinfo,stat,status} r",
+    "@{PROC}/@{pid}/task/@{tid}/status r",
+    "@{PROC}/sys/{fs,kernel,user}/** r",
+    "/etc/os-release r",
+    "/etc/{subgid,subuid} r",
+    "/sys/kernel/security/lsm r",
+];
+
+/// Returns the rules as text, one per line, without the header of a profile. The profile needs
+/// `include <tunables/global>` and the flag `attach_disconnected`.
 #[must_use]
 pub fn apparmor(run: &Run) -> String {
     let rules: BTreeSet<String> = with_sections(run, &Document::default(), |document| {
@@ -23,11 +35,14 @@ pub fn apparmor(run: &Run) -> String {
     });
     let mut out = String::from(
         "  # The planned launch, from the launcher's first call to the exec of the command. apparmor.d(5)\n  \
-         # libc and the Rust runtime:\n  include <abstractions/base>\n  # The launch:\n",
+         # The profile needs `include <tunables/global>` before it, and flags=(attach_disconnected).\n  \
+         # libc and the Rust runtime:\n  include <abstractions/base>\n  # What the program looks at:\n",
     );
-    for rule in &rules {
-        out.push_str(&format!("  {rule},\n"));
-    }
+    let mut add = |rule: &str| out.push_str(&format!("  {rule},\n"));
+    QUERIES.iter().for_each(|rule| add(rule));
+    out.push_str("  # The launch:\n");
+    let mut add = |rule: &str| out.push_str(&format!("  {rule},\n"));
+    rules.iter().for_each(|rule| add(rule));
     if calls(run).any(|line| matches!(line.call, Call::RunHook { .. })) {
         out.push_str("  # The caller's own functions before the exec need their own rules.\n");
     }
@@ -58,6 +73,15 @@ fn of_call(seen: &AnnotatedLine<'_>) -> Vec<String> {
         Call::InetSocket => std::vec!["network inet dgram".to_owned()],
         Call::Socketpair => std::vec!["unix (create, send, receive) type=stream".to_owned()],
         Call::Kill { .. } => std::vec!["signal (send) peer=@{profile_name}".to_owned()],
+        Call::Write { data, .. } => match &seen.context.object {
+            Some(Object::ProcFile(name)) if name == "gid_map" => capability(&["sys_admin"]),
+            Some(Object::ProcFile(name)) if name == "uid_map" && maps_root(&data.0) => {
+                // Since Linux 5.12 (verify_root_map in kernel/user_namespace.c).
+                capability(&["sys_admin", "setfcap"])
+            }
+            Some(Object::ProcFile(name)) if name == "uid_map" => capability(&["sys_admin"]),
+            _ => Vec::new(),
+        },
         Call::Mount { mount } => of_mount(*mount),
         Call::Execve { path, .. } => exec(path, seen).into_iter().collect(),
         Call::Openat { path, flags, .. } | Call::Openat2 { path, flags, .. } => file(seen, path, *flags),
@@ -105,12 +129,21 @@ fn file(seen: &AnnotatedLine<'_>, path: &Bytes, flags: OpenFlags) -> Vec<String>
         Some(Object::ProcRoot) => std::vec!["@{PROC}/ r".to_owned()],
         // The kernel checks the access to another process as a trace (ptrace(2)).
         Some(Object::ProcDir) => {
-            std::vec!["@{PROC}/@{pid}/ r".to_owned(), "ptrace (read) peer=@{profile_name}".to_owned()]
+            std::vec!["@{PROC}/@{pid}/ r".to_owned(), "ptrace (read, readby) peer=@{profile_name}".to_owned()]
         }
+        // The kernel's file of a namespace has no path. The flag attach_disconnected puts it at the root
+        // directory.
+        Some(Object::Namespace(name)) if name.starts_with("/proc/") => std::vec!["/ r".to_owned()],
         Some(Object::ProcFile(name)) => std::vec![format!("@{{PROC}}/@{{pid}}/{name} {mode}")],
         _ if path.0.starts_with(b"/") => std::vec![format!("{} {mode}", quoted(&path.0))],
         _ => Vec::new(),
     }
+}
+
+/// Returns whether a map of ids contains the outer id 0.
+fn maps_root(map: &[u8]) -> bool {
+    let outer = |line: &[u8]| line.split(|byte| *byte == b' ').nth(1) == Some(b"0");
+    map.split(|byte| *byte == b'\n').any(outer)
 }
 
 /// Returns a path as a quoted string of AppArmor: its wildcards and quotes are escaped, and bytes that are
