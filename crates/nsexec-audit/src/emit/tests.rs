@@ -58,5 +58,5 @@ fn apparmor_rules_have_the_files_and_capabilities_of_the_run() {
     ] {
         assert!(rules.contains(rule), "{rule} {rules}");
     }
-    assert!(!rules.contains("mount"), "{rules}");
+    assert!(!rules.contains("  mount") && !rules.contains("setfcap"), "{rules}");
 }
