@@ -191,7 +191,8 @@ fn nothing_is_created_outside_of_the_root_through_its_links() {
         command
     };
     assert_eq!(stdout(&mut prepared()), "");
-    let attempts: [(&str, &dyn Fn(&mut Command)); 8] = [
+    type Attempt<'a> = (&'a str, &'a dyn Fn(&mut Command));
+    let attempts: [Attempt<'_>; 8] = [
         ("proc", &|command| _ = command.proc("/dev")),
         ("dev", &|command| _ = command.dev("/dev")),
         ("tmpfs", &|command| _ = command.tmpfs("/dev/shm")),

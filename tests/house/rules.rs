@@ -114,7 +114,8 @@ pub(crate) fn unsafety(source: &Source, security: &str) -> Vec<String> {
     }
     for at in words(&source.code, "static") {
         // `&'static` is a lifetime.
-        let name = source.code[at..].split_whitespace().nth(1).unwrap_or_default().trim_end_matches(':');
+        let mut words = source.code[at..].split_whitespace().skip(1).skip_while(|word| *word == "mut");
+        let name = words.next().unwrap_or_default().trim_end_matches(':');
         if !source.code[..at].ends_with('\'') && !security.contains(&format!("`{name}`")) {
             let line = line_of(&source.code, at);
             found.push(format!("{}:{line}: static `{name}` is not on the list in SECURITY.md", source.path));
