@@ -38,14 +38,17 @@ static ENVIRONMENT: Memory<STRINGS_MAX> = Memory(UnsafeCell::new([0; STRINGS_MAX
 
 #[cfg(feature = "legacy")]
 unsafe extern "C" {
-    /// The libc's array of strings, which ends with a null pointer.
-    static environ: *const *const core::ffi::c_char;
+    /// The libc's array of strings, which ends with a null pointer. Mutable: the libc changes it, in
+    /// setenv(3) for example, and the compiler may assume that another static never changes.
+    static mut environ: *const *const core::ffi::c_char;
 }
 
 /// Returns the value of an environment variable, as bytes.
 fn variable(name: &CStr) -> Option<&'static [u8]> {
-    // SAFETY: `name` ends with a NUL. With a single thread, the environment cannot change while we read it.
-    // Nothing in this crate changes it later.
+    // SAFETY: `name` ends with a NUL. `run` has a single thread, so the environment cannot change while we
+    // read it, and nothing in this crate changes it later. `drop_in` and `log_pipe` read it in a process that
+    // may have more threads, which may read it too. A thread that changes it must exclude all readers:
+    // `std::env::set_var` is unsafe for this reason, and setenv(3) has the same condition.
     unsafe {
         let value = libc::getenv(name.as_ptr());
         (!value.is_null()).then(|| CStr::from_ptr(value).to_bytes())

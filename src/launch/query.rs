@@ -25,7 +25,7 @@ use crate::deciders::namespace::NsKind;
 use crate::scripts::nsexec::refuse_threads;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Fd, Pid, SysResult};
+use crate::sys::types::{CloneFlags, Fd, FsType, Pid, SysResult};
 use crate::words::error::Refusal;
 
 /// Returns the ids of this thread for files (setfsuid(2)).
@@ -280,13 +280,29 @@ pub fn is_open(fd: Fd) -> bool {
 /// `request` is `_IO(0xb7, N)`, in the type that the libc uses for a request: it differs between musl and
 /// glibc.
 fn asked(path: &Path, request: libc::Ioctl) -> io::Result<libc::c_int> {
-    ask(&OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?, request)
+    ask(&open_namespace(path)?, request)
+}
+
+/// Opens a namespace file. The number of a request may mean another one to the driver of another file, which
+/// would return no descriptor, or write to the memory of this process.
+///
+/// # Errors
+/// `ENOTTY`: the file is not a namespace. Those of open(2).
+fn open_namespace(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    // SAFETY: one call, which changes nothing.
+    match unsafe { LinuxSys::new() }.fstatfs(Fd(file.as_raw_fd())) {
+        Ok(FsType::NSFS) => Ok(file),
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::ENOTTY)),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
+    }
 }
 
 /// Returns the result of an ioctl(2) request without an argument on an open file.
 fn ask(file: &impl AsRawFd, request: libc::Ioctl) -> io::Result<libc::c_int> {
-    // SAFETY: these requests access no memory of ours. They return a number, a new descriptor, or −1.
-    let answer = unsafe { libc::ioctl(file.as_raw_fd(), request) };
+    // SAFETY: these requests take no argument. They return a number, a new descriptor, or −1. A driver that
+    // read the request as another one would get the address 0, not the content of a register.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), request, 0) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
@@ -325,6 +341,11 @@ pub fn network_of_socket(pidfd: &OwnedFd, number: Fd) -> io::Result<OwnedFd> {
     let socket = socket.map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
     // SAFETY: the kernel has just created this descriptor for this process.
     let socket = unsafe { OwnedFd::from_raw_fd(socket.0) };
+    // Another file may know the request by another meaning: see `open_namespace`.
+    // SAFETY: one call, which changes nothing.
+    if unsafe { LinuxSys::new() }.socket_type(Fd(socket.as_raw_fd())).is_err() {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
     let namespace = ask(&socket, SIOCGSKNS)?;
     // SAFETY: as above.
     Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
@@ -347,9 +368,9 @@ pub fn kind_of(path: &Path) -> io::Result<CloneFlags> {
 /// `EINVAL`: it is a namespace of another kind. `ENOTTY`: the file is not a namespace.
 pub fn creator_of(path: &Path) -> io::Result<u32> {
     const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = open_namespace(path)?;
     let mut uid: libc::uid_t = 0;
-    // SAFETY: the request writes one uid_t, and `uid` has room for it.
+    // SAFETY: the file is a namespace, for which the request writes one uid_t, and `uid` has room for it.
     match unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) } {
         0 => Ok(uid),
         _ => Err(io::Error::last_os_error()),

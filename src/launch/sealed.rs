@@ -40,7 +40,9 @@ pub(super) fn is_marked_copy() -> bool {
 
 unsafe extern "C" {
     /// The environment of the C library: an array of strings, whose last element is null.
-    static environ: *const *const c_char;
+    ///
+    /// Mutable: the libc changes it, and the compiler may assume that another static never changes.
+    static mut environ: *const *const c_char;
 }
 
 /// The reason why a program does not run from a sealed copy.

@@ -388,7 +388,9 @@ impl Drop for Guard {
 pub fn guard(child: &Child, signal: Signal) -> io::Result<Guard> {
     let failed = |errno: Errno| io::Error::from_raw_os_error(errno.0);
     let command = Fd(child.pidfd()?.as_raw_fd());
-    // SAFETY: the process has one thread, so its copy may run any code. It makes the calls of `keep_watch`.
+    // SAFETY: this process creates a pipe and a copy of itself. The copy makes the calls of `keep_watch`
+    // alone, without an allocation or a lock, and ends: so it may also be that of a process with several
+    // threads.
     let mut sys = unsafe { LinuxSys::new() };
     let (ended, alive) = sys.pipe2().map_err(failed)?;
     let tid = thread_id_cache(&mut sys);

@@ -163,6 +163,58 @@ fn links_of_the_root_do_not_lead_out_of_it() {
     assert_eq!(fs::read_dir(&outside.0).unwrap().count(), 0);
 }
 
+/// In the root directory, and in a directory that is mounted below it: nothing is created, removed or mounted
+/// outside of the root directory. CVE-2025-54867 (youki): /proc is a link. CVE-2026-41579 (runc),
+/// CVE-2026-47766 (crun): /dev is a link to the host. CVE-2026-87766 (bubblewrap): a mounted directory has a
+/// link to the host.
+#[test]
+fn nothing_is_created_outside_of_the_root_through_its_links() {
+    let folder = Folder::new();
+    let outside = Folder::new();
+    outside.file("ptmx", "kept\n");
+    let root = folder.directory("root");
+    for name in ["usr", "proc", "mounted"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    for name in ["bin", "lib", "lib64"] {
+        symlink(format!("usr/{name}"), root.join(name)).unwrap();
+    }
+    symlink(&outside.0, root.join("dev")).unwrap();
+    symlink("../../../../../../../../proc/1/root", root.join("upwards")).unwrap();
+    let given = folder.directory("given");
+    symlink(&outside.0, given.join("absolute")).unwrap();
+    symlink("/oldroot", given.join("old")).unwrap();
+    let prepared = || {
+        let mut command = sh("true");
+        command.unshare(KINDS).root(&root).bind_read_only("/usr", "/usr").proc("/proc");
+        command.bind(&given, "/mounted");
+        command
+    };
+    assert_eq!(stdout(&mut prepared()), "");
+    type Attempt<'a> = (&'a str, &'a dyn Fn(&mut Command));
+    let attempts: [Attempt<'_>; 8] = [
+        ("proc", &|command| _ = command.proc("/dev")),
+        ("dev", &|command| _ = command.dev("/dev")),
+        ("tmpfs", &|command| _ = command.tmpfs("/dev/shm")),
+        ("link", &|command| _ = command.symlink("x", "/dev/stdin")),
+        ("directory", &|command| _ = command.create_dir("/mounted/absolute/new", 0o755)),
+        ("old root", &|command| _ = command.create_dir("/mounted/old/new", 0o755)),
+        ("mount point", &|command| _ = command.bind(&given, "/mounted/absolute/new/deep")),
+        ("magic link", &|command| _ = command.create_dir("/upwards/tmp/nsexec-escaped", 0o755)),
+    ];
+    for (name, add) in attempts {
+        let mut command = prepared();
+        add(&mut command);
+        let error = command.spawn().map(|_| ()).expect_err(name).to_string();
+        println!("{name}: {error}");
+        let names: Vec<_> =
+            fs::read_dir(&outside.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["ptmx"], "{name}: {error}");
+        assert_eq!(fs::read_to_string(outside.path("ptmx")).unwrap(), "kept\n", "{name}");
+        assert!(!Path::new("/tmp/nsexec-escaped").exists(), "{name}: {error}");
+    }
+}
+
 #[test]
 fn the_old_root_is_gone() {
     let mut command = boxed("cd /..; ls -d /etc /root 2>/dev/null; cat /proc/self/mounts | wc -l");

@@ -5,6 +5,7 @@
 mod circles;
 mod effects;
 mod imports;
+mod named;
 mod prose;
 #[cfg(feature = "std")]
 #[allow(dead_code, reason = "compiled only: it runs as root or as user 1000")]
@@ -175,7 +176,13 @@ fn every_snapshot_has_a_test() {
 
 #[test]
 fn every_deviation_has_a_test() {
-    none(rules::deviations(&page("docs/deviations.md"), &test_text()));
+    none(named::deviations(&page("docs/deviations.md"), &test_text()));
+}
+
+#[test]
+fn every_vulnerability_has_a_test_or_a_reason() {
+    // The page also names tests of this file.
+    none(named::security(&page("SECURITY.md"), &(test_text() + &page("tests/house/main.rs"))));
 }
 
 /// The program is compiled as the module `readme_example`.

@@ -114,7 +114,8 @@ pub(crate) fn unsafety(source: &Source, security: &str) -> Vec<String> {
     }
     for at in words(&source.code, "static") {
         // `&'static` is a lifetime.
-        let name = source.code[at..].split_whitespace().nth(1).unwrap_or_default().trim_end_matches(':');
+        let mut words = source.code[at..].split_whitespace().skip(1).skip_while(|word| *word == "mut");
+        let name = words.next().unwrap_or_default().trim_end_matches(':');
         if !source.code[..at].ends_with('\'') && !security.contains(&format!("`{name}`")) {
             let line = line_of(&source.code, at);
             found.push(format!("{}:{line}: static `{name}` is not on the list in SECURITY.md", source.path));
@@ -270,35 +271,6 @@ pub(crate) fn snapshots(stems: &[String], tests: &str) -> Vec<String> {
         .filter(|stem| !named(stem))
         .map(|stem| format!("snapshots/{stem}.snap: no test names it"))
         .collect()
-}
-
-/// Every row of the tables in docs/deviations.md names at least one test, and every named test exists.
-pub(crate) fn deviations(page: &str, tests: &str) -> Vec<String> {
-    let lines: Vec<&str> = page.lines().collect();
-    let separator = |line: &str| line.starts_with("|---");
-    // The line above a separator is the table's header.
-    let header = |at: usize| lines.get(at + 1).is_some_and(|next| separator(next));
-    let row = |(at, line): (usize, &&str)| line.starts_with('|') && !separator(line) && !header(at);
-    let rows: Vec<&str> = lines.iter().enumerate().filter(|part| row(*part)).map(|(_, line)| *line).collect();
-    let mut found = Vec::new();
-    if rows.is_empty() {
-        found.push("docs/deviations.md: no deviation in the tables".to_owned());
-    }
-    for row in rows {
-        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
-        let last = cells.last().copied().unwrap_or_default();
-        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
-        if names.is_empty() {
-            found.push(format!("docs/deviations.md: a deviation without a test: {row}"));
-        }
-        for name in names {
-            let exists = [format!("fn {name}("), format!("def {name}("), format!("def test_{name}(")];
-            if !exists.iter().any(|text| tests.contains(text.as_str())) {
-                found.push(format!("docs/deviations.md: no test is called `{name}`"));
-            }
-        }
-    }
-    found
 }
 
 /// Every relative link of a page has a target, and its anchor is a heading of the target. Rust and Python
@@ -515,19 +487,6 @@ mod tests {
         let tests = "assert_snapshot!(\"plan\", x); format!(\"vector_{name}\")";
         let stems = ["plan", "vector_01", "plans", "vect"].map(str::to_owned);
         assert_eq!(snapshots(&stems, tests).len(), 2);
-    }
-
-    #[test]
-    fn a_deviation_without_its_test_is_found() {
-        let page = |name| format!("# N\n## A\n| a | b | test |\n|---|---|---|\n| x | y | {name} |\n## Z\n");
-        assert!(deviations(&page("`sigpipe`"), "fn sigpipe() {}").is_empty());
-        assert!(deviations(&page("`sigpipe`"), "def test_sigpipe(self):").is_empty());
-        assert_eq!(deviations(&page("`sigpipe`"), "fn sigpipes() {}").len(), 1);
-        assert_eq!(deviations(&page("none"), "").len(), 1);
-        let two = page("`sigpipe` |\n## More\n| a | b | test |\n|---|---|---|\n| x | y | `sigchld`");
-        assert_eq!(deviations(&two, "fn sigpipe() {}"), ["docs/deviations.md: no test is called `sigchld`"]);
-        assert_eq!(deviations("# N\n## A\n| a | b | test |\n|---|---|---|\n", "").len(), 1);
-        assert_eq!(deviations("# N\n", "").len(), 1);
     }
 
     #[test]

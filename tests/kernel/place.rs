@@ -19,9 +19,12 @@ pub(crate) const TESTS: &[Test] = &[
     test!(environment_of_the_process, BOTH),
     test!(path_of_the_caller_is_named, BOTH),
     test!(ids_of_the_flags, ROOT),
+    test!(ids_out_of_range_are_not_wrapped_or_taken_as_names, BOTH),
     test!(ids_follow_the_process, ROOT),
     test!(capabilities_are_kept, BOTH),
     test!(cgroup_of_the_process, ROOT),
+    test!(descriptor_of_the_cgroup_is_not_inherited, ROOT),
+    test!(inheritable_capabilities_are_those_of_the_caller, BOTH),
     test!(nothing_to_join, BOTH),
     test!(without_a_command_the_shell_runs, BOTH),
     test!(plan_and_trace, BOTH),
@@ -211,6 +214,18 @@ fn ids_of_the_flags(ctx: &Ctx) {
     live.end();
 }
 
+/// CVE-2026-30892 (crun), CVE-2026-46680 (containerd): an id that is no number of 32 bits is another user.
+fn ids_out_of_range_are_not_wrapped_or_taken_as_names(ctx: &Ctx) {
+    for id in ["4294967295", "4294967296", "18446744073709551616", "-1", "+1", " 1", "0x1", "1x"] {
+        for flag in ["-S", "-G"] {
+            let command = ["run", "-r", &format!("{flag}{id}"), "--", "id"];
+            let done = ctx.nsexec(command).done();
+            done.exits(2);
+            assert!(done.err.starts_with(&format!("error: invalid value '{id}'")), "{}", done.err);
+        }
+    }
+}
+
 fn ids_follow_the_process(ctx: &Ctx) {
     let of = |flags: &[&str], pid| enter(ctx, pid, flags, &["sh", "-c", "id -u; id -g"]).ok();
     let live = sleeper(ctx, &["-n", "-u", "-S", "1000", "-G", "1001"]);
@@ -239,7 +254,8 @@ fn capabilities_are_kept(ctx: &Ctx) {
     live.end();
 }
 
-fn cgroup_of_the_process(ctx: &Ctx) {
+/// Creates a cgroup, and starts a process in it with a network namespace of its own.
+fn in_a_cgroup(ctx: &Ctx) -> (String, crate::kit::Live) {
     let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
     let Some(mount) = mounts.into_iter().find(|mount| fs::metadata(format!("{mount}/cgroup.procs")).is_ok())
     else {
@@ -250,8 +266,13 @@ fn cgroup_of_the_process(ctx: &Ctx) {
         ctx.skip("no cgroup may be created");
     }
     let live = sleeper(ctx, &["-n"]);
+    fs::write(format!("{folder}/cgroup.procs"), live.command().to_string()).unwrap();
+    (folder, live)
+}
+
+fn cgroup_of_the_process(ctx: &Ctx) {
+    let (folder, live) = in_a_cgroup(ctx);
     let pid = live.command();
-    fs::write(format!("{folder}/cgroup.procs"), pid.to_string()).unwrap();
     let of = |file: &str| {
         let text = fs::read_to_string(file).unwrap();
         text.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned()
@@ -262,6 +283,36 @@ fn cgroup_of_the_process(ctx: &Ctx) {
     assert_eq!(enter(ctx, pid, &["-n"], &read).ok().trim(), of("/proc/self/cgroup"));
     live.end();
     fs::remove_dir(&folder).unwrap();
+}
+
+/// CVE-2026-78408: the kernel checks a move between cgroups with the ids of the process that opened the file.
+fn descriptor_of_the_cgroup_is_not_inherited(ctx: &Ctx) {
+    let (folder, live) = in_a_cgroup(ctx);
+    let pid = live.command().to_string();
+    let list = "for fd in /proc/self/fd/*; do readlink $fd; done; grep -c nsexec-test /proc/self/cgroup";
+    let nsenter = ctx.file("nsenter");
+    std::os::unix::fs::symlink(&ctx.bin, &nsenter).unwrap();
+    for flags in [&["enter"][..], &["enter", "--fd", "all"], &[]] {
+        let program = if flags.is_empty() { &nsenter } else { &ctx.bin };
+        let args = [flags, &["-t", &pid, "-n", "--join-cgroup", "--", "sh", "-c", list]].concat();
+        let text = ctx.cmd(program, args).ok();
+        assert!(text.trim_end().ends_with("\n1"), "in the cgroup: {text}");
+        assert!(!text.contains("cgroup.procs") && !text.contains("/sys/fs/cgroup"), "{flags:?}: {text}");
+    }
+    live.end();
+    fs::remove_dir(&folder).unwrap();
+}
+
+/// CVE-2022-29162: with inheritable capabilities, an exec of a file with capabilities gives these to the
+/// process.
+fn inheritable_capabilities_are_those_of_the_caller(ctx: &Ctx) {
+    let live = sleeper(ctx, &["-r", "-n", "-u"]);
+    let script = ["grep", "-E", "^Cap(Inh|Amb)", "/proc/self/status"];
+    let own = ctx.cmd(script[0], &script[1..]).ok();
+    assert_eq!(ctx.nsexec([&["run", "--"], &script[..]].concat()).ok(), own);
+    assert_eq!(ctx.nsexec([&["run", "-r", "-n", "-f", "--"], &script[..]].concat()).ok(), own);
+    assert_eq!(enter(ctx, live.command(), &["-a"], &script).ok(), own);
+    live.end();
 }
 
 fn nothing_to_join(ctx: &Ctx) {

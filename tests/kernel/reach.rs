@@ -14,6 +14,9 @@ pub(crate) const TESTS: &[Test] = &[
     test!(with_a_created_namespace_root_can_signal_and_limit, ROOT),
     test!(in_a_users_container_root_can_signal_and_limit, USER),
     test!(root_without_a_user_namespace_can_signal_and_limit, ROOT),
+    test!(no_step_of_an_entering_process_can_be_read, ROOT),
+    test!(no_step_in_a_users_container_can_be_read, USER),
+    test!(a_dumpable_process_can_be_read_while_it_joins, ROOT),
 ];
 
 /// Starts a container whose command is `reach.py`, with these flags and capabilities.
@@ -116,6 +119,13 @@ fn enter(pid: &str) -> Vec<String> {
     ["enter", "-t", pid, "-a", "--", "true"].map(str::to_owned).to_vec()
 }
 
+/// Joins three namespaces and creates another one.
+fn join(pid: &str) -> Vec<String> {
+    let joins = ["user", "mnt", "pid"].map(|kind| format!("--join={kind}=/proc/{pid}/ns/{kind}"));
+    let words = ["run", "-f", "-u"].map(str::to_owned).into_iter().chain(joins);
+    words.chain(["--", "true"].map(str::to_owned)).collect()
+}
+
 /// Stage 2 is not in the user namespace yet, and that namespace's root has no privilege outside.
 fn root_of_a_user_namespace_can_do_nothing(ctx: &Ctx) {
     allows(ctx, &WIDE, enter, &[], &[]);
@@ -123,12 +133,7 @@ fn root_of_a_user_namespace_can_do_nothing(ctx: &Ctx) {
 
 /// A created namespace must belong to the user namespace, so stage 1 joins the user namespace first.
 fn with_a_created_namespace_root_can_signal_and_limit(ctx: &Ctx) {
-    let run = |pid: &str| {
-        let joins = ["user", "mnt", "pid"].map(|kind| format!("--join={kind}=/proc/{pid}/ns/{kind}"));
-        let words = ["run", "-f", "-u"].map(str::to_owned).into_iter().chain(joins);
-        words.chain(["--", "true"].map(str::to_owned)).collect()
-    };
-    allows(ctx, &WIDE, run, &[&SIGNALS_AND_LIMITS[..], &SCHEDULING].concat(), &["timerslack_ns"]);
+    allows(ctx, &WIDE, join, &[&SIGNALS_AND_LIMITS[..], &SCHEDULING].concat(), &["timerslack_ns"]);
 }
 
 /// An ordinary user may join the other namespaces only with privileges inside the user namespace. So stage 1
@@ -143,4 +148,61 @@ fn root_without_a_user_namespace_can_signal_and_limit(ctx: &Ctx) {
     let flags = ["-m", "-p", "-n", "-i", "-u", "--mount-proc"];
     let writes = ["autogroup", "clear_refs", "coredump_filter", "oom_adj", "oom_score_adj", "sched"];
     allows(ctx, &flags, enter, &SIGNALS_AND_LIMITS, &writes);
+}
+
+/// Starts a container with these flags, whose root looks for processes with one of the names. Then runs
+/// `program ARGS…` with the container's pid, with 5 ms of delay before each of its calls and those of its
+/// children. Returns the number of looks and the kinds of access that the kernel allowed.
+fn looked(
+    ctx: &Ctx,
+    flags: &[&str],
+    names: &[&str],
+    program: &str,
+    args: impl Fn(&str) -> Vec<String>,
+) -> (u32, Vec<String>) {
+    ctx.needs("strace");
+    let command = [PYTHON, "-I", "-S", "-c", include_str!("reach_steps.py")];
+    let live = ctx.nsexec([&["run", "-f"], flags, &["--"], &command, names].concat()).start().says("on");
+    let slow = ["-f", "-qq", "-o", "/dev/null", "-e", "inject=all:delay_enter=5ms", program];
+    let args = args(&live.command().to_string());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    ctx.cmd("strace", [&slow, &args[..]].concat()).ok();
+    kill(Pid::from_raw(live.command()), Signal::SIGTERM).unwrap();
+    until("the looks are counted", || live.text().lines().any(|line| line == "end"));
+    let text = live.text();
+    live.end();
+    let looks = text.lines().find_map(|line| line.strip_prefix("looks ")).unwrap().parse().unwrap();
+    (looks, text.lines().filter_map(|line| line.strip_prefix("allowed ")).map(str::to_owned).collect())
+}
+
+/// Fails if one access to a stage of `nsexec ARGS…` succeeds at one of its steps, or if nothing was tried.
+#[track_caller]
+fn refuses_each_look(ctx: &Ctx, flags: &[&str], args: impl Fn(&str) -> Vec<String>) {
+    let names = ["nsexec", "runc:[2:INIT]", "runc:[1:CHILD]", "exe"];
+    let (looks, allowed) = looked(ctx, flags, &names, ctx.bin.to_str().unwrap(), args);
+    println!("{flags:?}: {looks} looks");
+    assert!(looks > 100, "only {looks} looks");
+    assert!(allowed.is_empty(), "{allowed:?} of {looks} looks");
+}
+
+/// CVE-2016-9962: at no step can the root of the joined namespaces read the memory or the descriptors of a
+/// process of ours.
+fn no_step_of_an_entering_process_can_be_read(ctx: &Ctx) {
+    refuses_each_look(ctx, &WIDE, enter);
+    refuses_each_look(ctx, &WIDE, join);
+}
+
+fn no_step_in_a_users_container_can_be_read(ctx: &Ctx) {
+    refuses_each_look(ctx, &["--all", "--mount-proc"], enter);
+}
+
+/// The control: the same looks succeed while nsenter(1), which stays dumpable, joins the same namespaces.
+fn a_dumpable_process_can_be_read_while_it_joins(ctx: &Ctx) {
+    ctx.needs("nsenter");
+    let args = |pid: &str| ["-t", pid, "-U", "-p", "-m", "--", "true"].map(str::to_owned).to_vec();
+    let (looks, allowed) = looked(ctx, &WIDE, &["nsenter"], "nsenter", args);
+    assert!(
+        ["process_vm_readv", "pidfd_getfd"].iter().all(|what| allowed.iter().any(|found| found == what)),
+        "{looks}: {allowed:?}"
+    );
 }

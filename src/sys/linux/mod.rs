@@ -78,11 +78,12 @@ impl LinuxSys {
     ///   thread state. That state includes locks that another thread may have held, such as the allocator's;
     ///   or
     /// - it is threaded, and this value is used only for calls that change nothing but their own arguments.
-    ///   These are reads, writes and closes of its own descriptors, waits for its own children, and
-    ///   [`Sys::fork`] if the child obeys the second condition.
+    ///   These are reads, writes and closes of its own descriptors, waits for its own children, signals that
+    ///   it sends, the default disposition of a signal, changes of this thread's signal mask that it undoes,
+    ///   and [`Sys::fork`] if the child obeys the second condition.
     ///
     /// And always: each handler in a [`SigAction`] and each [`TidAddress`] is one that this process got from
-    /// this value.
+    /// this value, and each `SharedStart` creates one process.
     ///
     /// The reasons: a fork copies one thread and the locks of all. User ids, signal masks and namespaces
     /// change for the calling thread alone, without the libc's knowledge. A descriptor that is closed may
@@ -650,7 +651,7 @@ impl Sys for LinuxSys {
         let len = u16::try_from(program.len()).unwrap_or(u16::MAX);
         let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
         // SAFETY: the kernel reads the structure and at most `len` instructions of the slice, whose layout is
-        // the kernel's: asserted below.
+        // the kernel's: asserted in surroundings.rs.
         unit(unsafe { syscall!(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) })
     }
 

@@ -170,10 +170,10 @@ pub(super) const fn errno(raw: c_long) -> Errno {
 ///
 /// # Safety
 ///
-/// `flags` is an exit signal, with `CLONE_PARENT`, with `CLONE_PIDFD` and new namespaces, or with neither.
-/// `tid` is the address that the kernel has registered for this thread, or 0. `pidfd` is valid for a write of
-/// an int if the flags have `CLONE_PIDFD`. The child runs none of the libc's fork handlers, so it must not
-/// need a lock that another thread held.
+/// `flags` is an exit signal, with `CLONE_PARENT`, with `CLONE_PARENT_SETTID`, with `CLONE_PIDFD` and new
+/// namespaces, or with none of them. `tid` is the address that the kernel has registered for this thread, or
+/// 0. `written` is valid for a write of an int if the flags have `CLONE_PIDFD` or `CLONE_PARENT_SETTID`. The
+/// child runs none of the libc's fork handlers, so it must not need a lock that another thread held.
 pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>, written: *mut c_int) -> SysResult<Fork> {
     let (flags, ctid) = match tid {
         Some(tid) => (flags | CHILD_TID, tid.address),
