@@ -206,8 +206,7 @@ impl Start {
         let mut random = Random::new(seed, number);
         let shape = random.one(SHAPES);
         let (delivery, log, part) = (Delivery::Whole, Log::Read, random.below(1000));
-        let mut start =
-            Self { shape, around: Vec::new(), actions: Vec::new(), delivery, log, part };
+        let mut start = Self { shape, around: Vec::new(), actions: Vec::new(), delivery, log, part };
         let is_drop_in = matches!(shape.launcher, Launcher::DropIn(..));
         for _ in 0..random.one(&[0, 1, 1, 1, 2, 2, 3]) {
             match random.below(if is_drop_in { 8 } else { 5 }) {

@@ -55,14 +55,17 @@ pub(crate) fn descendants() -> Vec<i32> {
 fn children_of(pid: i32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+    texts
+        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Describes a process that did not end: its name, its state, the call in which it waits.
 pub(crate) fn describe(pid: i32) -> String {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
     let status = read("status");
-    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("?").trim().to_owned();
+    let line =
+        |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("?").trim().to_owned();
     format!(
         "{pid} {} {} parent {} in {} at {} command {:?}",
         line("Name:"),
@@ -72,4 +75,10 @@ pub(crate) fn describe(pid: i32) -> String {
         read("wchan").trim(),
         read("cmdline").replace('\0', " ")
     )
+}
+
+/// Returns the number of the call in which a process was stopped.
+pub(crate) fn call_of(pid: i32) -> Option<i64> {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next()?.parse().ok()
 }

@@ -10,7 +10,6 @@ use crate::worker::End;
 
 /// Returns the complaints about a start, and counts it.
 pub(crate) fn judge(start: &Start, end: &End, tally: &mut Tally) -> Vec<String> {
-    let mut complaints = end.hung.clone();
     let disturbances = start.disturbances();
     let ending = Ending::of(start, end);
     let outcome = match &ending {
@@ -31,6 +30,7 @@ pub(crate) fn judge(start: &Start, end: &End, tally: &mut Tally) -> Vec<String> 
             end.status, end.out, end.err, end.hits
         )
     };
+    let mut complaints: Vec<String> = end.hung.iter().map(|hung| about(hung)).collect();
     if end.err.contains("panicked") || end.err.contains("chaos: ") {
         complaints.push(about("a panic, or a leftover"));
     }
@@ -112,7 +112,9 @@ fn fault(start: &Start, end: &End, ending: &Ending, errors: &[String]) -> Option
     match *ending {
         Ending::Failed(UNPREPARED) => Some("the launcher could not be prepared".to_owned()),
         Ending::Failed(-1) => Some("the launcher has no status".to_owned()),
-        Ending::Ran if matches!(start.shape.launcher, Launcher::DropIn(..)) => drop_in_ran(start, end, errors),
+        Ending::Ran if matches!(start.shape.launcher, Launcher::DropIn(..)) => {
+            drop_in_ran(start, end, errors)
+        }
         Ending::Ran if !has_run(start, end) => Some("status 0, and the command did not run".to_owned()),
         Ending::Ran if !errors.is_empty() => Some("status 0 with an error".to_owned()),
         Ending::Ran => None,
@@ -126,13 +128,13 @@ fn fault(start: &Start, end: &End, ending: &Ending, errors: &[String]) -> Option
         Ending::Signaled(_) => Some("a signal that was not sent".to_owned()),
         Ending::Failed(code) if errors.is_empty() => {
             let by_signal = code > 128 && sent(code - 128);
-            let cannot_say = is_closed(start, 2) && !matches!(start.shape.launcher, Launcher::DropIn(..));
+            // Before the program runs, its loader writes to standard error.
+            let writes = code == 127 || !matches!(start.shape.launcher, Launcher::DropIn(..));
+            let cannot_say = is_closed(start, 2) && writes;
             // The command was killed for lack of memory.
             let memory = has_memory_limit(start) && (code > 128 || has_started);
-            // echo reports a closed output.
-            let echo = is_closed(start, 1) && code == 1 && is_closed(start, 2);
-            let log = is_silent(start);
-            (!by_signal && !cannot_say && !memory && !echo && !log).then(|| "a failure without an error".to_owned())
+            let is_excused = by_signal || cannot_say || memory || is_silent(start);
+            (!is_excused).then(|| "a failure without an error".to_owned())
         }
         Ending::Failed(_) => too_many(start, errors).or_else(|| wrong_cause(start, errors)),
     }
@@ -164,12 +166,13 @@ fn drop_in_ran(start: &Start, end: &End, errors: &[String]) -> Option<String> {
     None
 }
 
-/// Returns whether there is more than one error. The stages of a drop-in may report a cause and its
-/// consequences.
+/// Returns whether there is more than one error of nsexec. The stages of a drop-in may report a cause and its
+/// consequences. A mapping tool and the command may write lines of their own.
 fn too_many(start: &Start, errors: &[String]) -> Option<String> {
-    let most = if matches!(start.shape.launcher, Launcher::DropIn(..)) { 3 } else { 1 };
-    // The loader and the command report lack of memory too.
-    (errors.len() > most && !has_memory_limit(start)).then(|| format!("{} errors", errors.len()))
+    let is_drop_in = matches!(start.shape.launcher, Launcher::DropIn(..));
+    let most = if is_drop_in { 3 } else { 1 };
+    let count = errors.iter().filter(|error| is_drop_in || error.starts_with("nsexec: ")).count();
+    (count > most).then(|| format!("{count} errors"))
 }
 
 /// Returns whether no error names a cause that one of the disturbances has.
@@ -177,9 +180,11 @@ fn wrong_cause(start: &Start, errors: &[String]) -> Option<String> {
     let mut words: Vec<&str> = Vec::new();
     for around in &start.around {
         words.extend(match around {
-            Around::Files(_) => &["Too many open files", "file descriptor", "descriptors"][..],
+            Around::Files(_) => &["Too many open files", "descriptor", "shared libraries"][..],
             Around::Processes(_) | Around::Pids(_) => &["Resource temporarily unavailable"],
-            Around::Memory(_) => &["Cannot allocate memory", "memory", "killed", "signal"],
+            Around::Memory(_) => {
+                &["Cannot allocate memory", "memory", "killed", "signal", "shared libraries"]
+            }
             Around::Namespaces(..) => {
                 &["No space left on device", "not permitted", "denied", "namespace", "newuidmap"]
             }
@@ -189,7 +194,18 @@ fn wrong_cause(start: &Start, errors: &[String]) -> Option<String> {
         });
     }
     if !start.actions.is_empty() || start.delivery == crate::draw::Delivery::Cut {
-        words.extend(["SIGKILL", "SIGTERM", "SIGINT", "killed", "gone", "sync with", "read netlink", "ended", "died"]);
+        words.extend([
+            "SIGKILL",
+            "SIGTERM",
+            "SIGINT",
+            "killed",
+            "gone",
+            "sync with",
+            "read netlink",
+            "ended",
+            "died",
+            "Broken pipe",
+        ]);
     }
     let named = errors.iter().any(|error| words.iter().any(|word| error.contains(word)));
     (!named).then(|| "no error names a cause".to_owned())

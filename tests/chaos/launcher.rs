@@ -123,10 +123,8 @@ fn execute(place: &Place, args: &[&str]) -> ! {
     let target = place.target.to_string();
     let program = CString::new(place.program.as_os_str().as_bytes()).expect("a path");
     let args = args.iter().map(|arg| word(&arg.replace("TARGET", &target)));
-    let argv: Vec<CString> = std::iter::once(program.clone())
-        .chain(args)
-        .chain(["/bin/echo", "started"].map(word))
-        .collect();
+    let argv: Vec<CString> =
+        std::iter::once(program.clone()).chain(args).chain(["/bin/echo", "started"].map(word)).collect();
     let env = [
         "PATH=/usr/bin:/bin",
         "LC_ALL=C",

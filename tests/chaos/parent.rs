@@ -82,7 +82,10 @@ impl Parent {
     pub(crate) fn waits(&self) -> (Vec<RawFd>, Option<Duration>) {
         let log = self.log.as_ref().filter(|_| self.reading == Log::Read).map(File::as_raw_fd);
         let init = self.init.as_ref().map(UnixStream::as_raw_fd);
-        let part = self.parts.last().map(|(pause, _)| (self.next + *pause).saturating_duration_since(Instant::now()));
+        let part = self
+            .parts
+            .last()
+            .map(|(pause, _)| (self.next + *pause).saturating_duration_since(Instant::now()));
         let slow = (self.reading == Log::Slow).then_some(Duration::from_millis(3));
         (init.into_iter().chain(log).collect(), part.into_iter().chain(slow).min())
     }

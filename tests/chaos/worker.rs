@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
 use crate::draw::{Action, Around, Blow, Launcher, Start};
-use crate::family::{Member, descendants, describe};
+use crate::family::{Member, call_of, descendants, describe};
 use crate::judge;
 use crate::launcher::{Wires, become_launcher, descriptors};
 use crate::parent::Parent;
@@ -66,6 +66,8 @@ struct Watch {
     usual: Duration,
     events: Vec<(Instant, Event)>,
     last: Instant,
+    /// The launcher does not begin with blocked signals.
+    sees_signals: bool,
     end: End,
 }
 
@@ -74,7 +76,8 @@ pub(crate) fn work(place: &Place, seed: u64, numbers: &mut dyn Iterator<Item = u
     let mut tally = Tally::default();
     let chld = SigSet::from(Signal::SIGCHLD);
     chld.thread_block().expect("a mask");
-    let children = SignalFd::with_flags(&chld, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).expect("signalfd");
+    let children =
+        SignalFd::with_flags(&chld, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).expect("signalfd");
     let mut usual: HashMap<&str, Duration> = HashMap::new();
     for number in numbers {
         let start = Start::draw(seed, number);
@@ -148,7 +151,8 @@ fn run(place: &Place, start: &Start, usual: Duration, children: &SignalFd) -> En
         parent,
     };
     let events = start.actions.iter().map(|action| (moment(action), Event::Blow(*action))).collect();
-    let mut watch = Watch { launcher, usual, events, last: now, end };
+    let sees_signals = !start.around.contains(&Around::SignalsBlocked);
+    let mut watch = Watch { launcher, usual, events, last: now, sees_signals, end };
     while watch.reap() {
         watch.act();
         if watch.last.elapsed() > LIMIT && watch.events.is_empty() {
@@ -221,11 +225,25 @@ impl Watch {
         }
     }
 
-    /// A command that was stopped ends only after SIGCONT. Everything else must have ended by itself.
+    /// Continues a process, and complains if the launch had to end without that.
+    ///
+    /// A command that was stopped ends only after SIGCONT. So does a process that was stopped before its
+    /// first call, if the launcher died (SECURITY.md#a-stage-that-is-stopped). getsubids(1) and its creation
+    /// by the standard library, with clone3(2), precede the launch. A launcher with blocked signals does not
+    /// see the SIGTERM.
     fn continue_at_last(&mut self, member: &Member) {
         let still = describe(member.pid);
+        let is_foreign = [" echo ", " getsubids "].iter().any(|name| still.contains(name));
+        let has_died = matches!(self.end.status, Some(WaitStatus::Signaled(..)));
+        let is_permitted = match call_of(member.pid) {
+            Some(libc::SYS_clone) => has_died,
+            Some(libc::SYS_clone3) => true,
+            _ => false,
+        };
+        // A process that was stopped twice may have been stopped before its first call.
+        let once = self.end.hits.iter().filter(|hit| hit.signal == libc::SIGSTOP).count() == 1;
         if member.send(libc::SIGCONT) {
-            if !still.contains(" echo ") {
+            if !is_foreign && !is_permitted && once && self.sees_signals {
                 self.end.hung.push(format!("it ended only after SIGCONT: {still}"));
             }
             self.last = Instant::now();
@@ -271,7 +289,8 @@ impl Watch {
         let mut polls: Vec<libc::pollfd> =
             fds.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
         let next = self.events.iter().map(|(at, _)| at.saturating_duration_since(Instant::now())).min();
-        let limit = part.into_iter().chain(next).chain([Duration::from_millis(100)]).min().unwrap_or_default();
+        let limit =
+            part.into_iter().chain(next).chain([Duration::from_millis(100)]).min().unwrap_or_default();
         let limit = libc::timespec {
             tv_sec: i64::try_from(limit.as_secs()).expect("a time"),
             tv_nsec: i64::from(limit.subsec_nanos()),
