@@ -16,7 +16,7 @@ use nsexec::namespace::NsKind;
 use nsexec::sys::types::Fd;
 
 use super::enter_flags::TargetValue;
-use super::failure::Failure;
+use super::failure::{Failure, is_limit};
 use super::hints::FLAGS;
 
 /// The flags to open a directory.
@@ -167,24 +167,18 @@ impl Process {
     /// Opens the directory that a link of the process leads to: `root` or `cwd`.
     pub(crate) fn directory(&self, link: &str) -> Result<OwnedFd, Failure> {
         openat(&self.directory, Path::new(link), DIRECTORY, Mode::empty()).map_err(|errno| {
-            Failure::ours(format!(
-                "failed to open /proc/{}/{link}: {}{}",
-                self.number,
-                words_and_limit(errno),
-                permission(errno)
-            ))
+            let (number, words) = (self.number, words_and_limit(errno));
+            let text = format!("failed to open /proc/{number}/{link}: {words}{}", permission(errno));
+            Failure::of_errno(errno, text)
         })
     }
 
     /// Returns the path of the directory that a link of the process leads to.
     pub(crate) fn path_of_directory(&self, link: &str) -> Result<PathBuf, Failure> {
         readlinkat(&self.directory, link).map(PathBuf::from).map_err(|errno| {
-            Failure::ours(format!(
-                "failed to read /proc/{}/{link}: {}{}",
-                self.number,
-                words_and_limit(errno),
-                permission(errno)
-            ))
+            let (number, words) = (self.number, words_and_limit(errno));
+            let text = format!("failed to read /proc/{number}/{link}: {words}{}", permission(errno));
+            Failure::of_errno(errno, text)
         })
     }
 
@@ -280,7 +274,7 @@ fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
 /// as such. For any other error, `otherwise` names the cause.
 fn unless_limited(pid: i32, doing: &str, error: &io::Error, otherwise: impl FnOnce() -> Failure) -> Failure {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
+        Some(errno) if is_limit(errno) => {
             Failure::ours(format!("failed to enter process {pid}: {doing}{}", words_and_limit(errno)))
         }
         _ => otherwise(),
@@ -288,7 +282,7 @@ fn unless_limited(pid: i32, doing: &str, error: &io::Error, otherwise: impl FnOn
 }
 
 /// Returns the errno in words. For EMFILE and ENFILE the text includes the limit that is reached.
-fn words_and_limit(errno: Errno) -> String {
+pub(crate) fn words_and_limit(errno: Errno) -> String {
     let errno = nsexec::sys::types::Errno(errno as i32);
     open_files_limit(errno).map_or_else(|| errno.to_string(), |limit| format!("{errno} ({limit})"))
 }
