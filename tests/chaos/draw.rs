@@ -233,7 +233,7 @@ impl Start {
 
     /// Returns the names of the disturbances.
     pub(crate) fn disturbances(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.around.iter().map(|around| word(around)).collect();
+        let mut names: Vec<String> = self.around.iter().map(word).collect();
         names.extend(self.actions.iter().map(|action| word(&action.blow)));
         if self.delivery != Delivery::Whole {
             names.push(word(&self.delivery));

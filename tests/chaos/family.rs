@@ -1,7 +1,9 @@
 //! The processes of a launch: the descendants of the worker. No other process gets a signal.
 
 use std::fs;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nsexec::launch::open_pidfd;
 
 /// A process of the launch, held by a pidfd.
 pub(crate) struct Member {
@@ -14,25 +16,23 @@ impl Member {
     /// Opens a process, and returns it if it is a descendant of this process after that. So the number cannot
     /// have passed to a foreign process in between.
     pub(crate) fn open(pid: i32) -> Option<Self> {
-        // SAFETY: pidfd_open(2) takes two numbers.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-        // SAFETY: the descriptor is new.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let pidfd = open_pidfd(pid).ok()?;
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
         descendants().contains(&pid).then_some(Self { pid, comm, pidfd })
     }
 
     /// Returns whether the process existed until now, and got the signal.
     pub(crate) fn send(&self, signal: i32) -> bool {
+        let number = |value: i32| libc::c_long::from(value);
+        let none: libc::c_long = 0;
         // SAFETY: pidfd_send_signal(2) reads no memory if the third argument is null.
         let sent = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                signal,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
+                number(self.pidfd.as_raw_fd()),
+                number(signal),
+                none,
+                none,
             )
         };
         sent == 0

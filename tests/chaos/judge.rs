@@ -155,7 +155,8 @@ fn drop_in_ran(start: &Start, end: &End, errors: &[String]) -> Option<String> {
     let answer = String::from_utf8_lossy(&parent.answer).into_owned();
     let closes = start.actions.iter().any(|action| action.blow == Blow::CloseInit);
     let line = answer.trim_start_matches('\0');
-    if !closes && !(line.starts_with('{') && line.ends_with("}\n")) {
+    let is_line = line.starts_with('{') && line.ends_with("}\n");
+    if !closes && !is_line {
         return Some("status 0 without a pid line".to_owned());
     }
     // Stage 2 may have been disturbed after stage 0 has ended.

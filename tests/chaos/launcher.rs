@@ -80,7 +80,7 @@ fn prepare(place: &Place, start: &Start, wires: &Wires<'_>) -> std::io::Result<(
         // Otherwise the files in /proc of this process would belong to root.
         nix::sys::prctl::set_dumpable(true)?;
     }
-    around.iter().try_for_each(|around| surround(around))
+    around.iter().try_for_each(surround)
 }
 
 fn surround(around: &Around) -> std::io::Result<()> {

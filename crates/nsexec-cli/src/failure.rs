@@ -3,8 +3,6 @@
 use std::fmt;
 use std::io;
 
-use nix::errno::Errno;
-
 /// The exit status of a failure of nsexec itself.
 pub(crate) const FAILED: u8 = 1;
 /// The exit status of wrong usage.
@@ -32,12 +30,6 @@ impl Failure {
     pub(crate) fn ours(text: impl Into<String>) -> Self {
         Self::Other { text: text.into(), status: FAILED }
     }
-
-    /// Returns a failure of nsexec itself whose text names this errno. EMFILE, ENFILE and ENOMEM give
-    /// [`Failure::Limited`].
-    pub(crate) fn of_errno(errno: Errno, text: impl Into<String>) -> Self {
-        if is_limit(errno) { Self::Limited(text.into()) } else { Self::ours(text) }
-    }
 }
 
 impl fmt::Display for Failure {
@@ -46,11 +38,6 @@ impl fmt::Display for Failure {
             Self::Usage(text) | Self::Other { text, .. } | Self::Limited(text) => f.write_str(text),
         }
     }
-}
-
-/// Returns whether the errno is about a limit of this process or the machine, and not about the object.
-pub(crate) const fn is_limit(errno: Errno) -> bool {
-    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
 }
 
 /// Returns the errno in words, without the suffix "(os error 2)" of the standard library.

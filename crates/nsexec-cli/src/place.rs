@@ -13,8 +13,8 @@ use nix::unistd::{AccessFlags, faccessat};
 use nsexec::idmap::parse_line;
 use nsexec::launch::StatusText;
 
-use super::failure::{Failure, is_limit, words};
-use super::target::{Process, words_and_limit};
+use super::failure::{Failure, words};
+use super::target::{Process, is_limit, words_and_limit};
 
 /// The mount points of the cgroup file system of version 2: alone, and beside version 1.
 const CGROUP_MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];

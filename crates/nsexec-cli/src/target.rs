@@ -16,7 +16,7 @@ use nsexec::namespace::NsKind;
 use nsexec::sys::types::Fd;
 
 use super::enter_flags::TargetValue;
-use super::failure::{Failure, is_limit};
+use super::failure::Failure;
 use super::hints::FLAGS;
 
 /// The flags to open a directory.
@@ -169,7 +169,7 @@ impl Process {
         openat(&self.directory, Path::new(link), DIRECTORY, Mode::empty()).map_err(|errno| {
             let (number, words) = (self.number, words_and_limit(errno));
             let text = format!("failed to open /proc/{number}/{link}: {words}{}", permission(errno));
-            Failure::of_errno(errno, text)
+            of_errno(errno, text)
         })
     }
 
@@ -178,7 +178,7 @@ impl Process {
         readlinkat(&self.directory, link).map(PathBuf::from).map_err(|errno| {
             let (number, words) = (self.number, words_and_limit(errno));
             let text = format!("failed to read /proc/{number}/{link}: {words}{}", permission(errno));
-            Failure::of_errno(errno, text)
+            of_errno(errno, text)
         })
     }
 
@@ -279,6 +279,16 @@ fn unless_limited(pid: i32, doing: &str, error: &io::Error, otherwise: impl FnOn
         }
         _ => otherwise(),
     }
+}
+
+/// Returns whether the errno is about a limit of this process or the machine, and not about the object.
+pub(crate) const fn is_limit(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+}
+
+/// Returns the failure with a text that names this errno.
+fn of_errno(errno: Errno, text: String) -> Failure {
+    if is_limit(errno) { Failure::Limited(text) } else { Failure::ours(text) }
 }
 
 /// Returns the errno in words. For EMFILE and ENFILE the text includes the limit that is reached.
