@@ -249,7 +249,13 @@ impl Tracer {
     /// stopped before the detach.
     fn detach_all(&mut self, at: usize, early: &BTreeMap<i32, Pid>) {
         let meant = self.processes[at].pid;
-        ptrace::detach(meant, Signal::SIGSTOP).expect("a stopped tracee");
+        // The kernel ignores a signal of the detach at the birth of a process.
+        if self.processes[at].in_call {
+            ptrace::detach(meant, Signal::SIGSTOP).expect("a stopped tracee");
+        } else {
+            kill(meant, Signal::SIGSTOP).expect("a process");
+            ptrace::detach(meant, None).expect("a stopped tracee");
+        }
         for pid in early.values() {
             let _ = ptrace::detach(*pid, None);
         }
