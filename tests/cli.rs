@@ -1502,9 +1502,10 @@ fn open_file_limit_names_the_first_missing_descriptor() {
 struct Target(std::process::Child);
 
 impl Target {
-    fn new(caller: &Caller) -> Self {
+    /// Starts a script in a user namespace and in those of the flags of unshare(1).
+    fn new(caller: &Caller, flags: &[&str], script: &str) -> Self {
         let mut target = program("unshare");
-        target.args(["--user", "--map-root-user", "--uts", "sh", "-c", "echo; read line"]);
+        target.args(["--user", "--map-root-user"]).args(flags).args(["sh", "-c", script]);
         if caller.uid == ORDINARY_UID {
             target.uid(ORDINARY_UID).gid(ORDINARY_UID);
         }
@@ -1538,19 +1539,21 @@ fn enter_names_the_open_file_limit() {
         if !caller.may_unshare("enter_names_the_open_file_limit") {
             continue;
         }
-        let target = Target::new(&caller);
+        // Its working directory is to be taken over, which needs descriptors too.
+        let target = Target::new(&caller, &["--uts", "--mount"], "cd /usr; echo; read line");
         let mut refused = 0;
-        for limit in 4..30 {
+        for limit in 4..40 {
             let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
             let mut command = program("sh");
             command.args(["-c", &script]).arg(caller.folder.join("nsexec"));
-            command.args(["enter", "-t", &target.pid(), "-a", "--", "true"]);
+            command.args(["enter", "-t", &target.pid(), "-a", "--", "pwd"]);
             if caller.uid == ORDINARY_UID {
                 command.uid(ORDINARY_UID).gid(ORDINARY_UID);
             }
             let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
             let err = String::from_utf8(output.stderr).unwrap();
             if output.status.success() {
+                assert_eq!((&*output.stdout, &*err), (&b"/usr\n"[..], ""), "{limit}");
                 break;
             }
             assert!(

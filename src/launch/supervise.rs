@@ -366,6 +366,9 @@ impl Drop for Guard {
         /// The time for the guard to end, in milliseconds. It is longer only if the guard is stopped.
         const TIME_TO_END: i32 = 1000;
         drop(self.alive.take());
+        // It may have been stopped before its first call, and would be left. It is not reaped yet, so the pid
+        // is its own.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid.0), NixSignal::SIGCONT);
         if let Ok(pidfd) = open_pidfd(self.pid.0) {
             let _ = poll(&mut [PollFd::new(Fd(pidfd.as_raw_fd()), PollEvents::IN)], TIME_TO_END);
         }

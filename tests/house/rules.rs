@@ -218,6 +218,7 @@ pub(crate) fn effects(source: &Source) -> Vec<String> {
 const VARIADIC_FILES: &[&str] = &[
     "src/sys/linux/raw.rs",
     "tests/linux_sys.rs",
+    "tests/chaos/family.rs",
     "tests/command/attributes.rs",
     "tests/command/session.rs",
 ];

@@ -1,5 +1,6 @@
 //! A stopped process does not block the end of a launch: `nsexec run` and `nsexec enter` on the real kernel.
-//! One run for each system call of each process: the process is stopped (SIGSTOP) after that call.
+//! One run for each system call of each process: the process is stopped (SIGSTOP) after that call, and one
+//! before its first call.
 //!
 //! A tracer (ptrace(2)) steps the launch to the chosen call, stops the process there, and detaches from all
 //! processes. Then the launcher gets SIGTERM, or SIGKILL. Afterwards no process may be left, and after
@@ -17,7 +18,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use stepper::{Ending, Launch, Outcome, Then};
+use stepper::{Ending, Launch, Moment, Outcome, Then};
 use support::{Suite, Test, Threads, Verdict};
 
 /// One kind of launch.
@@ -234,13 +235,15 @@ fn run(case: &Case, workspace: &Workspace) -> Vec<String> {
             let outlives =
                 then == Then::Kill && process == calls.len() - 1 && !case.args.contains(&"--kill-child");
             let count = if outlives { count.saturating_sub(2) } else { *count };
-            for call in (0..count).step_by(every.max(1)) {
-                let outcome = launch.stopped_at(process, call, then);
+            // A launcher that is killed cannot continue a process that was stopped before its first call.
+            let birth = (then == Then::Terminate && process > 0).then_some(Moment::Birth);
+            for moment in birth.into_iter().chain((0..count).step_by(every.max(1)).map(Moment::Call)) {
+                let outcome = launch.stopped_at(process, moment, then);
                 runs += 1;
                 slowest = slowest.max(outcome.took);
                 held_up += usize::from(outcome.ending == Ending::Exited(143));
                 complaints.extend(complaint(process, then, &outcome).map(|what| {
-                    format!("{}: process {process} stopped at call {call}, then {then:?}: {what}", case.name)
+                    format!("{}: process {process} stopped at {moment:?}, then {then:?}: {what}", case.name)
                 }));
             }
         }

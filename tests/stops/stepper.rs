@@ -26,6 +26,15 @@ pub(crate) enum Then {
     Kill,
 }
 
+/// The moment at which a process is stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    /// Before its first call.
+    Birth,
+    /// After its call of this number.
+    Call(usize),
+}
+
 /// How the launcher ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
@@ -75,11 +84,10 @@ impl Launch {
         tracer.processes.iter().map(|process| process.calls).collect()
     }
 
-    /// Runs the launch until the process has begun its call of this number, stops it there, and sends the
-    /// launcher's signal.
-    pub(crate) fn stopped_at(&self, process: usize, call: usize, then: Then) -> Outcome {
+    /// Runs the launch until the moment of the process, stops it there, and sends the launcher's signal.
+    pub(crate) fn stopped_at(&self, process: usize, moment: Moment, then: Then) -> Outcome {
         let mut tracer = Tracer::start(self);
-        tracer.walk(Some((process, call)));
+        tracer.walk(Some((process, moment)));
         tracer.finish(process, then)
     }
 }
@@ -160,9 +168,9 @@ impl Tracer {
         self.processes.push(process);
     }
 
-    /// Runs until all processes have ended, or the chosen process has begun the chosen call. Then detaches
+    /// Runs until all processes have ended, or the chosen process has reached the chosen moment. Then detaches
     /// from all, and stops the chosen process.
-    fn walk(&mut self, until: Option<(usize, usize)>) {
+    fn walk(&mut self, until: Option<(usize, Moment)>) {
         // wait4(2) may report a child before its parent's event, which identifies the child.
         let mut early: BTreeMap<i32, Pid> = BTreeMap::new();
         loop {
@@ -185,7 +193,7 @@ impl Tracer {
                     if process.in_call {
                         process.counts |= is_socketpair(pid);
                         if process.counts && !process.foreign {
-                            if until == Some((at, process.calls)) {
+                            if until == Some((at, Moment::Call(process.calls))) {
                                 self.detach_all(at, &early);
                                 return;
                             }
@@ -196,6 +204,10 @@ impl Tracer {
                 }
                 // The first stop of a new process.
                 WaitStatus::PtraceEvent(_, _, nix::libc::PTRACE_EVENT_STOP) => {
+                    if until == Some((at, Moment::Birth)) {
+                        self.detach_all(at, &early);
+                        return;
+                    }
                     let _ = ptrace::syscall(pid, None);
                 }
                 WaitStatus::PtraceEvent(_, _, event) => {
@@ -207,6 +219,11 @@ impl Tracer {
                         let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
                         self.add(child);
                         if early.remove(&child.as_raw()).is_some() {
+                            let at = self.processes.len() - 1;
+                            if until == Some((at, Moment::Birth)) {
+                                self.detach_all(at, &early);
+                                return;
+                            }
                             let _ = ptrace::syscall(child, None);
                         }
                     }
@@ -232,7 +249,13 @@ impl Tracer {
     /// stopped before the detach.
     fn detach_all(&mut self, at: usize, early: &BTreeMap<i32, Pid>) {
         let meant = self.processes[at].pid;
-        ptrace::detach(meant, Signal::SIGSTOP).expect("a stopped tracee");
+        // The kernel ignores a signal of the detach at the birth of a process.
+        if self.processes[at].in_call {
+            ptrace::detach(meant, Signal::SIGSTOP).expect("a stopped tracee");
+        } else {
+            kill(meant, Signal::SIGSTOP).expect("a process");
+            ptrace::detach(meant, None).expect("a stopped tracee");
+        }
         for pid in early.values() {
             let _ = ptrace::detach(*pid, None);
         }

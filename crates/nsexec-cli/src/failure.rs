@@ -20,6 +20,9 @@ pub(crate) enum Failure {
         /// The exit status.
         status: u8,
     },
+    /// As `Other` with status 1: this process has no descriptor or memory left. Such a failure is not reduced
+    /// to a note about the process to enter.
+    Limited(String),
 }
 
 impl Failure {
@@ -32,7 +35,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) | Self::Other { text, .. } => f.write_str(text),
+            Self::Usage(text) | Self::Other { text, .. } | Self::Limited(text) => f.write_str(text),
         }
     }
 }

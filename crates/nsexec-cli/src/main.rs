@@ -178,6 +178,7 @@ fn report(command: &str, failure: Failure) -> u8 {
             output::print_usage(&usage_error(command, &text));
             USAGE
         }
+        Failure::Limited(text) => report(command, Failure::ours(text)),
         Failure::Other { text, status } => {
             // File names and contents must not send control sequences to the terminal.
             let shown: String = text.chars().map(printable).collect();

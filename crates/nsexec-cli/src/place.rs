@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{AccessFlags, faccessat};
@@ -13,7 +14,7 @@ use nsexec::idmap::parse_line;
 use nsexec::launch::StatusText;
 
 use super::failure::{Failure, words};
-use super::target::Process;
+use super::target::{Process, is_limit, words_and_limit};
 
 /// The mount points of the cgroup file system of version 2: alone, and beside version 1.
 const CGROUP_MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -49,35 +50,44 @@ pub(crate) fn of_caller(flag: &str, path: &OsStr) -> Result<Opened, Failure> {
 /// directory that no flag names.
 ///
 /// # Errors
-/// The reason why it is not taken over.
+/// The reason why it is not taken over; [`Failure::Limited`] if this process cannot find out.
 pub(crate) fn directory(process: &Process, root: &Opened, searched: bool) -> Result<PathBuf, Failure> {
     let path = process.path_of_directory("cwd")?;
+    let shown = path.display();
     let left = |why: &str| {
-        let shown = path.display();
         Failure::ours(format!("the working directory {shown} of the process is not taken over: {why}"))
+    };
+    let refused = |errno: Errno| match is_limit(errno) {
+        true => Failure::Limited(format!(
+            "failed to check the working directory {shown} of the process: {}",
+            words_and_limit(errno)
+        )),
+        false => left(&errno.to_string()),
     };
     let below = path.strip_prefix(&root.path).map_err(|_| left("it is not below its root directory"))?;
     let below = Path::new("/").join(below);
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let found = openat2(&root.fd, &below, how).map_err(|errno| left(&errno.to_string()))?;
+    let found = openat2(&root.fd, &below, how).map_err(refused)?;
     if searched {
         let access = faccessat(&found, ".", AccessFlags::X_OK, AtFlags::AT_EACCESS);
-        access.map_err(|errno| left(&errno.to_string()))?;
+        access.map_err(refused)?;
     }
-    match (identity(&found), identity(&process.directory("cwd")?)) {
-        (Some(found), Some(theirs)) if found == theirs => Ok(below),
+    let theirs = identity(&process.directory("cwd")?).map_err(refused)?;
+    match identity(&found).map_err(refused)? {
+        found if found == theirs => Ok(below),
         _ => Err(left("below its root directory this path leads to another directory")),
     }
 }
 
 /// Returns the device, the inode and the mount of an open file.
-fn identity(file: &OwnedFd) -> Option<(u64, u64, String)> {
-    let data = fstat(file.as_fd()).ok()?;
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
-    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().to_owned();
-    Some((data.st_dev, data.st_ino, mount))
+fn identity(file: &OwnedFd) -> Result<(u64, u64, String), Errno> {
+    let data = fstat(file.as_fd())?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))
+        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).ok_or(Errno::EIO)?;
+    Ok((data.st_dev, data.st_ino, mount.trim().to_owned()))
 }
 
 /// Returns the environment of the process.

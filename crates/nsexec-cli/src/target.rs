@@ -167,24 +167,18 @@ impl Process {
     /// Opens the directory that a link of the process leads to: `root` or `cwd`.
     pub(crate) fn directory(&self, link: &str) -> Result<OwnedFd, Failure> {
         openat(&self.directory, Path::new(link), DIRECTORY, Mode::empty()).map_err(|errno| {
-            Failure::ours(format!(
-                "failed to open /proc/{}/{link}: {}{}",
-                self.number,
-                words_and_limit(errno),
-                permission(errno)
-            ))
+            let (number, words) = (self.number, words_and_limit(errno));
+            let text = format!("failed to open /proc/{number}/{link}: {words}{}", permission(errno));
+            of_errno(errno, text)
         })
     }
 
     /// Returns the path of the directory that a link of the process leads to.
     pub(crate) fn path_of_directory(&self, link: &str) -> Result<PathBuf, Failure> {
         readlinkat(&self.directory, link).map(PathBuf::from).map_err(|errno| {
-            Failure::ours(format!(
-                "failed to read /proc/{}/{link}: {}{}",
-                self.number,
-                words_and_limit(errno),
-                permission(errno)
-            ))
+            let (number, words) = (self.number, words_and_limit(errno));
+            let text = format!("failed to read /proc/{number}/{link}: {words}{}", permission(errno));
+            of_errno(errno, text)
         })
     }
 
@@ -280,15 +274,25 @@ fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
 /// as such. For any other error, `otherwise` names the cause.
 fn unless_limited(pid: i32, doing: &str, error: &io::Error, otherwise: impl FnOnce() -> Failure) -> Failure {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
+        Some(errno) if is_limit(errno) => {
             Failure::ours(format!("failed to enter process {pid}: {doing}{}", words_and_limit(errno)))
         }
         _ => otherwise(),
     }
 }
 
+/// Returns whether the errno is about a limit of this process or the machine, and not about the object.
+pub(crate) const fn is_limit(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+}
+
+/// Returns the failure with a text that names this errno.
+fn of_errno(errno: Errno, text: String) -> Failure {
+    if is_limit(errno) { Failure::Limited(text) } else { Failure::ours(text) }
+}
+
 /// Returns the errno in words. For EMFILE and ENFILE the text includes the limit that is reached.
-fn words_and_limit(errno: Errno) -> String {
+pub(crate) fn words_and_limit(errno: Errno) -> String {
     let errno = nsexec::sys::types::Errno(errno as i32);
     open_files_limit(errno).map_or_else(|| errno.to_string(), |limit| format!("{errno} ({limit})"))
 }

@@ -83,6 +83,7 @@ fn report(name: &str, failure: Failure) -> u8 {
     let (text, status) = match failure {
         Failure::Usage(text) => (format!("{text}\nTry '{name} --help' for more information."), FAILED),
         Failure::Other { text, status } => (text, status),
+        Failure::Limited(text) => (text, FAILED),
     };
     // File names and contents must not send control sequences to the terminal.
     let shown: String = text.chars().map(printable).collect();

@@ -410,6 +410,7 @@ fn missing_ids_and_tools_exit_1_and_not_2() {
     let status = |words, facts| match decide(&flags(words), &facts, &Dialect::V1_2).unwrap_err() {
         Failure::Usage(_) => 2,
         Failure::Other { status, .. } => status,
+        Failure::Limited(_) => 1,
     };
     assert_eq!(status("--map-users auto", bob()), 1);
     assert_eq!(status("--map-users 0:5000:10", bob()), 1);
