@@ -231,8 +231,8 @@ impl Command {
 /// these files. Removes the directory too if it is empty then. A process in a namespace stays there.
 ///
 /// Leaves everything else: a file with a name of a kind is unmounted and removed only if it is empty, and has
-/// no permissions, as those of a pin. A directory that does not exist has nothing to release. The same path can
-/// be pinned again afterwards.
+/// no permissions, as those of a pin. A directory that does not exist has nothing to release. The same path
+/// can be pinned again afterwards.
 ///
 /// # Errors
 /// The text names the object. `EPERM`: the caller may not unmount here (umount(2)). The namespaces before

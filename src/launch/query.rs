@@ -247,8 +247,9 @@ pub(super) fn unshare_invalid_flags() -> SysResult<()> {
     unsafe { LinuxSys::new() }.unshare(CloneFlags(1))
 }
 
-/// Returns a copy of a directory without the mounts on its files (open_tree(2)). The copy is attached nowhere,
-/// and ends with the descriptor. `None`: the caller may not mount here, or the kernel is older than 5.2.
+/// Returns a copy of a directory without the mounts on its files (open_tree(2)). The copy is attached
+/// nowhere, and ends with the descriptor. `None`: the caller may not mount here, or the kernel is older than
+/// 5.2.
 pub(super) fn without_mounts(directory: &File) -> Option<OwnedFd> {
     let path = CString::new(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
     // SAFETY: one call, which only creates a descriptor.

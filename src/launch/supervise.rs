@@ -485,9 +485,8 @@ fn discard_pending(signal: Signal) {
     let _ = sys.sigtimedwait(set_of(signal));
 }
 
-/// Sets the default disposition of a signal in this process.
-/// Ends this process by a signal, even if the signal is blocked or ignored. Returns if the signal does not end
-/// a process by default.
+/// Ends this process by a signal, even if the signal is blocked or ignored. Returns if the signal does not
+/// end a process by default.
 #[doc(hidden)]
 pub fn end_by(signal: Signal) {
     // EINVAL: SIGKILL, whose disposition is always the default one.
@@ -501,6 +500,7 @@ pub fn end_by(signal: Signal) {
     }
 }
 
+/// Sets the default disposition of a signal in this process.
 fn default_disposition(signal: Signal) -> Result<(), Errno> {
     // SAFETY: one call with the default disposition as argument, so no handler of ours is registered.
     let mut sys = unsafe { LinuxSys::new() };

@@ -30,6 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(the_guard_sends_the_signal_that_is_named, BOTH),
     test!(the_guard_ends_with_the_command, BOTH),
     test!(flags_may_be_given_again, BOTH),
+    test!(plan_looks_at_the_files_that_the_launch_uses, BOTH),
 ];
 
 /// Prints the number of zombies after five orphans have ended.
@@ -298,4 +299,35 @@ fn flags_may_be_given_again(ctx: &Ctx) {
     assert_eq!(ctx.cmd("sh", ["-c", script]).env("N", &ctx.bin).ok(), "0\n");
     ctx.nsexec(["run", "--net=missing", "-n", "--", "true"])
         .refused(1, &["missing", "create the file first"]);
+}
+
+/// The verdict of a plan is the result of the launch: the command is looked up below its root directory, from
+/// its working directory.
+fn plan_looks_at_the_files_that_the_launch_uses(ctx: &Ctx) {
+    fs::write(ctx.file("file"), "").expect("a file");
+    fs::create_dir(ctx.file("empty")).expect("a folder");
+    for (line, runs) in [
+        ("-R /usr -- /bin/true", true),
+        ("-R /usr -- bin/true", true),
+        ("-R /usr -w /bin -- ./true", true),
+        ("-R /usr -w /bin -- ./no-such", false),
+        ("-R /usr -w /no-such -- /bin/true", false),
+        ("-R empty -- /bin/true", false),
+        ("-R no-such -- true", false),
+        ("-R file -- true", false),
+        ("-w /usr/bin -- ./true", true),
+        ("-w /usr -- bin/../bin/true", true),
+        ("-w empty -- ./true", false),
+        ("-w no-such -- true", false),
+        ("-w file -- true", false),
+        ("-w empty -- true", true),
+        ("--uts=no-such -- true", false),
+        ("-m -p --mount-proc -R / -w /usr/bin -- ./true", true),
+    ] {
+        let args = |command| [command, "-r"].into_iter().chain(line.split(' '));
+        let ran = ctx.nsexec(args("run")).done();
+        let plan = ctx.nsexec(args("plan")).done();
+        assert_eq!(ran.status.success(), runs, "{line}: {}", ran.err);
+        assert_eq!(plan.status.success(), runs, "{line}: {}", plan.text());
+    }
 }

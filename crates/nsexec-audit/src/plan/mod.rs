@@ -389,7 +389,8 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
     }
 }
 
-/// Returns the path as an absolute one: the working directory of the simulated launcher is the root directory.
+/// Returns the path as an absolute one: the working directory of the simulated launcher is the root
+/// directory.
 fn absolute(path: &str) -> Cow<'_, str> {
     if path.starts_with('/') {
         return path.into();
