@@ -196,7 +196,6 @@ fn wrong_usage_exits_2_and_prints_the_usage() {
             &["enter", "-t", "0", "-a", "--", "true"],
             &["enter", "-t", "1:x", "-a", "--", "true"],
             &["enter", "-n", "--", "true"],
-            &["enter", "-t", "1", "--net=a,b", "--", "true"],
             &["enter", "-t", "1", "--net=", "--", "true"],
             &["enter", "--net=/x", "-r", "--", "true"],
             &["enter", "--net=/x", "--env", "--", "true"],

@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::format;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::error::LaunchError;
+use super::query::without_mounts;
 use super::setting::SettingError;
 use super::strings::NulTerminated;
 use super::surroundings::Persistent;
@@ -229,9 +230,9 @@ impl Command {
 /// Unmounts the namespaces that [`Launcher::pin`] has mounted on the files of this directory, and removes
 /// these files. Removes the directory too if it is empty then. A process in a namespace stays there.
 ///
-/// Leaves everything else: a file with a name of a kind is removed only if it is empty, and has no
-/// permissions, as those of a pin. A directory that does not exist has nothing to release. The same path can
-/// be pinned again afterwards.
+/// Leaves everything else: a file with a name of a kind is unmounted and removed only if it is empty, and has
+/// no permissions, as those of a pin. A directory that does not exist has nothing to release. The same path
+/// can be pinned again afterwards.
 ///
 /// # Errors
 /// The text names the object. `EPERM`: the caller may not unmount here (umount(2)). The namespaces before
@@ -268,6 +269,9 @@ impl<'p> Files<'p> {
         let created_directory = match DirBuilder::new().mode(0o755).create(directory) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => false,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(failed(directory, "create the directory", &NixErrno::ENOTDIR.into()));
+            }
             Err(error) => return Err(failed(directory, "create the directory", &error)),
         };
         let mut files = Self { directory, created: NsSet::EMPTY, created_directory, kept: false };
@@ -317,7 +321,8 @@ fn release_files(directory: &Path, kinds: NsSet) -> io::Result<NsSet> {
 }
 
 /// Unmounts the namespaces that are mounted on this file of the directory, one over the other. Returns
-/// whether there was one.
+/// whether there was one. Leaves a namespace on a file that no pin has created, such as that of
+/// `unshare --net=FILE`.
 ///
 /// The path goes through the open directory: its name may lead to another directory meanwhile.
 fn unmount(directory: &File, name: &str) -> Result<bool, NixErrno> {
@@ -331,7 +336,7 @@ fn unmount(directory: &File, name: &str) -> Result<bool, NixErrno> {
         };
         let is_namespace = fstatfs(&file)?.filesystem_type() == NSFS_MAGIC;
         drop(file);
-        if !is_namespace {
+        if !is_namespace || (!found && is_foreign(directory, name)) {
             return Ok(found);
         }
         let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
@@ -340,15 +345,25 @@ fn unmount(directory: &File, name: &str) -> Result<bool, NixErrno> {
     }
 }
 
+/// Returns whether the file below the mounts on this file is known to be one that no pin has created. If the
+/// file cannot be seen, the result is false, and the unmount decides.
+fn is_foreign(directory: &File, name: &str) -> bool {
+    without_mounts(directory).is_some_and(|below| is_of_pin(below, name) == Ok(false))
+}
+
+/// Returns whether this file of the directory is one that a pin has created.
+fn is_of_pin(directory: impl AsFd, name: &str) -> Result<bool, NixErrno> {
+    let found = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(found.st_mode == SFlag::S_IFREG.bits() && found.st_size == 0)
+}
+
 /// Removes this file of the directory if it is one that a pin has created.
 fn remove(directory: &File, name: &str) -> Result<(), NixErrno> {
-    let found = match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(found) => found,
-        Err(NixErrno::ENOENT) => return Ok(()),
-        Err(errno) => return Err(errno),
-    };
-    let of_pin = found.st_mode == SFlag::S_IFREG.bits() && found.st_size == 0;
-    if of_pin { unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) } else { Ok(()) }
+    match is_of_pin(directory, name) {
+        Ok(true) => unlinkat(directory, name, UnlinkatFlags::NoRemoveDir),
+        Ok(false) | Err(NixErrno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Returns the error with the path in its text.

@@ -247,6 +247,17 @@ pub(super) fn unshare_invalid_flags() -> SysResult<()> {
     unsafe { LinuxSys::new() }.unshare(CloneFlags(1))
 }
 
+/// Returns a copy of a directory without the mounts on its files (open_tree(2)). The copy is attached
+/// nowhere, and ends with the descriptor. `None`: the caller may not mount here, or the kernel is older than
+/// 5.2.
+pub(super) fn without_mounts(directory: &File) -> Option<OwnedFd> {
+    let path = CString::new(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
+    // SAFETY: one call, which only creates a descriptor.
+    let copy = unsafe { LinuxSys::new() }.open_tree(&path, false).ok()?;
+    // SAFETY: the kernel has just created this descriptor, and it has no other owner.
+    Some(unsafe { OwnedFd::from_raw_fd(copy.0) })
+}
+
 /// Returns the permitted capabilities of a file as a bit set (the attribute `security.capability`,
 /// capabilities(7)). `None`: it has none.
 pub(super) fn file_capabilities(path: &Path) -> Option<u64> {

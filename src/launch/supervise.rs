@@ -490,6 +490,21 @@ fn discard_pending(signal: Signal) {
     let _ = sys.sigtimedwait(set_of(signal));
 }
 
+/// Ends this process by a signal, even if the signal is blocked or ignored. Returns if the signal does not
+/// end a process by default.
+#[doc(hidden)]
+pub fn end_by(signal: Signal) {
+    // EINVAL: SIGKILL, whose disposition is always the default one.
+    let _ = default_disposition(signal);
+    // SAFETY: changes of this thread's mask, in a process that ends now.
+    let mut sys = unsafe { LinuxSys::new() };
+    // SAFETY: a number. raise(3) also sends real-time signals, which nix does not know.
+    unsafe { libc::raise(signal.0) };
+    if let Ok(blocked) = sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY) {
+        let _ = sys.sigprocmask(MaskHow::Set, SignalSet(blocked.0 & !set_of(signal).0));
+    }
+}
+
 /// Sets the default disposition of a signal in this process.
 fn default_disposition(signal: Signal) -> Result<(), Errno> {
     // SAFETY: one call with the default disposition as argument, so no handler of ours is registered.

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{BOTH, Test, children, test};
 use crate::joins::sleeper;
-use crate::kit::{Cmd, Ctx, until};
+use crate::kit::{Cmd, Ctx, PYTHON, until};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(pid_file_has_the_pid_of_the_command, BOTH),
@@ -161,6 +161,11 @@ fn closed_descriptors_are_wrong_usage(ctx: &Ctx) {
         .misused(&["--ready-fd 3", "not open for writing"]);
     script(ctx, "$N run $F --wait-fd 3 -- true 3>/dev/null")
         .misused(&["--wait-fd 3", "not open for reading"]);
+    let opened = "import os,sys; os.dup2(os.open('/', os.O_PATH), 7); os.execv(sys.argv[1], sys.argv[1:])";
+    for flag in ["--ready-fd", "--wait-fd"] {
+        let line = format!("{PYTHON} -I -S -c \"{opened}\" $N run $F {flag} 7 -- true");
+        script(ctx, &line).misused(&[flag, "7", "not open for"]);
+    }
     // A reader that is gone: the launch fails, and no signal ends nsexec.
     let gone = "mkfifo f; exec 4<>f 3>f; exec 4<&-; $N run $F --ready-fd 3 -- echo ran";
     script(ctx, gone).refused(1, &["--ready-fd 3", "Broken pipe"]);

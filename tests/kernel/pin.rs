@@ -8,6 +8,7 @@ use crate::kit::{Cmd, Ctx};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(pinned_namespaces_are_entered_and_released, BOTH),
+    test!(directory_may_have_any_name, BOTH),
     test!(map_auto_is_kept, ROOT),
     test!(host_name_and_clocks_are_kept, BOTH),
     test!(veth_end_is_moved_to_a_pin, BOTH),
@@ -41,6 +42,22 @@ fn pinned_namespaces_are_entered_and_released(ctx: &Ctx) {
         done";
     let once = "cgroup\nipc\nnet\nuser\nuts\n5\n0\n0\n";
     assert_eq!(script(ctx, text).ok(), format!("{once}{once}"));
+}
+
+/// A message separates its paths by commas.
+fn directory_may_have_any_name(ctx: &Ctx) {
+    for name in ["a,b", "a b:c", "-x", "a\nb"] {
+        let text = "
+            $N pin -n -- \"$1\"
+            inside=$($N enter --net=\"./$1/net\" -- readlink /proc/self/ns/net)
+            [ $inside = net:[$(stat -c %i \"./$1/net\")] ]
+            $N plan enter --net=\"./$1/net\" -- true > plan
+            grep -q 'verdict  *the command runs' plan
+            $N pin --release -- \"$1\"
+            ! test -e \"./$1\"";
+        let args = ["run", "-r", "-m", "-n", "--", "sh", "-euc", text, "sh", name];
+        assert_eq!(ctx.nsexec(args).env("N", &ctx.bin).ok(), "", "{name}");
+    }
 }
 
 fn map_auto_is_kept(ctx: &Ctx) {
@@ -113,6 +130,13 @@ fn release_leaves_foreign_files(ctx: &Ctx) {
     // A mount of another file system stays.
     let text = "mount -t tmpfs none pins/user; $N pin --release pins 2>err; stat -f -c %T pins/user";
     assert_eq!(script(ctx, text).ok(), "tmpfs\n");
+    // A namespace on a file that no pin has created stays too, and one above a pin does not.
+    let text = "
+        mkdir other; touch other/net; chmod 600 other/net
+        $N run -f --net=other/net -- true; $N pin -n more; mount --bind /proc/self/ns/net more/net
+        $N pin --release other 2>err; $N pin --release more
+        stat -f -c %T other/net; cat err; ! test -e more";
+    assert_eq!(script(ctx, text).ok(), "nsfs\nnsexec: other: no namespace is pinned there\n");
     for missing in ["missing", "missing/folder"] {
         let done = ctx.nsexec(["pin", "--release", missing]).done();
         done.exits(0);
@@ -134,6 +158,7 @@ fn failure_in_the_middle_leaves_nothing(ctx: &Ctx) {
         ! $N pin -u -n -C old 2>>err
         echo $(grep -c nsfs /proc/self/mountinfo) $(ls old)
         ! $N pin -n no/such 2>>err
+        ! $N pin -n err 2>>err
         cat err >&2";
     let done = script(ctx, text).done();
     done.exits(0);
@@ -144,6 +169,7 @@ fn failure_in_the_middle_leaves_nothing(ctx: &Ctx) {
         ["/old/net", "Input/output error"],
         ["/old/uts", "File exists"],
         ["no/such", "No such file"],
+        ["/err", "Not a directory"],
     ];
     assert_eq!(lines.len(), words.len(), "{}", done.err);
     for (line, words) in lines.iter().zip(words) {

@@ -29,6 +29,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(the_command_ends_with_the_launcher_also_with_other_ids, ROOT),
     test!(the_guard_sends_the_signal_that_is_named, BOTH),
     test!(the_guard_ends_with_the_command, BOTH),
+    test!(flags_may_be_given_again, BOTH),
+    test!(plan_looks_at_the_files_that_the_launch_uses, BOTH),
 ];
 
 /// Prints the number of zombies after five orphans have ended.
@@ -281,4 +283,54 @@ fn the_guard_sends_the_signal_that_is_named(ctx: &Ctx) {
 /// The guard of the harness would find a process that is left behind.
 fn the_guard_ends_with_the_command(ctx: &Ctx) {
     assert_eq!(ctx.run(["--kill-child", "--", "echo", "done"]).ok(), "done\n");
+}
+
+/// As for getopt_long(3), the last value counts. The file of a namespace stays, as in unshare(1).
+fn flags_may_be_given_again(ctx: &Ctx) {
+    for (flags, wanted) in [
+        ("-r -r --map-root-user", "0"),
+        ("-r -c -r -n -n --net", "0"),
+        ("-f -f -m -m -r", "0"),
+        ("-r -S 1 -S 0", "0"),
+        ("--map-user 5 --map-user 6", "6"),
+    ] {
+        let args = ["run"].into_iter().chain(flags.split(' ')).chain(["--", "id", "-u"]);
+        assert_eq!(ctx.nsexec(args).ok().trim(), wanted, "{flags}");
+    }
+    let script = "$N run -r -n sleep 100 & while ! [ \"$(cat /proc/$!/comm)\" = sleep ]; do sleep .01; done; \
+                  $N enter -t $! -U -U -n -n -F -F -- id -u; kill $!; wait";
+    assert_eq!(ctx.cmd("sh", ["-c", script]).env("N", &ctx.bin).ok(), "0\n");
+    ctx.nsexec(["run", "--net=missing", "-n", "--", "true"])
+        .refused(1, &["missing", "create the file first"]);
+}
+
+/// The verdict of a plan is the result of the launch: the command is looked up below its root directory, from
+/// its working directory.
+fn plan_looks_at_the_files_that_the_launch_uses(ctx: &Ctx) {
+    fs::write(ctx.file("file"), "").expect("a file");
+    fs::create_dir(ctx.file("empty")).expect("a folder");
+    for (line, runs) in [
+        ("-R /usr -- /bin/true", true),
+        ("-R /usr -- bin/true", true),
+        ("-R /usr -w /bin -- ./true", true),
+        ("-R /usr -w /bin -- ./no-such", false),
+        ("-R /usr -w /no-such -- /bin/true", false),
+        ("-R empty -- /bin/true", false),
+        ("-R no-such -- true", false),
+        ("-R file -- true", false),
+        ("-w /usr/bin -- ./true", true),
+        ("-w /usr -- bin/../bin/true", true),
+        ("-w empty -- ./true", false),
+        ("-w no-such -- true", false),
+        ("-w file -- true", false),
+        ("-w empty -- true", true),
+        ("--uts=no-such -- true", false),
+        ("-m -p --mount-proc -R / -w /usr/bin -- ./true", true),
+    ] {
+        let args = |command| [command, "-r"].into_iter().chain(line.split(' '));
+        let ran = ctx.nsexec(args("run")).done();
+        let plan = ctx.nsexec(args("plan")).done();
+        assert_eq!(ran.status.success(), runs, "{line}: {}", ran.err);
+        assert_eq!(plan.status.success(), runs, "{line}: {}", plan.text());
+    }
 }

@@ -94,6 +94,8 @@ Examples:
 /// Runs a command in namespaces: creates or joins them, and maps ids
 #[derive(Parser, Debug)]
 #[command(name = "nsexec", version = VERSION, styles = STYLES, after_help = EXAMPLES)]
+// As for getopt_long(3), a flag may be given again.
+#[command(args_override_self = true)]
 #[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(subcommand)]

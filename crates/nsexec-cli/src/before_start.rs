@@ -40,7 +40,9 @@ pub(crate) fn check(flags: &BeforeStartFlags) -> Result<(), Failure> {
         }
         // SAFETY: the descriptor is open, and nothing closes it during the call.
         let mode = fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFL);
-        if mode.is_ok_and(|mode| OFlag::from_bits_retain(mode) & OFlag::O_ACCMODE == unusable) {
+        let mode = mode.map_or(OFlag::empty(), OFlag::from_bits_retain);
+        // A descriptor of O_PATH has the access mode of O_RDONLY, and can be neither read nor written.
+        if mode.contains(OFlag::O_PATH) || mode & OFlag::O_ACCMODE == unusable {
             return wrong(&format!(" for {use_of_it}"));
         }
     }

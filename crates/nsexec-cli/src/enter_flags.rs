@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::str::FromStr;
 
+use clap::ArgAction::Append;
 use clap::Args;
 use nsexec::namespace::{NsKind, NsSet};
 

@@ -124,12 +124,21 @@ impl Joins {
     fn add_file(&mut self, kind: NsKind, file: &OsStr) -> Result<(), Failure> {
         self.named = true;
         let flag = flag_of(kind);
-        let join = JoinValue::of(kind, file.as_bytes())
-            .map_err(|why| Failure::Usage(format!("--{flag}={}: {why}", file.to_string_lossy())))?;
         let opened = openat(AT_FDCWD, file, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-        if opened.is_ok_and(|theirs| is_own_namespace(&theirs, kind)) {
+        if opened.as_ref().is_ok_and(|theirs| is_own_namespace(theirs, kind)) {
             return Ok(());
         }
+        // A message separates its paths by commas, so the descriptor stands for a path with one.
+        if file.as_bytes().contains(&b',') {
+            let shown = file.to_string_lossy().into_owned();
+            let opened = opened.map_err(|errno| {
+                Failure::ours(format!("failed to open {shown}: {}", words(&errno.into())))
+            })?;
+            self.add_opened(kind, opened, shown);
+            return Ok(());
+        }
+        let join = JoinValue::of(kind, file.as_bytes())
+            .map_err(|why| Failure::Usage(format!("--{flag}={}: {why}", file.to_string_lossy())))?;
         self.joined.insert(kind);
         self.paths.push([kind.name().as_bytes(), b":", &join.path].concat());
         self.shown.push(join);

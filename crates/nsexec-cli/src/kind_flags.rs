@@ -14,28 +14,28 @@ macro_rules! kind_flags {
         #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
         pub(crate) struct $name {
             /// User namespace: ids and privileges
-            #[arg(short = 'U', long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
+            #[arg(short = 'U', long, value_name = "FILE", num_args = 0..=1, require_equals = true, action = Append, help_heading = NAMESPACES)]
             pub(crate) user: Option<Option<OsString>>,
             /// Mount namespace: the mounts
-            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
+            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, action = Append, help_heading = NAMESPACES)]
             pub(crate) mount: Option<Option<OsString>>,
             $(#[$pid])*
-            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
+            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, action = Append, help_heading = NAMESPACES)]
             pub(crate) pid: Option<Option<OsString>>,
             $(#[$net])*
-            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
+            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, action = Append, help_heading = NAMESPACES)]
             pub(crate) net: Option<Option<OsString>>,
             /// IPC namespace: System V IPC, POSIX message queues
-            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
+            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, action = Append, help_heading = NAMESPACES)]
             pub(crate) ipc: Option<Option<OsString>>,
             /// UTS namespace: host name
-            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
+            #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, action = Append, help_heading = NAMESPACES)]
             pub(crate) uts: Option<Option<OsString>>,
             /// Cgroup namespace: the root of /proc/PID/cgroup
-            #[arg(short = 'C', long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
+            #[arg(short = 'C', long, value_name = "FILE", num_args = 0..=1, require_equals = true, action = Append, help_heading = NAMESPACES)]
             pub(crate) cgroup: Option<Option<OsString>>,
             /// Time namespace: offsets of the monotonic and the boot-time clock
-            #[arg(short = 'T', long, value_name = "FILE", num_args = 0..=1, require_equals = true, help_heading = NAMESPACES)]
+            #[arg(short = 'T', long, value_name = "FILE", num_args = 0..=1, require_equals = true, action = Append, help_heading = NAMESPACES)]
             pub(crate) time: Option<Option<OsString>>,
         }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nsexec::launch::signals::Signals;
@@ -127,15 +127,20 @@ fn with_steps(mut plan: Plan, request: &Request) -> Plan {
     plan
 }
 
-/// Searches the command: below this root directory, or else in ours.
+/// Searches the command: below this root directory, or that of the launch, or else in ours. Also returns the
+/// files and directories of the launch that cannot be used.
 pub(crate) fn searched(
     prepared: &Prepared,
     root: Option<BorrowedFd<'_>>,
 ) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
-    match root {
+    let own = search::root_of(prepared);
+    let root = root.or(own.as_ref().map(AsFd::as_fd));
+    let (found, mut refused) = match root {
         Some(root) => search::search_below(prepared, root),
         None => search::search(prepared),
-    }
+    };
+    refused.extend(search::unusable(prepared, root));
+    (found, refused)
 }
 
 /// Takes the signals as `run` does, so that the plan has the same signal masks. This process exits so soon

@@ -1,6 +1,7 @@
 //! The values of flags. Each is parsed once, into a type that holds only valid values.
 
 use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 
@@ -88,17 +89,47 @@ fn id(text: &str, group: bool) -> Result<u32, String> {
     id_of_name(text, group).ok_or_else(|| format!("no {noun} has this name; expected an id or a name"))
 }
 
-/// Parses a signal: its name, with or without SIG, or its number.
+/// The real-time signals of libc, which keeps two below them for itself (signal(7)).
+const REAL_TIME: RangeInclusive<i32> = 34..=64;
+
+/// Parses a signal: its name, with or without SIG, or its number. As for kill(1) of util-linux, real-time
+/// signals are RTMIN, RTMIN+N, RTMAX-N and RTMAX.
 pub(crate) fn signal(text: &str) -> Result<Signal, String> {
     let number = text.parse().ok().filter(|number| (1..=64).contains(number)).map(Signal);
-    let named = || {
-        let word = text.to_ascii_uppercase();
-        let word = word.strip_prefix("SIG").unwrap_or(&word);
-        let is_named =
-            |signal: &Signal| signal.name().and_then(|name| name.strip_prefix("SIG")) == Some(word);
-        (1..=31).map(Signal).find(is_named)
+    let word = text.to_ascii_uppercase();
+    let word = word.strip_prefix("SIG").unwrap_or(&word);
+    let found = number.or_else(|| named_signal(word)).or_else(|| real_time_signal(word));
+    found.ok_or_else(|| "expected a signal, as KILL, SIGTERM, RTMIN+1 or 15".to_owned())
+}
+
+fn named_signal(word: &str) -> Option<Signal> {
+    // Other names of signal(7).
+    let word = match word {
+        "CLD" => "CHLD",
+        "IOT" => "ABRT",
+        "POLL" => "IO",
+        word => word,
     };
-    number.or_else(named).ok_or_else(|| "expected a signal, as KILL, SIGTERM or 15".to_owned())
+    let is_named = |signal: &Signal| signal.name().and_then(|name| name.strip_prefix("SIG")) == Some(word);
+    (1..=31).map(Signal).find(is_named)
+}
+
+fn real_time_signal(word: &str) -> Option<Signal> {
+    let offset = |text: &str| match text.split_at_checked(1) {
+        None => Some(0),
+        Some((_, digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse::<i32>().ok(),
+        Some(_) => None,
+    };
+    let number = match (word.strip_prefix("RTMIN"), word.strip_prefix("RTMAX")) {
+        (Some(text), _) if text.is_empty() || text.starts_with('+') => {
+            REAL_TIME.start().checked_add(offset(text)?)
+        }
+        (_, Some(text)) if text.is_empty() || text.starts_with('-') => {
+            REAL_TIME.end().checked_sub(offset(text)?)
+        }
+        _ => None,
+    };
+    number.filter(|number| REAL_TIME.contains(number)).map(Signal)
 }
 
 /// The value of `--join`: a kind, and the path of the namespace.
@@ -310,7 +341,22 @@ mod tests {
             assert_eq!(signal(text), Ok(Signal::TERM), "{text}");
         }
         assert_eq!(signal("64"), Ok(Signal(64)));
-        for refused in ["", "0", "65", "SIG", "NONE", "-9"] {
+        for (text, number) in [
+            ("CLD", 17),
+            ("sigiot", 6),
+            ("POLL", 29),
+            ("RTMIN", 34),
+            ("SIGRTMIN+2", 36),
+            ("rtmin+30", 64),
+            ("RTMAX", 64),
+            ("RTMAX-30", 34),
+        ] {
+            assert_eq!(signal(text), Ok(Signal(number)), "{text}");
+        }
+        for refused in [
+            "", "0", "65", "SIG", "NONE", "-9", "RTMIN+", "RTMIN-1", "RTMIN+31", "RTMAX+1", "RTMAX-31",
+            "RTMIN+-1",
+        ] {
             assert!(signal(refused).is_err(), "{refused}");
         }
     }

@@ -60,6 +60,9 @@ pub(super) fn both_unshare(ctx: &Ctx) {
             "$U -r no-such-command",
             "$U -r /etc/passwd",
             "$U --no-such-flag true",
+            // No flag after --help is read.
+            "$U -hx > /dev/null",
+            "$U -r --help --no-such-flag > /dev/null",
             "$U -x true",
             "$U -r --propagation no true",
             "$U -r -- sh -c 'echo $0 $*' -n -p",
@@ -85,6 +88,10 @@ pub(super) fn both_processes(ctx: &Ctx) {
             "$U -r -p sh -c 'sh -c \"echo \\$\\$\"; test $$ != 1'",
             "$U -r -p -f sh -c 'echo $$'",
             "$U -r --kill-child=TERM -p sh -c 'echo $$'",
+            "$U -r --kill-child=RTMIN+1 true",
+            "$U -r --kill-child=SIGPOLL true",
+            "$U -r --kill-child=CLD true",
+            "$U -r --kill-child=no-such true",
             "$U -r --kill-child sleep 100 & c=$(child $! sleep); kill -9 $!; until grep -q zombie /proc/$c/status; do sleep 0.01; done; echo gone",
             // The waiting parent ignores both signals.
             "rm -f on go; $U -r -f sh -c 'echo on > on; until [ -e go ]; do sleep 0.01; done; exit 3' & until [ -s on ]; do sleep 0.01; done; kill -TERM $!; kill -INT $!; > go; wait $!",
@@ -105,6 +112,7 @@ pub(super) fn both_nsenter(ctx: &Ctx) {
             "$N -t 99999999 -n true",
             "$N --net=/nonexistent true",
             "$N --no-such-flag",
+            "$N -hx > /dev/null",
             "$U -r -n sleep 100 & is $! sleep; $N -t $! -U -n --preserve-credentials id -u; end $!",
             "$U -c -n sleep 100 & is $! sleep; $N -t $! -U -n --preserve-credentials id -u; end $!",
             "$U -r -n sleep 100 & is $! sleep; p=$!; test \"$($N -t $p -U -n --preserve-credentials readlink /proc/self/ns/net)\" = \"$(readlink /proc/$p/ns/net)\"; echo $?; end $p",

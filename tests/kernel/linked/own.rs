@@ -127,10 +127,13 @@ pub(super) fn ends_by_the_signal_of_the_command(ctx: &Ctx) {
         format!("{unshare} -r -f sh -c 'kill -KILL $$'"),
         format!("{unshare} -r -f sh -c 'exit 137'"),
         format!("{unshare} -r -p -f {nsenter} echo in"),
+        // A real-time signal, and one that is ignored here.
+        format!("{unshare} -r -f sh -c 'kill -64 $$'"),
+        format!("env --ignore-signal=HUP {unshare} -r -f env --default-signal=HUP sh -c 'kill -HUP $$'"),
     ];
     let mut args = vec!["-I", "-S", "-c", script];
     args.extend(lines.iter().map(String::as_str));
-    assert_eq!(ctx.cmd(PYTHON, args).ok(), "in\n[-15, -9, 137, 0]\n");
+    assert_eq!(ctx.cmd(PYTHON, args).ok(), "in\n[-15, -9, 137, 0, -64, -1]\n");
 }
 
 /// tests/ts/nsenter/env, for a process whose environment the caller may read.

@@ -1,21 +1,23 @@
 //! The files that a command needs, as this machine has them: the program, its interpreter, directories.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{IsTerminal as _, Read as _, stdin};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::io::{self, IsTerminal as _, Read as _, stdin};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::Path;
 use std::vec;
 use std::vec::Vec;
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, faccessat, geteuid};
 use nsexec::bootstrap::decode;
 use nsexec::idmap::IdMap;
-use nsexec::launch::Prepared;
+use nsexec::launch::{Base, Directory, Prepared};
 use nsexec::namespace::NsKind;
 
 use super::FileState;
@@ -38,7 +40,10 @@ const DEPTH: usize = 5;
 #[must_use]
 pub fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
     let other = OtherUser::of(prepared).filter(|_| geteuid().is_root());
-    let look = |path: &[u8]| other.as_ref().map_or_else(|| program(path), |user| user.program(path));
+    let look = |path: &[u8]| {
+        let path = &*from_directory(prepared, path);
+        other.as_ref().map_or_else(|| program(path), |user| user.program(path))
+    };
     let (found, refused, _) = search_with(prepared, look);
     (found, refused)
 }
@@ -50,15 +55,87 @@ pub fn search_below(
     prepared: &Prepared,
     root: BorrowedFd<'_>,
 ) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let look = |path: &[u8]| match openat2(root, path, how).map(|file| File::from(file).metadata()) {
-        Ok(Ok(data)) if data.is_file() && data.mode() & 0o111 != 0 => FileState::Usable,
-        Ok(Ok(_)) => FileState::Refused(Refused::NotExecutable),
-        Ok(Err(error)) => FileState::Refused(refused(&error)),
-        Err(errno) => FileState::Refused(refused(&errno.into())),
+    let look = |path: &[u8]| match metadata_below(root, &from_directory(prepared, path)) {
+        Ok(data) if data.is_file() && data.mode() & 0o111 != 0 => FileState::Usable,
+        Ok(_) => FileState::Refused(Refused::NotExecutable),
+        Err(error) => FileState::Refused(refused(&error)),
     };
     let (found, refused, _) = search_with(prepared, look);
     (found, refused)
+}
+
+/// Returns the metadata of a path below an open root directory.
+fn metadata_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<fs::Metadata> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    File::from(openat2(root, path, how)?).metadata()
+}
+
+/// Returns the path as the command looks it up: from its working directory.
+fn from_directory<'p>(prepared: &Prepared, path: &'p [u8]) -> Cow<'p, [u8]> {
+    match &prepared.around.directory {
+        Some(directory) if !path.is_empty() && !path.starts_with(b"/") => {
+            [directory.path.to_bytes(), b"/", path].concat().into()
+        }
+        _ => path.into(),
+    }
+}
+
+/// Returns the root directory of the command, if a flag names it and it can be opened.
+#[must_use]
+pub fn root_of(prepared: &Prepared) -> Option<OwnedFd> {
+    let (Base::Chroot { path } | Base::Directory { path, .. }) = &prepared.around.root.as_ref()?.base else {
+        return None;
+    };
+    openat(AT_FDCWD, &**path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()
+}
+
+/// Returns the directories and files of the launch that cannot be used on this machine: the root directory,
+/// the working directory, which is below `root` if that is given, and the files on which namespaces are
+/// mounted.
+#[must_use]
+pub fn unusable(prepared: &Prepared, root: Option<BorrowedFd<'_>>) -> BTreeMap<Vec<u8>, Refused> {
+    let mut found = BTreeMap::new();
+    let mut add = |path: &[u8], state| {
+        if let FileState::Refused(why) = state {
+            found.insert(path.to_vec(), why);
+        }
+    };
+    let around = &prepared.around;
+    let base = around.root.as_ref().map(|root| &root.base);
+    if let Some(Base::Chroot { path } | Base::Directory { path, .. }) = base {
+        add(path.to_bytes(), directory(path.to_bytes()));
+    }
+    let joins = decode(prepared.message(), prepared.policy().dialect)
+        .is_ok_and(|(asked, _)| asked.joined().contains(NsKind::Mnt));
+    if let Some(Directory { path, .. }) = &around.directory {
+        let path = path.to_bytes();
+        match (root, base) {
+            (
+                Some(root),
+                Some(
+                    Base::Chroot { path: above }
+                    | Base::Opened { path: above, .. }
+                    | Base::Directory { path: above, .. },
+                ),
+            ) => {
+                let state = match metadata_below(root, path) {
+                    Ok(data) if data.is_dir() => FileState::Usable,
+                    Ok(_) => FileState::Refused(Refused::BelowFile),
+                    Err(error) => FileState::Refused(refused(&error)),
+                };
+                let above = above.to_bytes();
+                add(&[above.strip_suffix(b"/").unwrap_or(above), path].concat(), state);
+            }
+            (None, None | Some(Base::Present)) if !joins => add(path, directory(path)),
+            _ => {}
+        }
+    }
+    for one in &around.persistent {
+        if let Err(error) = fs::metadata(Path::new(OsStr::from_bytes(one.file.to_bytes()))) {
+            add(one.file.to_bytes(), FileState::Refused(refused(&error)));
+        }
+    }
+    found
 }
 
 /// The result of a search: the file found, the refused ones, and the first whose state is unknown.
@@ -151,7 +228,7 @@ pub(super) fn directory(path: &[u8]) -> FileState {
     }
 }
 
-fn refused(error: &std::io::Error) -> Refused {
+fn refused(error: &io::Error) -> Refused {
     match error.raw_os_error() {
         Some(EACCES) => Refused::Hidden,
         Some(EPERM) => Refused::NotPermitted,

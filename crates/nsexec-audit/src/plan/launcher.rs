@@ -21,10 +21,10 @@ use nsexec::sys::types::{Errno, Fd, Signal, SignalSet};
 
 /// Creates the files that the search for the command meets.
 fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
-    for (path, refused) in &assumptions.refused {
-        let Ok(path) = core::str::from_utf8(path) else { continue };
+    for (given, refused) in &assumptions.refused {
+        let Ok(path) = core::str::from_utf8(given) else { continue };
         // The working directory of the simulated launcher is the root directory.
-        let relative = !path.starts_with('/') && is_directory(prepared, path.as_bytes());
+        let relative = !path.starts_with('/') && is_directory(prepared, given);
         let path = &*if relative { format!("/{path}") } else { path.to_string() };
         match refused {
             Refused::NotExecutable => sim.file(path, Extra::Forbidden),
@@ -33,6 +33,10 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
             Refused::Missing => sim.file(path, Extra::Missing),
             Refused::NoInterpreter => sim.file(path, Extra::Unrunnable(Errno::ENOENT)),
             Refused::UnknownFormat => sim.file(path, Extra::Unrunnable(Errno::ENOEXEC)),
+            // A working directory may be a file itself.
+            Refused::BelowFile if is_directory(prepared, given) => {
+                sim.file(path, Extra::Regular(Rc::from(&b""[..])));
+            }
             Refused::BelowFile => sim.file(above(path), Extra::Regular(Rc::from(&b""[..]))),
         }
     }

@@ -11,6 +11,7 @@ mod shown;
 mod verdict;
 mod words;
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::format;
 use std::rc::Rc;
@@ -365,6 +366,7 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
         let pid = inside.filter(|_| in_user).unwrap_or(outside);
         // A path that is not UTF-8 does not exist on the simulated machine.
         let Ok(path) = core::str::from_utf8(entry.path) else { continue };
+        let path = &*absolute(path);
         let file = match assumptions.wrong_path.get(&entry.kind) {
             None => Extra::Namespace(sim.namespace(pid, entry.kind)),
             Some(WrongPath::Own) => Extra::Namespace(sim.namespace(sim.launcher_pid(), entry.kind)),
@@ -385,6 +387,23 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
         };
         sim.file(path, file);
     }
+}
+
+/// Returns the path as an absolute one: the working directory of the simulated launcher is the root
+/// directory.
+fn absolute(path: &str) -> Cow<'_, str> {
+    if path.starts_with('/') {
+        return path.into();
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/")).into()
 }
 
 /// Returns the parent directory of a path.
@@ -714,6 +733,17 @@ mod tests {
         }
         let own = Assumptions { wrong_path: [(NsKind::Net, WrongPath::Own)].into(), ..Assumptions::root() };
         assert!(joining(c"net:/proc/self/ns/net", &own).succeeds);
+    }
+
+    #[test]
+    fn path_to_join_may_be_relative() {
+        for message in [c"net:n", c"net:./a/n", c"net:../a//n", c"net:a/../../b/./n"] {
+            assert!(joining(message, &Assumptions::root()).succeeds, "{message:?}");
+        }
+        for wrong in [WrongPath::Missing, WrongPath::BelowFile, WrongPath::Fifo] {
+            let wrong_path = [(NsKind::Net, wrong)].into();
+            assert!(!joining(c"net:./a/n", &Assumptions { wrong_path, ..Assumptions::root() }).succeeds);
+        }
     }
 
     #[test]

@@ -38,15 +38,33 @@ pub(super) const NO_LETTER: u8 = 0;
 /// The given flags in order, each with its value, and the words after them.
 pub(super) type Parsed<'a, T> = (Vec<(T, Option<OsString>)>, &'a [OsString]);
 
-/// Splits the words after the program's name.
+/// Splits the words after the program's name. A flag for which `ends` is true is the last one: the program
+/// prints a text and exits before it reads the next flag.
 ///
 /// # Errors
 /// The fault of a flag, in a text for people.
 pub(super) fn parse<'a, T: Copy>(
     flags: &[Flag<T>],
-    mut words: &'a [OsString],
+    ends: impl Fn(T) -> bool,
+    words: &'a [OsString],
 ) -> Result<Parsed<'a, T>, String> {
     let mut given = Vec::new();
+    let parsed = split(flags, words, &mut given);
+    let last = given.iter().position(|(means, _)| ends(*means));
+    match (last, parsed) {
+        (Some(last), _) => {
+            given.truncate(last + 1);
+            Ok((given, &[]))
+        }
+        (None, parsed) => parsed.map(|words| (given, words)),
+    }
+}
+
+fn split<'a, T: Copy>(
+    flags: &[Flag<T>],
+    mut words: &'a [OsString],
+    given: &mut Vec<(T, Option<OsString>)>,
+) -> Result<&'a [OsString], String> {
     while let Some((word, rest)) = words.split_first() {
         let bytes = word.as_bytes();
         if bytes == b"--" {
@@ -55,11 +73,11 @@ pub(super) fn parse<'a, T: Copy>(
         }
         let Some(letters) = bytes.strip_prefix(b"-").filter(|rest| !rest.is_empty()) else { break };
         words = match letters.strip_prefix(b"-") {
-            Some(long) => parse_long(flags, long, rest, &mut given)?,
-            None => parse_letters(flags, letters, rest, &mut given)?,
+            Some(long) => parse_long(flags, long, rest, given)?,
+            None => parse_letters(flags, letters, rest, given)?,
         };
     }
-    Ok((given, words))
+    Ok(words)
 }
 
 fn parse_long<'a, T: Copy>(
@@ -146,6 +164,7 @@ mod tests {
 
     const FLAGS: &[Flag<char>] = &[
         flag(b'a', "all", Takes::Nothing, 'a'),
+        flag(b'h', "help", Takes::Nothing, 'h'),
         flag(b'n', "net", Takes::Path, 'n'),
         flag(b'm', "mount", Takes::Attached, 'm'),
         flag(b'S', "setuid", Takes::Value, 'S'),
@@ -155,7 +174,7 @@ mod tests {
 
     fn parsed(words: &str) -> Result<String, String> {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
-        let (given, rest) = parse(FLAGS, &words)?;
+        let (given, rest) = parse(FLAGS, |means| means == 'h', &words)?;
         let shown = given.iter().map(|(flag, value)| match value {
             Some(value) => format!("{flag}={}", value.to_string_lossy()),
             None => flag.to_string(),
@@ -182,6 +201,14 @@ mod tests {
         assert_eq!(parsed("-mx -m=y -m z").as_deref(), Ok("m=x m=y m|z"));
         assert_eq!(parsed("-aS").unwrap_err(), "option '-S' needs a value");
         assert_eq!(parsed("-ax").unwrap_err(), "unknown option '-x'");
+    }
+
+    #[test]
+    fn no_flag_after_help_is_read() {
+        assert_eq!(parsed("-hx").as_deref(), Ok("h|"));
+        assert_eq!(parsed("-a --help --nope x").as_deref(), Ok("a h|"));
+        assert_eq!(parsed("-x -h").unwrap_err(), "unknown option '-x'");
+        assert_eq!(parsed("-a ls -h").as_deref(), Ok("a|ls -h"));
     }
 
     #[test]

@@ -37,6 +37,12 @@ enum Means {
     Version,
 }
 
+impl Means {
+    fn ends(self) -> bool {
+        matches!(self, Self::Help | Self::Version)
+    }
+}
+
 const FLAGS: &[Flag<Means>] = &[
     flag(b'a', "all", Takes::Nothing, Means::All),
     flag(b'h', "help", Takes::Nothing, Means::Help),
@@ -73,14 +79,14 @@ const SELINUX: &str = "/sys/fs/selinux/enforce";
 /// # Errors
 /// Wrong usage, or a failure of the launch.
 pub(super) fn nsenter(arguments: &[OsString]) -> Result<Asked, Failure> {
-    let (words, command) = getopt::parse(FLAGS, arguments).map_err(Failure::Usage)?;
-    let shows = words.iter().find(|(means, _)| matches!(means, Means::Help | Means::Version));
-    match shows {
-        Some((Means::Version, _)) => return Ok(Asked::Version),
-        Some(_) => return Ok(Asked::Help),
-        None => {}
-    }
+    let (words, command) = getopt::parse(FLAGS, Means::ends, arguments).map_err(Failure::Usage)?;
+    let last = words.last().map(|(means, _)| *means);
     let flags = given(words)?;
+    match last {
+        Some(Means::Version) => return Ok(Asked::Version),
+        Some(Means::Help) => return Ok(Asked::Help),
+        _ => {}
+    }
     check(&flags)?;
     let mut entered = enter::decide(&flags, &HandOverFlags::default(), &BeforeStartFlags::default())?;
     entered.seal()?;
@@ -161,7 +167,7 @@ mod tests {
 
     fn flags(words: &str) -> Result<EnterFlags, Failure> {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
-        let (words, _) = getopt::parse(FLAGS, &words).map_err(Failure::Usage)?;
+        let (words, _) = getopt::parse(FLAGS, Means::ends, &words).map_err(Failure::Usage)?;
         let flags = given(words)?;
         check(&flags).map(|()| flags)
     }

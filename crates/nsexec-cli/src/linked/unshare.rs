@@ -52,6 +52,12 @@ enum Means {
     Version,
 }
 
+impl Means {
+    fn ends(self) -> bool {
+        matches!(self, Self::Help | Self::Version)
+    }
+}
+
 const FLAGS: &[Flag<Means>] = &[
     flag(b'h', "help", Takes::Nothing, Means::Help),
     flag(b'V', "version", Takes::Nothing, Means::Version),
@@ -108,7 +114,7 @@ struct Given {
 /// # Errors
 /// Wrong usage, or a failure of the launch.
 pub(super) fn unshare(arguments: &[OsString]) -> Result<Asked, Failure> {
-    let (words, command) = getopt::parse(FLAGS, arguments).map_err(Failure::Usage)?;
+    let (words, command) = getopt::parse(FLAGS, Means::ends, arguments).map_err(Failure::Usage)?;
     let Given { flags, clear_env, kept, shows } = given(words)?;
     match shows {
         Some(Means::Version) => return Ok(Asked::Version),
@@ -142,10 +148,7 @@ fn given(words: Vec<(Means, Option<OsString>)>) -> Result<Given, Failure> {
     given.flags.no_loopback = true;
     for (means, value) in words {
         match means {
-            Means::Help | Means::Version => {
-                given.shows = Some(means);
-                break;
-            }
+            Means::Help | Means::Version => given.shows = Some(means),
             Means::ClearEnv => given.clear_env = true,
             Means::WhitelistEnv => {
                 given.clear_env = true;
@@ -255,7 +258,7 @@ mod tests {
 
     fn flags(words: &str) -> Result<NamespaceFlags, Failure> {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
-        let (words, _) = getopt::parse(FLAGS, &words).map_err(Failure::Usage)?;
+        let (words, _) = getopt::parse(FLAGS, Means::ends, &words).map_err(Failure::Usage)?;
         given(words).map(|given| given.flags)
     }
 

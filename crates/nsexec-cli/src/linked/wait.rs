@@ -4,8 +4,8 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use nix::sys::signal::{SigSet, Signal, raise};
-use nsexec::launch::signals::{Signals, supervise};
+use nix::sys::signal::{SigSet, Signal};
+use nsexec::launch::signals::{Signals, end_by, supervise};
 use nsexec::launch::{Child, exit_code};
 
 use super::super::failure::{FAILED, Failure, words};
@@ -59,12 +59,11 @@ fn patient(child: &mut Child, mut mask: SigSet) -> io::Result<End> {
 /// Ends this process by the signal that has ended the command, so that a shell sees it. Returns the exit
 /// status otherwise.
 fn end_as(status: ExitStatus) -> u8 {
-    if let Some(signal) = status.signal().and_then(|number| Signal::try_from(number).ok()) {
+    if let Some(number) = status.signal() {
         // Without a core dump of this process beside that of the command.
         let _ = nix::sys::prctl::set_dumpable(false);
-        let _ = raise(signal);
-        let _ = SigSet::from(signal).thread_unblock();
+        end_by(nsexec::sys::types::Signal(number));
     }
-    // A real-time signal, or one that this process ignores.
+    // Process 1 of a pid namespace is not ended by its own signals.
     u8::try_from(exit_code(status)).unwrap_or(FAILED)
 }
