@@ -68,6 +68,7 @@ fn plan_of(prepared: Prepared, machine: &Machine) -> Result<Plan, PlanError> {
     joins(machine, &bootstrap, &mut assumptions, &mut unknown);
     files(machine, &asked, &prepared, &mut assumptions, &mut unknown);
     masks(&asked, &prepared, &mut assumptions, &mut unknown);
+    unknown.extend(unknown_sys(machine, &asked, &prepared).map(ToOwned::to_owned));
     assumptions.no_terminal = machine.is_here() && !search::is_terminal(&prepared);
     assumptions.unknown = unknown;
     let mut plan = plan(&Start::Launcher(prepared), &assumptions)?;
@@ -278,6 +279,19 @@ fn masks(asked: &Asked, prepared: &Prepared, assumptions: &mut Assumptions, unkn
     if assumptions.proc_masked && owns && !in_user && mounts {
         assumptions.proc_masked = false;
         unknown.push("whether the mounts over parts of /proc come from another user namespace".to_owned());
+    }
+}
+
+/// Returns the fact on which a new /sys depends, if it is unknown. The command runs in any case.
+fn unknown_sys(machine: &Machine, asked: &Asked, prepared: &Prepared) -> Option<&'static str> {
+    let new = prepared.around.sysfs.as_ref()?;
+    let in_user = asked.created.contains(NsKind::User) || asked.joined.contains(NsKind::User);
+    let owns = machine.own_user.as_ref().is_some_and(|own| own.owns.iter().any(|kind| kind == "mnt"));
+    match new.covered && owns && !in_user {
+        _ if !machine.is_here() => Some("the mounts at and below /sys"),
+        // As for /proc: see `masks`.
+        true => Some("whether the mounts over parts of /sys come from another user namespace"),
+        false => None,
     }
 }
 

@@ -10,6 +10,7 @@ use super::walk::{AnnotatedLine, Attempt, Object};
 use super::words::{fatal_text, one_line};
 use crate::record::{Bytes, Call, Reply};
 use crate::transcript::Role;
+use nsexec::launch::leaves_old_sys;
 use nsexec::namespace::NsSet;
 use nsexec::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation, Signal};
 
@@ -100,6 +101,7 @@ const fn mounts(mount: Mount) -> &'static str {
         Mount::Propagation(Propagation::Slave) => "mounts made slaves",
         Mount::Propagation(Propagation::Shared) => "mounts made shared",
         Mount::Proc => "mounts its own /proc",
+        Mount::Sysfs { .. } => "mounts a new /sys",
     }
 }
 
@@ -166,6 +168,9 @@ fn failure(seen: &AnnotatedLine<'_>, errno: Errno) -> Option<Note> {
         },
         (Call::Execve { path, .. }, Errno::ENOENT) => {
             (Mark::Refused, format!("not there:\n{}", one_line(&path.0, DATA_LIMIT)))
+        }
+        (Call::Mount { mount: Mount::Sysfs { .. } }, errno) if leaves_old_sys(errno) => {
+            (Mark::Refused, format!("/sys stays as it is: {name}"))
         }
         (Call::CloneInit { .. }, _) => (Mark::Refused, format!("direct start refused: {name}")),
         (call, _) => (Mark::Failed, format!("{} fails: {name}", call.name())),

@@ -4,6 +4,7 @@ use super::walk::{Attempt, Channel, Context, Object};
 use super::{child, direct, in_place, tree};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Role;
+use nsexec::launch::leaves_old_sys;
 use nsexec::sys::types::{
     CloneFlags, Errno, FsType, MaskHow, Mount, OpenFlags, PollEvents, Seals, Signal, SignalSet,
 };
@@ -69,6 +70,9 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
     Some(match (&line.call, errno) {
         (_, Errno::EINTR) => "interrupted by a signal: the call is repeated",
         (_, Errno::EAGAIN) if log => "the log pipe is full",
+        (Call::Mount { mount: Mount::Sysfs { .. } }, errno) if leaves_old_sys(errno) => {
+            "refused, for example since a part of /sys is covered: /sys stays as it is"
+        }
         (Call::DropBounding { .. }, Errno::EINVAL) => "the kernel knows no further capability",
         (Call::Read { .. }, Errno::ECONNRESET) => "the peer died with unread bytes: treated as end of file",
         (Call::Send { .. } | Call::SendFd { .. }, Errno::EPIPE) => "the peer is gone",
@@ -394,6 +398,9 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
             "before any mount: the copied mounts still propagate to the caller's"
         }
         Call::Mount { mount: Mount::Proc } => "the /proc of its own pid namespace",
+        Call::Mount { mount: Mount::Sysfs { .. } } => {
+            "the devices of its own network namespace; may fail, for example with EPERM: then /sys stays as it is"
+        }
         Call::SetPdeathsig { signal: Signal::NONE } => "the command may outlive the launcher",
         Call::SetPdeathsig { signal: Signal::KILL } if context.changed_ids => {
             "set again: the change of ids has cleared it"

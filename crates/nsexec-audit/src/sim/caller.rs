@@ -117,6 +117,20 @@ impl Sim {
         }
     }
 
+    /// Covers a part of /sys: see [`Settings::sys_covered`](super::Settings::sys_covered).
+    pub fn cover_sys(&mut self) {
+        self.launcher_and_kernel().1.settings.sys_covered = true;
+    }
+
+    /// Makes the mount at /sys read-only.
+    pub fn make_sys_read_only(&mut self) {
+        let (_, kernel) = self.launcher_and_kernel();
+        let is_sysfs = |mount: &usize| matches!(kernel.origin(*mount), Origin::Sysfs(_));
+        if let Some(mount) = (0..kernel.mounts.len()).find(is_sysfs) {
+            kernel.mounts[mount].attributes |= MountAttributes::RDONLY;
+        }
+    }
+
     fn proc_mount(&mut self) -> Option<usize> {
         let (_, kernel) = self.launcher_and_kernel();
         (0..kernel.mounts.len()).find(|mount| matches!(kernel.origin(*mount), Origin::Proc(_)))

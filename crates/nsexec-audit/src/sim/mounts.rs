@@ -302,7 +302,7 @@ impl Kernel {
     pub(super) fn mount_new(
         &mut self,
         me: Task,
-        kind: MountKind,
+        (kind, attributes): (MountKind, u64),
         options: &[u8],
         place: Place,
     ) -> SysResult<()> {
@@ -324,7 +324,7 @@ impl Kernel {
         };
         // Without the capability sysfs and procfs are refused before and after the options, with one errno.
         are_known(kind, options)?;
-        if !self.may(me, over, cap::SYS_ADMIN) || self.is_too_revealing(me, origin, attributes_of(kind)) {
+        if !self.may(me, over, cap::SYS_ADMIN) || self.is_too_revealing(me, origin, attributes) {
             return Err(Errno::EPERM);
         }
         if kind == MountKind::Overlay && !names(options).any(|name| name == b"lowerdir") {
@@ -339,7 +339,7 @@ impl Kernel {
             return Err(Errno::EBUSY);
         }
         let home = Home::Namespace(proxy.get(NsKind::Mnt));
-        self.add_mount(origin, Some(place), home, attributes_of(kind));
+        self.add_mount(origin, Some(place), home, attributes);
         Ok(())
     }
 
@@ -357,7 +357,7 @@ impl Kernel {
             let mount = &self.mounts[index];
             let same = match self.origin(index) {
                 Origin::Proc(_) => is_proc && !self.settings.proc_masked,
-                Origin::Sysfs(_) => !is_proc,
+                Origin::Sysfs(_) => !is_proc && !self.settings.sys_covered,
                 _ => false,
             };
             let locked = mount.locked_attributes & MountAttributes::RDONLY;
@@ -373,7 +373,7 @@ pub(super) fn is_within(path: &str, folder: &str) -> bool {
 }
 
 /// Returns the attributes with which `Sys::mount_here` mounts.
-const fn attributes_of(kind: MountKind) -> u64 {
+pub(super) const fn attributes_of(kind: MountKind) -> u64 {
     use MountAttributes as Attributes;
     match kind {
         MountKind::Tmpfs | MountKind::Overlay => Attributes::NOSUID | Attributes::NODEV,
