@@ -60,7 +60,7 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         Call::SetPdeathsig { .. } => plain(Mark::Setup, "ends with the launcher".into()),
         Call::Mount { mount } => plain(Mark::Setup, mounts(*mount).into()),
         Call::Dup3 { number, .. } => plain(Mark::Setup, format!("mount source at {}", number.0)),
-        Call::Openat { flags: OpenFlags::Path, path, .. } => {
+        Call::Openat { flags: OpenFlags::Path, path, .. } if seen.context.object != Some(Object::Copy) => {
             plain(Mark::Setup, format!("opens mount source\n{}", one_line(&path.0, DATA_LIMIT)))
         }
         Call::Execveat { .. } => plain(Mark::Setup, "becomes a sealed copy of itself".into()),

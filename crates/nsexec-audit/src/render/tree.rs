@@ -11,8 +11,11 @@ use crate::transcript::Role;
 use nsexec::sys::types::{MountAttributes, MountKind};
 
 /// Returns why the launcher makes this call.
-pub(super) const fn why(call: &Call) -> Option<&'static str> {
+pub(super) fn why(call: &Call) -> Option<&'static str> {
     Some(match call {
+        Call::OpenTree { path, .. } if path.0.starts_with(b"/sys/") => {
+            "a copy of the mount: a new file system over a part of its path may hide it"
+        }
         Call::Fchdir { .. } => "the next calls work on this directory, whatever is mounted over its path",
         Call::OpenTree { .. } => "a copy of the mount: its attributes are set before it becomes visible",
         Call::MoveMount { .. } => "the copy becomes visible at its place, complete",

@@ -77,6 +77,12 @@ fn direct() -> Vec<Scenario> {
             "the same through the stages",
             &mapped(&[NsKind::Mnt, NsKind::Pid, NsKind::Net], WIDE).with_setgroup(true),
         ))),
+        rooted(root(
+            "direct_sys_covered",
+            "a part of /sys is covered: a new one is refused, and /sys stays as it is",
+            &mapped(&[NsKind::Mnt, NsKind::Pid, NsKind::Net], WIDE).with_setgroup(true),
+        ))
+        .setting(|settings| settings.sys_covered = true),
         restricted(root(
             "direct_attributes",
             "the command gets a host name, limits, one capability, a rule set and a filter",
