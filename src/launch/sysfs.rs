@@ -3,6 +3,8 @@
 //! The mount hides the mounts on directories of /sys, such as /sys/fs/cgroup. They are copied before it, with
 //! their attributes, and attached to the new /sys after it.
 
+use core::ffi::CStr;
+
 use super::pipes::close;
 use super::steps::StageStep;
 use super::surroundings::NewSysfs;
@@ -14,7 +16,7 @@ use crate::words::error::Error;
 pub(super) const KEPT_MAX: usize = 64;
 
 /// The path of the mount.
-const SYS: &[u8] = b"/sys";
+const SYS: &CStr = c"/sys";
 
 /// Returns whether a step before the new /sys may fail with this errno. Then /sys stays as it is.
 ///
@@ -72,10 +74,18 @@ fn copy_and_mount<'m, S: Sys>(
             Err(errno) => return Err(StageStep::BindSource(path.to_bytes()).failed(errno)),
         }
     }
+    if !new.kept.is_empty() {
+        // The directories are opened after the mount, one at a time: one more descriptor must be free.
+        match sys.openat(Fd::CWD, SYS, OpenFlags::Path) {
+            Ok(spare) => close(sys, spare),
+            Err(errno) if leaves_old_sys(errno) => return Ok(false),
+            Err(errno) => return Err(StageStep::MountPoint(SYS.to_bytes()).failed(errno)),
+        }
+    }
     match sys.mount(Mount::Sysfs { read_only: new.read_only }) {
         Ok(()) => Ok(true),
         Err(errno) if leaves_old_sys(errno) => Ok(false),
-        Err(errno) => Err(StageStep::MountOn(SYS).failed(errno)),
+        Err(errno) => Err(StageStep::MountOn(SYS.to_bytes()).failed(errno)),
     }
 }
 

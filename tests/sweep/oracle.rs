@@ -437,6 +437,7 @@ impl Case<'_> {
             Call::SetCloexec { on: true, .. } => errno == Errno::EBADF,
             // The question whether the process with the refused map exits. Its hang-up answers it too.
             Call::Openat2 { .. } | Call::Fstatfs { .. } | Call::Read { .. } if self.asks_for_exit() => true,
+            Call::Openat { path, flags: OpenFlags::Path, .. } if path.0 == b"/sys" => leaves_old_sys(errno),
             // A mount on a directory that the new /sys does not have is left out.
             Call::Openat { path, flags: OpenFlags::Path, .. } if path.0.starts_with(b"/sys/") => {
                 errno == Errno::ENOENT

@@ -159,6 +159,9 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
             "our own program: checked whether a container could write to it"
         }
         (Call::Openat { .. }, _) if file == "cmdline" => "our arguments, for the copy",
+        (Call::Openat { path, .. }, Object::Copy) if path.0 == b"/sys" => {
+            "a descriptor is free for the directories below it"
+        }
         (Call::Openat { path, .. }, Object::Copy) if path.0.starts_with(b"/sys/") => {
             "a directory of the new /sys, for the mount that the old one had there"
         }
