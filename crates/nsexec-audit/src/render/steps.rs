@@ -172,6 +172,9 @@ fn failure(seen: &AnnotatedLine<'_>, errno: Errno) -> Option<Note> {
         (Call::Mount { mount: Mount::Sysfs { .. } }, errno) if leaves_old_sys(errno) => {
             (Mark::Refused, format!("/sys stays as it is: {name}"))
         }
+        (Call::OpenTree { path, .. }, errno) if path.0.starts_with(b"/sys/") && leaves_old_sys(errno) => {
+            (Mark::Refused, format!("copy refused: {name}\n{}", one_line(&path.0, DATA_LIMIT)))
+        }
         (Call::CloneInit { .. }, _) => (Mark::Refused, format!("direct start refused: {name}")),
         (call, _) => (Mark::Failed, format!("{} fails: {name}", call.name())),
     };

@@ -73,6 +73,9 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
         (Call::Mount { mount: Mount::Sysfs { .. } }, errno) if leaves_old_sys(errno) => {
             "refused, for example since a part of /sys is covered: /sys stays as it is"
         }
+        (Call::OpenTree { path, .. }, errno) if path.0.starts_with(b"/sys/") && leaves_old_sys(errno) => {
+            "no copy of the mount, for example on an older kernel: no new /sys hides it"
+        }
         (Call::DropBounding { .. }, Errno::EINVAL) => "the kernel knows no further capability",
         (Call::Read { .. }, Errno::ECONNRESET) => "the peer died with unread bytes: treated as end of file",
         (Call::Send { .. } | Call::SendFd { .. }, Errno::EPIPE) => "the peer is gone",

@@ -361,7 +361,12 @@ impl Kernel {
                 _ => false,
             };
             let locked = mount.locked_attributes & MountAttributes::RDONLY;
-            same && mount.home == Home::Namespace(mnt) && mount.root.is_empty() && locked & !attributes == 0
+            let root = Some(Place { mount: index, path: mount.root.clone() });
+            let is_covered = self.mounts.iter().any(|child| child.locked && child.parent == root);
+            same && !is_covered
+                && mount.home == Home::Namespace(mnt)
+                && mount.root.is_empty()
+                && locked & !attributes == 0
         };
         !(0..self.mounts.len()).any(shows)
     }
