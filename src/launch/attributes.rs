@@ -42,8 +42,8 @@ impl Command {
     /// /sys/fs/cgroup, are mounted on the new one too, and a read-only /sys stays read-only.
     ///
     /// /sys stays as it is if the kernel or a security module refuses the mount, as in most containers
-    /// (user_namespaces(7)), and if /sys is not a whole sysfs. Mounts that the host makes on /sys later are not
-    /// seen inside. For a command with another root directory there is [`sys`](Self::sys).
+    /// (user_namespaces(7)), and if /sys is not a whole sysfs. Mounts that the host makes on /sys later are
+    /// not seen inside. For a command with another root directory there is [`sys`](Self::sys).
     pub fn sys_of_network(&mut self) -> &mut Self {
         self.around.sysfs = Some(NewSysfs::default());
         self

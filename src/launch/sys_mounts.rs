@@ -11,8 +11,8 @@ use std::vec::Vec;
 use super::surroundings::NewSysfs;
 use super::sysfs::KEPT_MAX;
 
-/// The directories of sysfs that are always empty. A mount there covers nothing (`sysfs_create_mount_point` in
-/// the kernel).
+/// The directories of sysfs that are always empty. A mount there covers nothing (`sysfs_create_mount_point`
+/// in the kernel).
 const EMPTY: [&str; 12] = [
     "/firmware/efi/efivars",
     "/fs/bpf",
@@ -28,8 +28,8 @@ const EMPTY: [&str; 12] = [
     "/kernel/tracing",
 ];
 
-/// Reads the mounts at and below /sys of this process. `None`: no sysfs is mounted there, its mounts cannot be
-/// read, or they are too many. Then /sys stays as it is.
+/// Reads the mounts at and below /sys of this process. `None`: no sysfs is mounted there, its mounts cannot
+/// be read, or they are too many. Then /sys stays as it is.
 #[must_use]
 pub fn new_sysfs() -> Option<NewSysfs> {
     // The mount that a path lookup finds: others may be below it.
@@ -87,8 +87,8 @@ fn of_mountinfo(text: &str, id: &str) -> Option<NewSysfs> {
     Some(NewSysfs { read_only, kept, covered })
 }
 
-/// Returns whether the kernel counts this mount as a sysfs that is visible as a whole (`mnt_already_visible`).
-/// The access times of the new mount are those of MS_RELATIME.
+/// Returns whether the kernel counts this mount as a sysfs that is visible as a whole
+/// (`mnt_already_visible`). The access times of the new mount are those of MS_RELATIME.
 fn is_visible(line: &Line<'_>, all: &[Line<'_>], read_only: bool) -> bool {
     let covers = |child: &&Line<'_>| {
         let place = child.point.strip_prefix(line.point);

@@ -1,5 +1,5 @@
-//! A new /sys in new network and mount namespaces: its devices, the mounts below it, and the machines on which
-//! /sys stays as it is.
+//! A new /sys in new network and mount namespaces: its devices, the mounts below it, and the machines on
+//! which /sys stays as it is.
 
 use std::fs;
 

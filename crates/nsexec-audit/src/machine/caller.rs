@@ -52,7 +52,7 @@ pub struct Facts {
     /// All capabilities that the kernel knows, as a bit set.
     pub known_capabilities: u64,
     /// The mounts at and below /sys, if they matter and a sysfs is mounted there.
-    pub sys: Option<NewSysfs>,
+    pub sysfs: Option<NewSysfs>,
 }
 
 /// The capabilities of Linux 5.9 and later, as a bit set (capabilities(7)).
@@ -105,7 +105,7 @@ impl Facts {
             kinds: if kinds { kinds_of_kernel() } else { NsSet::ALL },
             capabilities: None,
             known_capabilities: ALL_CAPABILITIES,
-            sys: None,
+            sysfs: None,
             user,
         }
     }
@@ -130,8 +130,8 @@ impl Facts {
     }
 
     /// Reads the mounts at and below /sys too.
-    pub fn gather_sys(&mut self) {
-        self.sys = new_sysfs();
+    pub fn gather_sysfs(&mut self) {
+        self.sysfs = new_sysfs();
     }
 
     /// Reads the effective capabilities too.

@@ -4,7 +4,6 @@ use super::walk::{Attempt, Channel, Context, Object};
 use super::{child, direct, in_place, tree};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Role;
-use nsexec::launch::leaves_old_sys;
 use nsexec::sys::types::{
     CloneFlags, Errno, FsType, MaskHow, Mount, OpenFlags, PollEvents, Seals, Signal, SignalSet,
 };
@@ -20,6 +19,9 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
     };
     if of_shape.is_some() {
         return of_shape;
+    }
+    if let Some(text) = tree::sysfs(line, context) {
+        return Some(text);
     }
     if let Reply::Errno(errno) = line.reply {
         return failed(line, context, errno);
@@ -70,12 +72,6 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
     Some(match (&line.call, errno) {
         (_, Errno::EINTR) => "interrupted by a signal: the call is repeated",
         (_, Errno::EAGAIN) if log => "the log pipe is full",
-        (Call::Mount { mount: Mount::Sysfs { .. } }, errno) if leaves_old_sys(errno) => {
-            "refused, for example since a part of /sys is covered: /sys stays as it is"
-        }
-        (Call::OpenTree { path, .. }, errno) if path.0.starts_with(b"/sys/") && leaves_old_sys(errno) => {
-            "no copy of the mount, for example on an older kernel: no new /sys hides it"
-        }
         (Call::DropBounding { .. }, Errno::EINVAL) => "the kernel knows no further capability",
         (Call::Read { .. }, Errno::ECONNRESET) => "the peer died with unread bytes: treated as end of file",
         (Call::Send { .. } | Call::SendFd { .. }, Errno::EPIPE) => "the peer is gone",
@@ -162,12 +158,6 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
             "our own program: checked whether a container could write to it"
         }
         (Call::Openat { .. }, _) if file == "cmdline" => "our arguments, for the copy",
-        (Call::Openat { path, .. }, Object::Copy) if path.0 == b"/sys" => {
-            "a descriptor is free for the directories below it"
-        }
-        (Call::Openat { path, .. }, Object::Copy) if path.0.starts_with(b"/sys/") => {
-            "a directory of the new /sys, for the mount that the old one had there"
-        }
         (Call::Openat { .. }, Object::Copy) => "a copy without a name in the file system",
         (Call::Fstatfs { .. }, object) => match (&line.reply, object) {
             (Reply::FsType(FsType::NSFS), Object::Namespace(_)) => "verified to be a namespace",
@@ -407,9 +397,6 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
             "before any mount: the copied mounts still propagate to the caller's"
         }
         Call::Mount { mount: Mount::Proc } => "the /proc of its own pid namespace",
-        Call::Mount { mount: Mount::Sysfs { .. } } => {
-            "the devices of its own network namespace; may fail, for example with EPERM: then /sys stays as it is"
-        }
         Call::SetPdeathsig { signal: Signal::NONE } => "the command may outlive the launcher",
         Call::SetPdeathsig { signal: Signal::KILL } if context.changed_ids => {
             "set again: the change of ids has cleared it"

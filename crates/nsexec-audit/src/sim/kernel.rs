@@ -116,8 +116,6 @@ pub struct Settings {
     pub leaks_descriptors: bool,
     /// True if a part of /proc is covered, so that no process in a user namespace may mount a new procfs.
     pub proc_masked: bool,
-    /// True if a part of /sys is covered, so that no process in a user namespace may mount a new sysfs.
-    pub sys_covered: bool,
     /// True if the root of the machine is the initial ramfs, which pivot_root refuses (pivot_root(2)).
     pub initial_ramfs: bool,
     /// True if nothing is mounted at /proc before the run.
@@ -154,7 +152,6 @@ impl Default for Settings {
             no_new_privs: false,
             leaks_descriptors: false,
             proc_masked: false,
-            sys_covered: false,
             initial_ramfs: false,
             proc_missing: false,
             hidepid: HidePid::Off,

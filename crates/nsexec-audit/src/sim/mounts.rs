@@ -357,12 +357,13 @@ impl Kernel {
             let mount = &self.mounts[index];
             let same = match self.origin(index) {
                 Origin::Proc(_) => is_proc && !self.settings.proc_masked,
-                Origin::Sysfs(_) => !is_proc && !self.settings.sys_covered,
+                Origin::Sysfs(_) => !is_proc,
                 _ => false,
             };
             let locked = mount.locked_attributes & MountAttributes::RDONLY;
-            let root = Some(Place { mount: index, path: mount.root.clone() });
-            let is_covered = self.mounts.iter().any(|child| child.locked && child.parent == root);
+            // The machine's own mounts are on no directory that is always empty.
+            let covers = |child: &Mounted| child.parent.as_ref().is_some_and(|at| at.mount == index);
+            let is_covered = self.mounts.iter().any(|child| child.locked && covers(child));
             same && !is_covered
                 && mount.home == Home::Namespace(mnt)
                 && mount.root.is_empty()

@@ -23,7 +23,7 @@ const CAP_NET_ADMIN: u32 = 12;
 pub(super) fn of(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> Result<Surroundings, UsageError> {
     let mut around = Surroundings::default();
     around.loopback = turns_loopback_on(flags, facts, kinds);
-    around.sysfs = facts.sys.clone().filter(|_| mounts_sys(flags, kinds));
+    around.sysfs = facts.sysfs.clone().filter(|_| mounts_sys(flags, kinds));
     around.root = root(flags, kinds)?;
     around.directory = directory(flags, kinds)?;
     around.persistent = persistent(flags)?;

@@ -280,7 +280,7 @@ pub(crate) fn facts_of(flags: &NamespaceFlags, plans: bool) -> Facts {
         facts.gather_known_capabilities();
     }
     if created.contains(NsKind::Net) && created.contains(NsKind::Mnt) && !flags.no_mount_sys {
-        facts.gather_sys();
+        facts.gather_sysfs();
     }
     facts
 }

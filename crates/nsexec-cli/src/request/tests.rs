@@ -28,7 +28,7 @@ fn ann() -> Facts {
         distribution: nsexec::launch::causes::Distribution::Debian,
         capabilities: None,
         known_capabilities: ALL_CAPABILITIES,
-        sys: None,
+        sysfs: None,
     }
 }
 
@@ -206,7 +206,7 @@ fn surroundings_follow_from_the_flags() {
     let without = Facts { capabilities: Some(!(1 << 12)), ..root() };
     assert!(!request("-n", &without).around.loopback && request("-r -n", &without).around.loopback);
     let propagation = |words| request(words, &ann()).policy.launch.propagation;
-    let read = Facts { sys: Some(NewSysfs::default()), ..root() };
+    let read = Facts { sysfs: Some(NewSysfs::default()), ..root() };
     let mounts_sys = |words| request(words, &read).around.sysfs.is_some();
     for words in ["", "--all", "-n -m", "-r -n -m --propagation shared", "-n --mount-proc=/mnt"] {
         assert!(mounts_sys(words), "{words}");
