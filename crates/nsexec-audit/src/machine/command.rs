@@ -9,7 +9,9 @@ use std::vec::Vec;
 use nsexec::bootstrap::{Bootstrap, decode};
 use nsexec::idmap::Extent;
 use nsexec::launch::causes::Asked;
-use nsexec::launch::{Base, Caller, Circumstances, Command, MountStep, Prepared, Range, Root, StatedCaller};
+use nsexec::launch::{
+    Base, Caller, Circumstances, Command, MountStep, Prepared, Range, Root, StatedCaller, new_sysfs,
+};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{MountKind, SignalSet};
 
@@ -56,7 +58,11 @@ impl PlanCommand for Command {
 }
 
 /// Plans a prepared launch.
-fn plan_of(prepared: Prepared, machine: &Machine) -> Result<Plan, PlanError> {
+fn plan_of(mut prepared: Prepared, machine: &Machine) -> Result<Plan, PlanError> {
+    // Another caller of this machine sees the same mounts.
+    if machine.is_here() && prepared.around.sysfs.is_some() {
+        prepared.around.sysfs = new_sysfs();
+    }
     let message = prepared.message().to_owned();
     let (bootstrap, _) =
         decode(&message, prepared.policy().dialect).map_err(|error| PlanError::Message(error.to_string()))?;
