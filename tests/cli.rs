@@ -363,7 +363,7 @@ fn diff_of_two_kernels_exits_3_and_shows_the_calls() {
         fs::write(&path, planned_json(&caller, &args)).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let (new, old) = (file("new", "6.18"), file("old", "5.2"));
+    let (new, old) = (file("new", "6.18"), file("old", "5.1"));
     let (status, text, error) = caller.run(&["diff", &new, &new]);
     assert_eq!((status, &error[..]), (0, ""));
     assert!(text.starts_with("the same calls: "), "{text}");

@@ -291,6 +291,9 @@ fn draw_attributes(dice: &mut Dice, command: &mut Command, kinds: &[NsKind]) {
     if has(Net) && dice.chance(50) {
         command.loopback_up();
     }
+    if has(Net) && has(Mnt) && dice.chance(30) {
+        command.sys_of_network();
+    }
     if dice.chance(20) {
         let soft = dice.roll(60) + 20;
         command.limit(*dice.one(&[Resource::NOFILE, Resource::CORE, Resource::MEMLOCK]), soft, soft);

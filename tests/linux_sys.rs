@@ -1015,6 +1015,17 @@ fn build_tree(sys: &mut LinuxSys) {
     sys.mount(Mount::Propagation(Propagation::Private)).unwrap();
     assert_eq!(sys.open_tree(c"/nowhere", false), Err(Errno::ENOENT));
     assert_eq!(sys.fchdir(Fd(900)), Err(Errno::EBADF));
+    // The network namespace belongs to another user namespace.
+    assert_eq!(sys.mount(Mount::Sysfs { read_only: false }), Err(Errno::EPERM));
+    sys.unshare(CloneFlags::NEWNET).unwrap();
+    let options = |sys: &mut LinuxSys, read_only| {
+        sys.mount(Mount::Sysfs { read_only }).unwrap();
+        let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = text.lines().rfind(|line| line.split(' ').nth(4) == Some("/sys")).unwrap();
+        line.split(' ').nth(5).unwrap().to_owned()
+    };
+    assert_eq!(options(sys, true), "ro,nosuid,nodev,noexec,relatime");
+    assert_eq!(std::fs::read_dir("/sys/class/net").unwrap().count(), 1);
     let enter = |sys: &mut LinuxSys| {
         let tmp = sys.openat(Fd::CWD, c"/tmp", OpenFlags::Path).unwrap();
         sys.fchdir(tmp).unwrap();

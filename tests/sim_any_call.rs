@@ -75,7 +75,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
     let set = SignalSet(dice.roll(u64::MAX));
     let mut buffer = [0; 300];
     let len = dice.roll(300) as usize;
-    match dice.roll(51) {
+    match dice.roll(52) {
         0..=3 => ignore(sys.openat(
             if dice.roll(3) == 0 { fd } else { Fd::CWD },
             path,
@@ -127,6 +127,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
         )),
         44..=47 => any_tree_call(sys, dice, fd),
         48 | 49 => any_attribute(sys, dice, fd),
+        51 => ignore(sys.mount(Mount::Sysfs { read_only: dice.roll(2) == 0 })),
         _ => ignore(sys.mount(Mount::Proc)),
     }
 }

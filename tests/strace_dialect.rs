@@ -496,6 +496,9 @@ fn processes(sys: &mut Traced) {
                     sys.mount(Mount::Propagation(how)).unwrap();
                 }
                 let _: SysResult<()> = sys.mount(Mount::Proc);
+                for read_only in [true, false] {
+                    let _: SysResult<()> = sys.mount(Mount::Sysfs { read_only });
+                }
                 tree(sys);
             }
         },

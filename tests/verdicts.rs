@@ -15,7 +15,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chroot, getegid, geteuid, setgroups, setresgid, setresuid};
-use nsexec::launch::{Command, LaunchError};
+use nsexec::launch::{Command, LaunchError, new_sysfs};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::BpfInstruction;
 use nsexec_audit::Run;
@@ -54,9 +54,10 @@ struct Odd {
 const NO_PATH: &str = "no_path";
 
 /// The facts that cannot be read on a machine, by their first words. A plan that depends on one says so.
-const UNKNOWN: [(&str, &str); 2] = [
+const UNKNOWN: [(&str, &str); 3] = [
     ("absent_proc", "the limit user.max_"),
     ("masked_proc", "whether the mounts over parts of /proc come from another user namespace"),
+    ("covered_sys", "whether the mounts over parts of /sys come from another user namespace"),
 ];
 
 const MACHINES: &[Odd] = &[
@@ -78,6 +79,18 @@ const MACHINES: &[Odd] = &[
         is_read: |machine| machine.proc.owner == ProcOwner::Foreign,
     },
     Odd { name: "masked_proc", make: masked_proc, is_read: |machine| machine.proc.masked },
+    // A launch with a new /sys reads its mounts itself.
+    Odd {
+        name: "covered_sys",
+        make: covered_sys,
+        is_read: |_| new_sysfs().is_some_and(|new| new.covered && !new.read_only),
+    },
+    Odd {
+        name: "read_only_sys",
+        make: read_only_sys,
+        is_read: |_| new_sysfs().is_some_and(|new| new.read_only && !new.covered),
+    },
+    Odd { name: "absent_sys", make: absent_sys, is_read: |_| new_sysfs().is_none() },
     Odd {
         name: "unmapped_caller",
         make: unmapped,
@@ -156,6 +169,19 @@ fn foreign_proc(_: &Path) {
 
 fn masked_proc(_: &Path) {
     private_mount(Some(Path::new("/dev/null")), Path::new("/proc/cmdline"), None, MsFlags::MS_BIND);
+}
+
+fn covered_sys(_: &Path) {
+    private_mount(None, Path::new("/sys/firmware"), Some("tmpfs"), MsFlags::empty());
+}
+
+fn read_only_sys(_: &Path) {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    private_mount(None, Path::new("/sys"), None, flags);
+}
+
+fn absent_sys(_: &Path) {
+    private_mount(None, Path::new("/sys"), Some("tmpfs"), MsFlags::empty());
 }
 
 fn unmapped(_: &Path) {
@@ -256,6 +282,10 @@ fn commands() -> Vec<(&'static str, Command)> {
     fresh_proc.map_root().proc("/proc");
     let mut root_proc = with(&[Mnt, Pid]);
     root_proc.proc("/proc");
+    let mut fresh_sys = with(&[User, Mnt, Net]);
+    fresh_sys.map_root().sys_of_network();
+    let mut root_sys = with(&[Mnt, Net]);
+    root_sys.sys_of_network();
     let mut several = with(&[User, Net, Ipc, Uts, Pid]);
     several.map_root();
     let mut same = with(&[User, Uts]);
@@ -273,6 +303,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("user, net, ipc, uts, pid", several),
         ("user, mnt, pid with /proc", fresh_proc),
         ("mnt, pid with /proc", root_proc),
+        ("user, mnt, net with /sys", fresh_sys),
+        ("mnt, net with /sys", root_sys),
         ("uts", with(&[Uts])),
         ("net", with(&[Net])),
         ("oom score", score),

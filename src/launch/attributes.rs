@@ -8,8 +8,9 @@ use std::vec::Vec;
 
 use super::command::Command;
 use super::setting::SettingError;
+use super::surroundings::NewSysfs;
 use crate::deciders::namespace::{NsKind, NsSet};
-use crate::sys::types::{BpfInstruction, Capability, Limit, Resource};
+use crate::sys::types::{BpfInstruction, Capability, Limit, Propagation, Resource};
 
 /// The longest host name in bytes (`HOST_NAME_MAX`, sethostname(2)).
 const HOST_NAME_MAX: usize = 64;
@@ -33,6 +34,18 @@ impl Command {
     /// Turns the loopback interface of the new network namespace on: without it, 127.0.0.1 does not answer.
     pub fn loopback_up(&mut self) -> &mut Self {
         self.around.loopback = true;
+        self
+    }
+
+    /// Mounts a new sysfs over /sys, whose /sys/class/net lists the devices of the new network namespace.
+    /// Without it the command sees those of the caller. The mounts on directories of /sys, such as
+    /// /sys/fs/cgroup, are mounted on the new one too, and a read-only /sys stays read-only.
+    ///
+    /// /sys stays as it is if the kernel or a security module refuses the mount, as in most containers
+    /// (user_namespaces(7)), and if /sys is not a whole sysfs. Mounts that the host makes on /sys later are
+    /// not seen inside. For a command with another root directory there is [`sys`](Self::sys).
+    pub fn sys_of_network(&mut self) -> &mut Self {
+        self.around.sysfs = Some(NewSysfs::default());
         self
     }
 
@@ -205,6 +218,7 @@ impl Command {
         if self.around.loopback && !self.created.contains(NsKind::Net) {
             return Err(SettingError::NeedsNamespace { setting: "loopback_up", kind: NsKind::Net });
         }
+        self.check_sysfs()?;
         if self.init && !self.created.contains(NsKind::Pid) {
             return Err(SettingError::NeedsNamespace { setting: "init", kind: NsKind::Pid });
         }
@@ -216,5 +230,32 @@ impl Command {
             });
         }
         Ok(())
+    }
+
+    /// Checks the namespaces and the other mounts of a command with a new /sys.
+    fn check_sysfs(&self) -> Result<(), SettingError> {
+        if self.around.sysfs.is_none() {
+            return Ok(());
+        }
+        let setting = "sys_of_network";
+        for kind in [NsKind::Net, NsKind::Mnt] {
+            if !self.created.contains(kind) {
+                return Err(SettingError::NeedsNamespace { setting, kind });
+            }
+        }
+        if self.around.root.is_some() {
+            return Err(SettingError::Conflict {
+                settings: [setting, "root"],
+                why: "the mounts of the command's own tree are made later: use sys, which is one of them",
+            });
+        }
+        let reaches_host = matches!(self.propagation, None | Some(Propagation::Shared));
+        match reaches_host && !self.created.contains(NsKind::User) {
+            true => Err(SettingError::Conflict {
+                settings: [setting, "propagation"],
+                why: "the mount would reach the host: set Slave or Private",
+            }),
+            false => Ok(()),
+        }
     }
 }

@@ -20,6 +20,7 @@ use super::spawn::{is_nested, on_lasting_thread};
 use super::stdio::{Kind, Stdio, descriptor_limit, duplicate_above, open};
 use super::subordinate::{Caller, Map, Mapping, Side, map};
 use super::surroundings::{CgroupFile, Move};
+use super::sys_mounts::new_sysfs;
 use crate::deciders::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use crate::deciders::idmap::IdMap;
 use crate::deciders::namespace::paths::NsPaths;
@@ -79,6 +80,10 @@ impl Command {
         for (path, fd) in self.open_cgroups()? {
             launcher.around.cgroups.push(CgroupFile { path, fd: Fd(fd.as_raw_fd()) });
             launcher.owned.push(Arc::new(fd));
+        }
+        // Another machine has other mounts. A plan for it reports that they are unknown.
+        if launcher.around.sysfs.is_some() && caller.stated.is_none() {
+            launcher.around.sysfs = new_sysfs();
         }
         if let Some(directory) = &mut launcher.around.directory {
             directory.confined = self.is_confined();

@@ -134,6 +134,9 @@ mod strings;
 mod subordinate;
 mod supervise;
 mod surroundings;
+mod sys_mounts;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod sysfs;
 // Runs in stage 2, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 #[doc(hidden)]
@@ -197,7 +200,11 @@ pub use supervise::{Guard, guard, without_sigxfsz, without_write_signals};
 #[doc(hidden)]
 pub use surroundings::Surroundings;
 #[doc(hidden)]
-pub use surroundings::{Base, CgroupFile, Directory, MountStep, Move, Persistent, Place, Root};
+pub use surroundings::{Base, CgroupFile, Directory, MountStep, Move, NewSysfs, Persistent, Place, Root};
+#[doc(hidden)]
+pub use sys_mounts::new_sysfs;
+#[doc(hidden)]
+pub use sysfs::leaves_old_sys;
 
 use crate::deciders::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX};
 use crate::deciders::policy::{LogForm, Policy};

@@ -1,5 +1,5 @@
-//! The host name, the root directory, the mounts and the working directory of the command: a script of the
-//! process that becomes the command.
+//! The host name, /sys, the root directory, the mounts and the working directory of the command: a script of
+//! the process that becomes the command.
 //!
 //! Every path of a mount point is opened below the new root directory, with openat2(2): no `..` and no
 //! symbolic link there leads out of it. The mounts to bind are copied first, so their paths are those of the
@@ -10,6 +10,7 @@ use core::ffi::CStr;
 use super::pipes::close;
 use super::steps::StageStep;
 use super::surroundings::{Base, Directory, MountStep, Place, Root, Surroundings};
+use super::sysfs;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, MountAttributes, MountKind, OpenFlags, SysResult};
 use crate::words::error::Error;
@@ -41,8 +42,8 @@ const DEVICE_LINKS: [(&CStr, &CStr); 5] = [
     (c"pts/ptmx", c"ptmx"),
 ];
 
-/// Turns the loopback interface on, sets the host name, builds the root directory, and changes to the working
-/// directory.
+/// Turns the loopback interface on, sets the host name, mounts a new /sys, builds the root directory, and
+/// changes to the working directory.
 ///
 /// Runs as the process that becomes the command, in its namespaces, with the privileges of the launch there.
 /// The launcher waits meanwhile.
@@ -55,6 +56,9 @@ pub(super) fn prepare<'m, S: Sys>(sys: &mut S, around: &'m Surroundings) -> Resu
     }
     if let Some(name) = &around.hostname {
         sys.set_hostname(name).map_err(|errno| StageStep::HostName.failed(errno))?;
+    }
+    if let Some(new) = &around.sysfs {
+        sysfs::mount(sys, new)?;
     }
     if let Some(root) = &around.root {
         build(sys, root)?;

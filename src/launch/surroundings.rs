@@ -23,6 +23,9 @@ pub struct Surroundings {
     /// The host name.
     #[doc(hidden)]
     pub hostname: Option<Vec<u8>>,
+    /// A new sysfs over /sys.
+    #[doc(hidden)]
+    pub sysfs: Option<NewSysfs>,
     /// The root directory and the mounts.
     #[doc(hidden)]
     pub root: Option<Root>,
@@ -82,6 +85,25 @@ pub struct Persistent {
     /// The absolute path of the file.
     #[doc(hidden)]
     pub file: CString,
+}
+
+/// A new sysfs over /sys, which shows the network devices of a new network namespace. The kernel may refuse
+/// it; then /sys stays as it is.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NewSysfs {
+    /// Whether the mount is read-only, as that of the caller.
+    #[doc(hidden)]
+    pub read_only: bool,
+    /// The paths of the mounts on directories of /sys. Each is mounted on the new /sys too, with the mounts
+    /// below it.
+    #[doc(hidden)]
+    pub kept: Vec<CString>,
+    /// Whether no sysfs of the caller is visible as a whole, so the kernel refuses a new one in a mount
+    /// namespace of another user namespace (`mnt_already_visible` in the kernel's fs/namespace.c). For a
+    /// plan: the launch does not depend on it.
+    #[doc(hidden)]
+    pub covered: bool,
 }
 
 /// A cgroup that the command enters.

@@ -386,6 +386,9 @@ pub trait Sys {
     fn sched_getaffinity(&mut self) -> SysResult<u64>;
 
     /// Makes one of the mounts of the launcher's stage 2: `mount(…)`, mount(2).
+    ///
+    /// Errors: `EPERM`: no CAP_SYS_ADMIN over the mount namespace, or a new procfs or sysfs would show more
+    /// than the present one (user_namespaces(7)). `EACCES`: a security module refuses the mount.
     #[cfg(feature = "std")]
     fn mount(&mut self, mount: Mount) -> SysResult<()>;
 

@@ -552,6 +552,12 @@ pub enum Mount {
     Propagation(Propagation),
     /// `mount("proc", "/proc", "proc", MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL)`: mounts a new procfs.
     Proc,
+    /// `mount("sysfs", "/sys", "sysfs", MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL)`, with `read_only` also
+    /// `MS_RDONLY`: mounts a new sysfs, which shows the network devices of the process's network namespace.
+    Sysfs {
+        /// Whether the mount is read-only.
+        read_only: bool,
+    },
 }
 
 /// The propagation of mount events between a new mount namespace and the one it was copied from

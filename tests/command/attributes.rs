@@ -3,7 +3,7 @@
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use nsexec::launch::{Command, LaunchError};
-use nsexec::namespace::NsKind::{Net, User, Uts};
+use nsexec::namespace::NsKind::{Mnt, Net, User, Uts};
 use nsexec::sys::types::{BpfInstruction, Capability, Limit, Resource};
 
 use crate::kit::{is_root, sh, stdout};
@@ -140,6 +140,19 @@ fn landlock_rule_set_restricts_the_command() {
 }
 
 #[test]
+fn sys_is_that_of_the_new_network() {
+    let script = "ls /sys/class/net; ls /sys/fs/cgroup | wc -l; pwd";
+    let mut command = inside(script);
+    command.unshare([Mnt]);
+    let own = stdout(&mut command);
+    let new = stdout(command.sys_of_network());
+    assert!(own.ends_with(new.strip_prefix("lo").unwrap()), "{own} / {new}");
+    let mut plain = inside("ls /sys/class/net");
+    plain.unshare([Mnt]).propagation(None).sys_of_network();
+    assert_eq!(stdout(&mut plain), "lo", "in a new user namespace the mount does not reach the host");
+}
+
+#[test]
 fn attributes_that_cannot_work_are_found_before_any_process() {
     let refused = |command: &mut Command| match command.spawn().unwrap_err() {
         LaunchError::Setting(error) => error.to_string(),
@@ -150,6 +163,15 @@ fn attributes_that_cannot_work_are_found_before_any_process() {
     joining.join(Uts, "/proc/self/ns/uts").hostname("box");
     assert!(refused(&mut joining).contains("needs a new uts namespace"));
     assert!(refused(sh("").loopback_up()).contains("needs a new net namespace"));
+    assert!(refused(sh("").sys_of_network()).contains("needs a new net namespace"));
+    assert!(refused(inside("").sys_of_network()).contains("needs a new mnt namespace"));
+    let both = || {
+        let mut command = sh("");
+        command.unshare([Net, Mnt]).sys_of_network();
+        command
+    };
+    assert!(refused(both().tmpfs("/mnt")).contains("sys_of_network and root"));
+    assert!(refused(both().propagation(None)).contains("the mount would reach the host"));
     assert!(refused(inside("").hostname([b'x'; 65])).contains("1 to 64 bytes"));
     assert!(refused(sh("").limit(Resource::CPU, 2, 1)).contains("the soft limit 2 of RLIMIT_CPU"));
     assert!(refused(sh("").umask(0o1000)).contains("0o1000 is not a mask"));

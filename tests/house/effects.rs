@@ -133,6 +133,11 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["nix", "std::fs"],
         why: "creates and removes the files of pinned namespaces, and unmounts them",
     },
+    Place {
+        path: "src/launch/sys_mounts.rs",
+        uses: &["std::fs", "libc"],
+        why: "the mounts at and below /sys, before a launch that mounts a new one",
+    },
     Place { path: "src/launch/mounts.rs", uses: &["std::fs"], why: "whether the sources of mounts exist" },
     Place {
         path: "src/launch/build.rs",

@@ -83,6 +83,7 @@ const SCRIPTS: &[&str] = &[
     "launch::stages",
     // The values of the last steps.
     "launch::surroundings",
+    "launch::sysfs",
     "launch::tail",
     "launch::watch",
     "legacy::cgroup",
@@ -99,6 +100,7 @@ const SCRIPTS: &[&str] = &[
 const AUDITED: &[&str] = &[
     "descriptors::FIRST",
     "map_files::writes_deny",
+    "launch::leaves_old_sys",
     "launch::pid_of_fdinfo",
     "launch::script::GO",
     "log::RECORD_MAX",
@@ -147,6 +149,7 @@ pub(crate) const TABLE: &[Row] = &[
             "launch::root",
             "launch::script",
             "launch::stages",
+            "launch::sysfs",
             "launch::tail",
             "launch::watch",
         ],

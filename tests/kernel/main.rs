@@ -22,6 +22,7 @@ mod kit;
 mod linked;
 mod load;
 mod mounts;
+mod network_sys;
 mod pin;
 mod place;
 mod reach;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         reach::TESTS,
         surroundings::TESTS,
         mounts::TESTS,
+        network_sys::TESTS,
         endings::TESTS,
         refusals::TESTS,
         doctor::TESTS,

@@ -216,6 +216,7 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     // Only in a mount namespace of our own: on the host this would change the machine.
     if sys.unshare(CloneFlags::NEWNS).is_ok() {
         let _ = sys.mount(Mount::Propagation(Propagation::Private));
+        let _ = sys.mount(Mount::Sysfs { read_only: true });
         change_tree(sys);
     }
     let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).expect("a mask");

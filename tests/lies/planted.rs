@@ -548,6 +548,11 @@ pub(crate) const LIES: &[Planted] = &[
         "mount(",
         changes_call!(Call::Mount { mount } => *mount = Mount::Propagation(Propagation::Slave)),
     ),
+    planted(
+        "writable_sysfs",
+        "mount(",
+        changes_call!(Call::Mount { mount: mount @ Mount::Sysfs { .. } } => *mount = Mount::Sysfs { read_only: false }),
+    ),
     // -- the tree of mounts --
     planted("another_directory_to_enter", "fchdir(", changes_call!(Call::Fchdir { dir } => *dir = Fd(900))),
     planted(

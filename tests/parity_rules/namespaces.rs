@@ -28,7 +28,7 @@ rules! {
     Root joining_a_time_namespace_freezes_it = "ok EACCES";
     Root user_namespaces_nest_33_deep = "33 ENOSPC";
     User an_unmapped_user_creates_no_user_namespace = "ok EPERM";
-    User mounting_needs_privilege = "EPERM EPERM";
+    User mounting_needs_privilege = "EPERM EPERM EPERM";
     User a_private_mount_in_ones_own_namespace = "ok";
     User a_fresh_proc_needs_ones_own_pid_namespace = "EPERM";
     Root root_in_its_user_namespace_has_no_rights_outside = "EPERM EPERM";
@@ -266,6 +266,7 @@ fn mounting_needs_privilege<S: Sys>(sys: &mut S) -> RuleResult {
     Ok(words(&[
         errno_name(sys.mount(Mount::Propagation(Propagation::Private))),
         errno_name(sys.mount(Mount::Proc)),
+        errno_name(sys.mount(Mount::Sysfs { read_only: false })),
     ]))
 }
 

@@ -25,6 +25,9 @@ rules! {
     Root file_systems_are_mounted_once = "ok ok ok ok EBUSY ok EBUSY ok EINVAL EINVAL EINVAL";
     User file_systems_of_foreign_namespaces = "EPERM EPERM EPERM ok ok";
     User file_systems_of_own_namespaces = "ok ok ok";
+    User new_sysfs_over_sys = "ok EBUSY EBUSY";
+    User sysfs_of_a_foreign_network = "EPERM";
+    User read_only_sysfs_shows_no_writable_one = "EPERM ok";
     User sysfs_and_proc_need_a_visible_one = "ok ok EPERM EPERM";
     Root root_of_a_joined_mount_namespace = "ok ENOENT ok";
     Root files_of_a_read_only_proc = "ok EROFS EROFS ok EROFS";
@@ -342,6 +345,30 @@ fn in_new_namespaces<S: Sys>(sys: &mut S, kinds: &[MountKind]) -> RuleResult {
 
 fn file_systems_of_own_namespaces<S: Sys>(sys: &mut S) -> RuleResult {
     in_new_namespaces(sys, &[MountKind::Mqueue, MountKind::Sysfs, MountKind::Proc])
+}
+
+fn new_sysfs_over_sys<S: Sys>(sys: &mut S) -> RuleResult {
+    enter(sys, CloneFlags::NEWUSER.union(CloneFlags::NEWNET));
+    let mut mounted = |read_only| errno_name(sys.mount(Mount::Sysfs { read_only }));
+    Ok(words(&[mounted(false), mounted(false), mounted(true)]))
+}
+
+fn sysfs_of_a_foreign_network<S: Sys>(sys: &mut S) -> RuleResult {
+    enter(sys, CloneFlags::NEWUSER);
+    Ok(errno_name(sys.mount(Mount::Sysfs { read_only: true })))
+}
+
+/// The read-only /sys is that of the mount namespace from which the second one is copied.
+fn read_only_sysfs_shows_no_writable_one<S: Sys>(sys: &mut S) -> RuleResult {
+    enter(sys, CloneFlags::NEWUSER.union(CloneFlags::NEWNET));
+    let copy = sys.open_tree(c"/sys", true).unwrap();
+    sys.set_mount_attributes(copy, false, READ_ONLY).unwrap();
+    let root = sys.openat(Fd::CWD, c"/sys", OpenFlags::Path).unwrap();
+    sys.move_mount(copy, root).unwrap();
+    // The mount below is covered by it, so it is not visible.
+    sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWNS).union(CloneFlags::NEWNET)).unwrap();
+    let mut mounted = |read_only| errno_name(sys.mount(Mount::Sysfs { read_only }));
+    Ok(words(&[mounted(false), mounted(true)]))
 }
 
 /// After the change of the root neither /proc nor /sys is left.

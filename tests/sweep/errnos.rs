@@ -302,9 +302,16 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         // sched_getaffinity(2).
         Call::SchedGetaffinity => &[Errno::EINVAL, Errno::EPERM, Errno::ENOSYS],
         // mount(2).
-        Call::Mount { .. } => {
-            &[Errno::EPERM, Errno::EBUSY, Errno::EINVAL, Errno::ENOENT, Errno::ENOMEM, Errno::EACCES]
-        }
+        Call::Mount { .. } => &[
+            Errno::EPERM,
+            Errno::EBUSY,
+            Errno::EINVAL,
+            Errno::ENODEV,
+            Errno::ENOENT,
+            Errno::ENOMEM,
+            Errno::ENOSPC,
+            Errno::EACCES,
+        ],
         // chdir(2), open_tree(2), move_mount(2), mount_setattr(2), openat2(2): ENOSYS before Linux 5.2, 5.2,
         // 5.12 and 5.6.
         Call::Fchdir { .. } => &[Errno::ENOTDIR, Errno::EACCES, Errno::EBADF],

@@ -35,12 +35,12 @@
 //! be dead as well.
 
 use nsexec::error::Code;
-use nsexec::launch::{LaunchError, Record};
+use nsexec::launch::{LaunchError, Record, leaves_old_sys};
 use nsexec::legacy::EnvironmentForm;
 use nsexec::log::Level;
 use nsexec::policy::Setgroups;
 use nsexec::sync::SyncMessage;
-use nsexec::sys::types::{Errno, Fd, Signal};
+use nsexec::sys::types::{Errno, Fd, Mount, OpenFlags, Signal};
 use nsexec_audit::Role;
 use nsexec_audit::record::{Call, Line, Reply};
 use nsexec_audit::rules::Severity;
@@ -437,6 +437,11 @@ impl Case<'_> {
             Call::SetCloexec { on: true, .. } => errno == Errno::EBADF,
             // The question whether the process with the refused map exits. Its hang-up answers it too.
             Call::Openat2 { .. } | Call::Fstatfs { .. } | Call::Read { .. } if self.asks_for_exit() => true,
+            Call::Openat { path, flags: OpenFlags::Path, .. } if path.0 == b"/sys" => leaves_old_sys(errno),
+            // A mount on a directory that the new /sys does not have is left out.
+            Call::Openat { path, flags: OpenFlags::Path, .. } if path.0.starts_with(b"/sys/") => {
+                errno == Errno::ENOENT
+            }
             Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. } => {
                 errno == Errno::EPERM && self.whole.report.find(Role::Tool(0)).is_some()
             }
@@ -458,6 +463,9 @@ impl Case<'_> {
             Call::SetPdeathsig { signal } => *signal != Signal::NONE,
             // Only a log record needs the result.
             Call::SchedGetaffinity => true,
+            // /sys stays as it is.
+            Call::Mount { mount: Mount::Sysfs { .. } } => leaves_old_sys(errno),
+            Call::OpenTree { path, .. } if path.0.starts_with(b"/sys/") => leaves_old_sys(errno),
             Call::DropGroups => {
                 errno == Errno::EPERM && self.start.policy.setgroups == Setgroups::DropIfAllowed
             }

@@ -17,7 +17,7 @@ use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{
-    Base, CgroupFile, CommandStrings, Directory, Move, NulTerminated, Persistent, Prepared, Root,
+    Base, CgroupFile, CommandStrings, Directory, Move, NewSysfs, NulTerminated, Persistent, Prepared, Root,
     Surroundings,
 };
 use nsexec::log::Level;
@@ -128,6 +128,7 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
     (around.persistent, around.withheld) = (set.persistent, set.withheld);
     (around.root, around.directory, around.groups) = (set.root, set.directory, set.groups);
     (around.loopback, around.hostname) = (set.loopback, set.hostname.map(|name| name.0));
+    around.sysfs = set.sysfs;
     (around.terminal, around.keyring, around.cgroups) = (set.terminal, set.keyring, set.cgroups);
     (around.limits, around.umask, around.capabilities) = (set.limits, set.umask, set.capabilities);
     (around.no_new_privs, around.landlock, around.filter) = (set.no_new_privs, set.landlock, set.filter);
@@ -176,6 +177,8 @@ struct Set {
     loopback: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hostname: Option<Bytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sysfs: Option<NewSysfs>,
     #[serde(default, skip_serializing_if = "is_false")]
     terminal: bool,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -216,6 +219,7 @@ impl Set {
         Self {
             loopback: around.loopback,
             hostname: around.hostname.clone().map(Bytes),
+            sysfs: around.sysfs.clone(),
             terminal: around.terminal,
             keyring: around.keyring,
             cgroups: around.cgroups.clone(),
@@ -341,6 +345,8 @@ mod tests {
         around.directory = Some(Directory { path: c"/srv".into(), confined: true });
         around.root = Some(Root::default());
         around.groups = Some(std::vec![4, 20]);
+        around.sysfs =
+            Some(NewSysfs { read_only: true, kept: std::vec![c"/sys/fs/cgroup".into()], covered: false });
         (around.loopback, around.no_new_privs, around.umask) = (true, true, Some(0o27));
         (around.hostname, around.capabilities) = (Some(b"box".to_vec()), Some(5));
         around.limits.push(Limit {

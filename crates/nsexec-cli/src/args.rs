@@ -74,9 +74,11 @@ failure of nsexec; 3 if trace or diff finds a difference. There is no time limit
 const RUN_EXAMPLES: &str = "\
 Without any namespace flag: every kind, the caller mapped to root, and a fresh /proc. Mounts that
 the host makes later are then seen inside, and with a flag they are not: --propagation changes it.
-A new network namespace has its loopback interface up; --no-loopback leaves it down. In a new pid
-namespace the command is process 1; with --init that is an init of nsexec. If nsexec dies, the
-command continues; --kill-child ends it. Without CMD, $SHELL runs.
+A new network namespace has its loopback interface up; --no-loopback leaves it down. With a new
+mount namespace too, /sys is mounted anew and shows its devices, where the kernel permits that;
+--no-mount-sys leaves /sys as it is. In a new pid namespace the command is process 1; with --init
+that is an init of nsexec. If nsexec dies, the command continues; --kill-child ends it. Without
+CMD, $SHELL runs.
 Without --fork nsexec becomes the command, if it needs no parent: a pid namespace needs one.
 With =FILE, or FILE after the letter (-n/run/n), the namespace is mounted on FILE, an existing
 file, which keeps it after the end of the command; umount(8) removes it.

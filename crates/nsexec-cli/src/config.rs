@@ -186,6 +186,7 @@ fn refuse_conflicts(flags: &NamespaceFlags) -> Result<(), Failure> {
         setgroups: None,
         propagation: None,
         no_loopback: false,
+        no_mount_sys: false,
         forward_signals: false,
         root: None,
         directory: None,

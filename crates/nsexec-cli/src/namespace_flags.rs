@@ -156,6 +156,9 @@ pub(crate) struct NamespaceFlags {
     /// Leave the loopback interface of a new network namespace down
     #[arg(long, help_heading = SURROUNDINGS)]
     pub(crate) no_loopback: bool,
+    /// Leave /sys as it is, with the network devices of the caller
+    #[arg(long, help_heading = SURROUNDINGS)]
+    pub(crate) no_mount_sys: bool,
     /// Run the command below a minimal process 1 that reaps orphans and forwards signals; implies -p
     #[arg(long, help_heading = SURROUNDINGS)]
     pub(crate) init: bool,

@@ -99,6 +99,7 @@ impl PinFlags {
             boottime: self.boottime,
             propagation: self.propagation,
             no_loopback: self.no_loopback,
+            no_mount_sys: true,
             ..NamespaceFlags::default()
         };
         let kinds = &mut flags.kinds;
@@ -126,7 +127,8 @@ impl PinFlags {
             ));
         }
         let flags = self.of_run();
-        let idle = NamespaceFlags { no_loopback: self.no_loopback, ..NamespaceFlags::default() };
+        let idle =
+            NamespaceFlags { no_loopback: self.no_loopback, no_mount_sys: true, ..NamespaceFlags::default() };
         if flags == idle {
             return Err(Failure::Usage(
                 "name the namespaces to pin: -U -m -n -i -u -C -T, or a map".to_owned(),

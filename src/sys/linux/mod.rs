@@ -558,9 +558,13 @@ impl Sys for LinuxSys {
     #[cfg(feature = "std")]
     fn mount(&mut self, mount: Mount) -> SysResult<()> {
         let (none, root, proc, on_proc) = (ptr::null(), c"/".as_ptr(), c"proc".as_ptr(), c"/proc".as_ptr());
+        let (sysfs, on_sys) = (c"sysfs".as_ptr(), c"/sys".as_ptr());
+        let safe = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
         let (source, target, kind, flags) = match mount {
             Mount::Propagation(how) => (none, root, none, libc::MS_REC | propagation(how)),
-            Mount::Proc => (proc, on_proc, proc, libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
+            Mount::Proc => (proc, on_proc, proc, safe),
+            Mount::Sysfs { read_only: true } => (sysfs, on_sys, sysfs, libc::MS_RDONLY | safe),
+            Mount::Sysfs { read_only: false } => (sysfs, on_sys, sysfs, safe),
         };
         // SAFETY: each pointer is null or a literal with NUL, and the kernel only reads the literals.
         unit(unsafe { syscall!(libc::SYS_mount, source, target, kind, flags, none) })

@@ -113,6 +113,12 @@ fn of_mount(mount: Mount) -> Vec<String> {
         Mount::Propagation(Propagation::Slave) => "mount options=(rw, rslave) -> /",
         Mount::Propagation(Propagation::Shared) => "mount options=(rw, rshared) -> /",
         Mount::Proc => "mount fstype=proc options=(rw, nosuid, nodev, noexec) proc -> /proc/",
+        Mount::Sysfs { read_only: true } => {
+            "mount fstype=sysfs options=(ro, nosuid, nodev, noexec) sysfs -> /sys/"
+        }
+        Mount::Sysfs { read_only: false } => {
+            "mount fstype=sysfs options=(rw, nosuid, nodev, noexec) sysfs -> /sys/"
+        }
     };
     std::vec!["capability sys_admin".to_owned(), rule.to_owned()]
 }

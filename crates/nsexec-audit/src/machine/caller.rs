@@ -13,7 +13,7 @@ use nix::unistd::{getegid, geteuid, getuid};
 use nsexec::idmap::Extent;
 pub use nsexec::launch::Range as SubRange;
 use nsexec::launch::causes::{self, Distribution, free_range};
-use nsexec::launch::{find_program, map_of_caller, own_status, ranges_of_caller};
+use nsexec::launch::{NewSysfs, find_program, map_of_caller, new_sysfs, own_status, ranges_of_caller};
 use nsexec::namespace::{NsKind, NsSet};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,8 @@ pub struct Facts {
     pub capabilities: Option<u64>,
     /// All capabilities that the kernel knows, as a bit set.
     pub known_capabilities: u64,
+    /// The mounts at and below /sys, if they matter and a sysfs is mounted there.
+    pub sysfs: Option<NewSysfs>,
 }
 
 /// The capabilities of Linux 5.9 and later, as a bit set (capabilities(7)).
@@ -103,6 +105,7 @@ impl Facts {
             kinds: if kinds { kinds_of_kernel() } else { NsSet::ALL },
             capabilities: None,
             known_capabilities: ALL_CAPABILITIES,
+            sysfs: None,
             user,
         }
     }
@@ -124,6 +127,11 @@ impl Facts {
         if let Some(last) = last.and_then(|text| text.trim_end().parse::<u32>().ok()) {
             self.known_capabilities = u64::MAX.checked_shr(63_u32.saturating_sub(last)).unwrap_or(u64::MAX);
         }
+    }
+
+    /// Reads the mounts at and below /sys too.
+    pub fn gather_sysfs(&mut self) {
+        self.sysfs = new_sysfs();
     }
 
     /// Reads the effective capabilities too.

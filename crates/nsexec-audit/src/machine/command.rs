@@ -9,7 +9,9 @@ use std::vec::Vec;
 use nsexec::bootstrap::{Bootstrap, decode};
 use nsexec::idmap::Extent;
 use nsexec::launch::causes::Asked;
-use nsexec::launch::{Base, Caller, Circumstances, Command, MountStep, Prepared, Range, Root, StatedCaller};
+use nsexec::launch::{
+    Base, Caller, Circumstances, Command, MountStep, Prepared, Range, Root, StatedCaller, new_sysfs,
+};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{MountKind, SignalSet};
 
@@ -56,7 +58,11 @@ impl PlanCommand for Command {
 }
 
 /// Plans a prepared launch.
-fn plan_of(prepared: Prepared, machine: &Machine) -> Result<Plan, PlanError> {
+fn plan_of(mut prepared: Prepared, machine: &Machine) -> Result<Plan, PlanError> {
+    // Another caller of this machine sees the same mounts.
+    if machine.is_here() && prepared.around.sysfs.is_some() {
+        prepared.around.sysfs = new_sysfs();
+    }
     let message = prepared.message().to_owned();
     let (bootstrap, _) =
         decode(&message, prepared.policy().dialect).map_err(|error| PlanError::Message(error.to_string()))?;
@@ -68,6 +74,7 @@ fn plan_of(prepared: Prepared, machine: &Machine) -> Result<Plan, PlanError> {
     joins(machine, &bootstrap, &mut assumptions, &mut unknown);
     files(machine, &asked, &prepared, &mut assumptions, &mut unknown);
     masks(&asked, &prepared, &mut assumptions, &mut unknown);
+    unknown.extend(unknown_sys(machine, &asked, &prepared).map(ToOwned::to_owned));
     assumptions.no_terminal = machine.is_here() && !search::is_terminal(&prepared);
     assumptions.unknown = unknown;
     let mut plan = plan(&Start::Launcher(prepared), &assumptions)?;
@@ -278,6 +285,19 @@ fn masks(asked: &Asked, prepared: &Prepared, assumptions: &mut Assumptions, unkn
     if assumptions.proc_masked && owns && !in_user && mounts {
         assumptions.proc_masked = false;
         unknown.push("whether the mounts over parts of /proc come from another user namespace".to_owned());
+    }
+}
+
+/// Returns the fact on which a new /sys depends, if it is unknown. The command runs in any case.
+fn unknown_sys(machine: &Machine, asked: &Asked, prepared: &Prepared) -> Option<&'static str> {
+    let new = prepared.around.sysfs.as_ref()?;
+    let in_user = asked.created.contains(NsKind::User) || asked.joined.contains(NsKind::User);
+    let owns = machine.own_user.as_ref().is_some_and(|own| own.owns.iter().any(|kind| kind == "mnt"));
+    match new.covered && owns && !in_user {
+        _ if !machine.is_here() => Some("the mounts at and below /sys"),
+        // As for /proc: see `masks`.
+        true => Some("whether the mounts over parts of /sys come from another user namespace"),
+        false => None,
     }
 }
 

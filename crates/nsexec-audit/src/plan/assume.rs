@@ -164,10 +164,11 @@ type Missing = (&'static str, Errno);
 
 /// Each kernel version with the call or flag that it introduced, newest first, and the errno of the call on
 /// an older kernel.
-const LEVELS: [(Kernel, &str, Option<Missing>); 4] = [
+const LEVELS: [(Kernel, &str, Option<Missing>); 5] = [
     (Kernel { major: 5, minor: 11 }, "5.11", Some(("CLOSE_RANGE_CLOEXEC", Errno::EINVAL))),
     (Kernel { major: 5, minor: 9 }, "5.9", Some(("close_range", Errno::ENOSYS))),
     (Kernel { major: 5, minor: 3 }, "5.3", Some(("pidfd_open", Errno::ENOSYS))),
+    (Kernel { major: 5, minor: 2 }, "5.2", Some(("open_tree", Errno::ENOSYS))),
     (Kernel { major: 4, minor: 18 }, "4.18", None),
 ];
 

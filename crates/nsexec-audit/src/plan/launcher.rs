@@ -138,6 +138,14 @@ fn descriptors(sim: &mut Sim, prepared: &Prepared) {
 /// The error of the launcher, if the launch failed.
 pub(super) type Outcome = Rc<RefCell<Option<LaunchError>>>;
 
+/// Returns the lines of a plan about /sys. Each is listed only if it is unusual.
+pub(super) fn lines(prepared: &Prepared) -> Vec<(String, String)> {
+    let Some(new) = &prepared.around.sysfs else { return Vec::new() };
+    let lines = [(new.covered, "/sys", "partly covered"), (new.read_only, "mount of /sys", "read-only")];
+    let line = |(_, key, value): (bool, &str, &str)| (key.to_string(), value.to_string());
+    lines.into_iter().filter(|(given, ..)| *given).map(line).collect()
+}
+
 /// Sets up the launcher, which stores its error in `outcome`. Returns the notes of its
 /// descriptors.
 pub(super) fn set_up(
@@ -148,6 +156,14 @@ pub(super) fn set_up(
 ) -> Vec<(String, String)> {
     if let Some(root) = &prepared.around.root {
         sources(sim, root, assumptions);
+    }
+    if let Some(new) = &prepared.around.sysfs {
+        if new.covered {
+            sim.cover_sys();
+        }
+        if new.read_only {
+            sim.make_sys_read_only();
+        }
     }
     for path in prepared.around.persistent.iter().filter_map(|one| one.file.to_str().ok()) {
         sim.file(path, Extra::Regular(Rc::from(&b""[..])));

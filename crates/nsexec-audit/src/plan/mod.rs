@@ -143,6 +143,9 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     let policy_lines = policy_lines(&policy);
     let mut assumption_lines = assumptions.lines(joined);
     assumption_lines.extend(caller::lines(assumptions));
+    if let Start::Launcher(prepared) = start {
+        assumption_lines.extend(launcher::lines(prepared));
+    }
     if policy.dialect.legacy.cloned_binary {
         // Only these dialects create a file in memory, so only their plans depend on MFD_EXEC.
         let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };

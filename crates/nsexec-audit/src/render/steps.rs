@@ -10,6 +10,7 @@ use super::walk::{AnnotatedLine, Attempt, Object};
 use super::words::{fatal_text, one_line};
 use crate::record::{Bytes, Call, Reply};
 use crate::transcript::Role;
+use nsexec::launch::leaves_old_sys;
 use nsexec::namespace::NsSet;
 use nsexec::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation, Signal};
 
@@ -59,7 +60,7 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         Call::SetPdeathsig { .. } => plain(Mark::Setup, "ends with the launcher".into()),
         Call::Mount { mount } => plain(Mark::Setup, mounts(*mount).into()),
         Call::Dup3 { number, .. } => plain(Mark::Setup, format!("mount source at {}", number.0)),
-        Call::Openat { flags: OpenFlags::Path, path, .. } => {
+        Call::Openat { flags: OpenFlags::Path, path, .. } if seen.context.object != Some(Object::Copy) => {
             plain(Mark::Setup, format!("opens mount source\n{}", one_line(&path.0, DATA_LIMIT)))
         }
         Call::Execveat { .. } => plain(Mark::Setup, "becomes a sealed copy of itself".into()),
@@ -100,6 +101,7 @@ const fn mounts(mount: Mount) -> &'static str {
         Mount::Propagation(Propagation::Slave) => "mounts made slaves",
         Mount::Propagation(Propagation::Shared) => "mounts made shared",
         Mount::Proc => "mounts its own /proc",
+        Mount::Sysfs { .. } => "mounts a new /sys",
     }
 }
 
@@ -166,6 +168,12 @@ fn failure(seen: &AnnotatedLine<'_>, errno: Errno) -> Option<Note> {
         },
         (Call::Execve { path, .. }, Errno::ENOENT) => {
             (Mark::Refused, format!("not there:\n{}", one_line(&path.0, DATA_LIMIT)))
+        }
+        (Call::Mount { mount: Mount::Sysfs { .. } }, errno) if leaves_old_sys(errno) => {
+            (Mark::Refused, format!("/sys stays as it is: {name}"))
+        }
+        (Call::OpenTree { path, .. }, errno) if path.0.starts_with(b"/sys/") && leaves_old_sys(errno) => {
+            (Mark::Refused, format!("copy refused: {name}\n{}", one_line(&path.0, DATA_LIMIT)))
         }
         (Call::CloneInit { .. }, _) => (Mark::Refused, format!("direct start refused: {name}")),
         (call, _) => (Mark::Failed, format!("{} fails: {name}", call.name())),

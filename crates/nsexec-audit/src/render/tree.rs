@@ -4,11 +4,12 @@
 use std::format;
 use std::string::String;
 
-use super::walk::Context;
+use super::walk::{Context, Object};
 use super::words::one_line;
-use crate::record::{Call, Line};
+use crate::record::{Call, Line, Reply};
 use crate::transcript::Role;
-use nsexec::sys::types::{MountAttributes, MountKind};
+use nsexec::launch::leaves_old_sys;
+use nsexec::sys::types::{Mount, MountAttributes, MountKind};
 
 /// Returns why the launcher makes this call.
 pub(super) const fn why(call: &Call) -> Option<&'static str> {
@@ -49,6 +50,37 @@ pub(super) const fn why(call: &Call) -> Option<&'static str> {
         Call::WaitSignal { .. } => "the init waits for a signal to forward, or for the end of a child",
         Call::InetSocket => "a socket for the interfaces of this network namespace",
         Call::SetLoopbackUp { .. } => "a new network namespace begins with its loopback interface off",
+        _ => return None,
+    })
+}
+
+/// Returns why the launcher makes a call for a new /sys, or what its failure means.
+pub(super) fn sysfs(line: &Line, context: &Context) -> Option<&'static str> {
+    let is_refused = match line.reply {
+        Reply::Errno(errno) if leaves_old_sys(errno) => true,
+        Reply::Errno(_) => return None,
+        _ => false,
+    };
+    let is_copy = context.object == Some(Object::Copy);
+    Some(match &line.call {
+        Call::Mount { mount: Mount::Sysfs { .. } } if is_refused => {
+            "refused, for example since a part of /sys is covered: /sys stays as it is"
+        }
+        Call::Mount { mount: Mount::Sysfs { .. } } => {
+            "the devices of its own network namespace; may fail, for example with EPERM: then /sys stays as it is"
+        }
+        Call::OpenTree { path, .. } if path.0.starts_with(b"/sys/") && is_refused => {
+            "no copy of the mount, for example on an older kernel: no new /sys hides it"
+        }
+        Call::OpenTree { path, .. } if path.0.starts_with(b"/sys/") => {
+            "a copy of the mount: a new file system over a part of its path may hide it"
+        }
+        Call::Openat { path, .. } if is_copy && !is_refused && path.0 == b"/sys" => {
+            "a descriptor is free for the directories below it"
+        }
+        Call::Openat { path, .. } if is_copy && !is_refused && path.0.starts_with(b"/sys/") => {
+            "a directory of the new /sys, for the mount that the old one had there"
+        }
         _ => return None,
     })
 }

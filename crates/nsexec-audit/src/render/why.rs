@@ -20,6 +20,9 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
     if of_shape.is_some() {
         return of_shape;
     }
+    if let Some(text) = tree::sysfs(line, context) {
+        return Some(text);
+    }
     if let Reply::Errno(errno) = line.reply {
         return failed(line, context, errno);
     }

@@ -9,9 +9,10 @@ use super::reading::{ProcFiles, StatFile, may_follow_failure, reports, succeeded
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
+use nsexec::launch::leaves_old_sys;
 use nsexec::policy::Setgroups;
 use nsexec::sync::SyncMessage;
-use nsexec::sys::types::{CloneFlags, Errno, Signal};
+use nsexec::sys::types::{CloneFlags, Errno, Mount, Signal};
 use nsexec::unshare::UNSHARE_TRIES;
 
 pub(super) const NOTHING_AFTER: Rule = Rule {
@@ -19,7 +20,7 @@ pub(super) const NOTHING_AFTER: Rule = Rule {
     reason: "After a failed join, unshare, map or change of identity, a process only reports, closes, checks whether \
              stage 1 is exiting, kills the stages that wait for it, reads the go byte, and exits. Exceptions: EINVAL \
              of unshare (five tries); EPERM of a join (one more try after the user namespace), of a map (mapping tool), or \
-             of setgroups if the policy allows it; EINTR.",
+             of setgroups if the policy allows it; a refusal of a new /sys, which stays as it is; EINTR.",
     reference: "docs/protocol.md#failures; runc#3704, runc#4390",
     severity: Severity::Breach,
     check: nothing_after,
@@ -140,6 +141,7 @@ impl State {
                     && signal != Signal::NONE => {}
             // The process then gets a copy of the launcher's memory: see the rule shared-memory.
             Call::SetDumpable { .. } if section.role == Role::Launcher && !facts.policy.launch.in_place => {}
+            Call::Mount { mount: Mount::Sysfs { .. } } if leaves_old_sys(errno) => {}
             // dup3 is repeated.
             Call::Dup3 { .. } if errno == Errno::EINTR => {}
             Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}

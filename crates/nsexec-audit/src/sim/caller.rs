@@ -1,15 +1,16 @@
 //! The place of the launcher on the machine before a run: its own user namespace, and the /proc that it sees.
 
+use std::string::ToString;
 use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use super::idmaps::Map;
-use super::mounts::Origin;
+use super::mounts::{Origin, Place};
 use super::namespaces::{NsId, PidNs, State, UserNs};
 use super::setup::Sim;
 use nsexec::namespace::{NsKind, NsSet};
-use nsexec::sys::types::{MountAttributes, Pid};
+use nsexec::sys::types::{MountAttributes, MountKind, Pid};
 
 /// The pid of the launcher in a pid namespace below the first one. Its pid in the first one differs.
 const OWN_PID: i32 = 2;
@@ -115,6 +116,28 @@ impl Sim {
         if let Some(mount) = self.proc_mount() {
             self.launcher_and_kernel().1.mounts[mount].attributes |= MountAttributes::RDONLY;
         }
+    }
+
+    /// Mounts a tmpfs over a part of /sys, as container runtimes do.
+    pub fn cover_sys(&mut self) {
+        let mount = self.sysfs_mount();
+        let (_, kernel) = self.launcher_and_kernel();
+        let place = Place { mount, path: "/firmware".to_string() };
+        let home = kernel.mounts[mount].home;
+        kernel.add_mount(Origin::New(MountKind::Tmpfs), Some(place), home, 0);
+    }
+
+    /// Makes the mount at /sys read-only.
+    pub fn make_sys_read_only(&mut self) {
+        let mount = self.sysfs_mount();
+        self.launcher_and_kernel().1.mounts[mount].attributes |= MountAttributes::RDONLY;
+    }
+
+    /// Returns the mount at /sys, which each machine has.
+    fn sysfs_mount(&mut self) -> usize {
+        let (_, kernel) = self.launcher_and_kernel();
+        let is_sysfs = |mount: &usize| matches!(kernel.origin(*mount), Origin::Sysfs(_));
+        (0..kernel.mounts.len()).find(is_sysfs).unwrap_or_default()
     }
 
     fn proc_mount(&mut self) -> Option<usize> {

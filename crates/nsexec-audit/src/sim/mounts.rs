@@ -302,7 +302,7 @@ impl Kernel {
     pub(super) fn mount_new(
         &mut self,
         me: Task,
-        kind: MountKind,
+        (kind, attributes): (MountKind, u64),
         options: &[u8],
         place: Place,
     ) -> SysResult<()> {
@@ -324,7 +324,7 @@ impl Kernel {
         };
         // Without the capability sysfs and procfs are refused before and after the options, with one errno.
         are_known(kind, options)?;
-        if !self.may(me, over, cap::SYS_ADMIN) || self.is_too_revealing(me, origin, attributes_of(kind)) {
+        if !self.may(me, over, cap::SYS_ADMIN) || self.is_too_revealing(me, origin, attributes) {
             return Err(Errno::EPERM);
         }
         if kind == MountKind::Overlay && !names(options).any(|name| name == b"lowerdir") {
@@ -339,7 +339,7 @@ impl Kernel {
             return Err(Errno::EBUSY);
         }
         let home = Home::Namespace(proxy.get(NsKind::Mnt));
-        self.add_mount(origin, Some(place), home, attributes_of(kind));
+        self.add_mount(origin, Some(place), home, attributes);
         Ok(())
     }
 
@@ -361,7 +361,13 @@ impl Kernel {
                 _ => false,
             };
             let locked = mount.locked_attributes & MountAttributes::RDONLY;
-            same && mount.home == Home::Namespace(mnt) && mount.root.is_empty() && locked & !attributes == 0
+            // The machine's own mounts are on no directory that is always empty.
+            let covers = |child: &Mounted| child.parent.as_ref().is_some_and(|at| at.mount == index);
+            let is_covered = self.mounts.iter().any(|child| child.locked && covers(child));
+            same && !is_covered
+                && mount.home == Home::Namespace(mnt)
+                && mount.root.is_empty()
+                && locked & !attributes == 0
         };
         !(0..self.mounts.len()).any(shows)
     }
@@ -373,7 +379,7 @@ pub(super) fn is_within(path: &str, folder: &str) -> bool {
 }
 
 /// Returns the attributes with which `Sys::mount_here` mounts.
-const fn attributes_of(kind: MountKind) -> u64 {
+pub(super) const fn attributes_of(kind: MountKind) -> u64 {
     use MountAttributes as Attributes;
     match kind {
         MountKind::Tmpfs | MountKind::Overlay => Attributes::NOSUID | Attributes::NODEV,

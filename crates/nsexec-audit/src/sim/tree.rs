@@ -7,7 +7,7 @@ use std::string::ToString;
 use super::creds::cap;
 use super::descriptors::{Access, Object};
 use super::kernel::{Halt, Kernel};
-use super::mounts::{Entry, Home, Mounted, Origin, Place};
+use super::mounts::{Entry, Home, Mounted, Origin, Place, attributes_of};
 use super::process::Task;
 use super::procfs::{Extra, Node};
 use crate::record::{Call, Reply};
@@ -29,7 +29,7 @@ impl Kernel {
             Call::MountHere { kind, options } => {
                 self.may_mount(me)?;
                 let here = self.process(me).cwd.clone();
-                unit(self.mount_new(me, *kind, &options.0, here)?)
+                unit(self.mount_new(me, (*kind, attributes_of(*kind)), &options.0, here)?)
             }
             Call::OpenInRoot { root, path, flags } => {
                 Reply::Fd(self.open_in_root(me, *root, &path.0, *flags)?)
@@ -54,15 +54,21 @@ impl Kernel {
     /// Implements mount(2) for the mounts of the launcher's stage 2.
     ///
     /// Errors: `EPERM`: the process lacks CAP_SYS_ADMIN over the owner of the mount namespace. For a new
-    /// /proc, also those of [`mount_new`](Self::mount_new). `EINVAL`: the root is not a mount.
+    /// /proc or /sys, also those of [`mount_new`](Self::mount_new). `EINVAL`: the root is not a mount.
     pub(super) fn mount(&mut self, me: Task, mount: Mount) -> SysResult<()> {
         let place = match mount {
             Mount::Propagation(_) => self.process(me).root.clone(),
             Mount::Proc => self.locate(me, b"/proc")?.place,
+            Mount::Sysfs { .. } => self.locate(me, b"/sys")?.place,
         };
         self.may_mount(me)?;
         match mount {
-            Mount::Proc => self.mount_new(me, MountKind::Proc, b"", place),
+            Mount::Proc => self.mount_new(me, (MountKind::Proc, attributes_of(MountKind::Proc)), b"", place),
+            Mount::Sysfs { read_only } => {
+                let read_only = if read_only { 0 } else { MountAttributes::RDONLY };
+                let attributes = attributes_of(MountKind::Sysfs) & !read_only;
+                self.mount_new(me, (MountKind::Sysfs, attributes), b"", place)
+            }
             Mount::Propagation(_)
                 if self.is_root_of_mount(me, &place) && self.is_own_mount(me, place.mount) =>
             {

@@ -79,7 +79,8 @@ fn wait_for() -> impl Strategy<Value = WaitFor> {
 fn mount() -> impl Strategy<Value = Mount> {
     use Propagation::*;
     let kinds = [Private, Slave, Shared].map(Mount::Propagation);
-    proptest::sample::select(kinds.into_iter().chain([Mount::Proc]).collect::<Vec<_>>())
+    let others = [Mount::Proc, Mount::Sysfs { read_only: true }, Mount::Sysfs { read_only: false }];
+    proptest::sample::select(kinds.into_iter().chain(others).collect::<Vec<_>>())
 }
 
 fn wait_status() -> impl Strategy<Value = WaitStatus> {

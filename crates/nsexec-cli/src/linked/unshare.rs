@@ -146,6 +146,7 @@ fn given(words: Vec<(Means, Option<OsString>)>) -> Result<Given, Failure> {
     let mut given = Given::default();
     given.flags.defaults = Defaults::UtilLinux;
     given.flags.no_loopback = true;
+    given.flags.no_mount_sys = true;
     for (means, value) in words {
         match means {
             Means::Help | Means::Version => given.shows = Some(means),
@@ -279,6 +280,7 @@ mod tests {
         let request = run::request_of(&flags, &HandOverFlags::default(), &facts).unwrap();
         assert!(request.created.is_empty() && request.joined.is_empty());
         assert!(!request.policy.launch.mount_proc && !request.around.loopback);
+        assert!(request.around.sysfs.is_none());
         assert!(run::in_place(&flags, &request));
     }
 

@@ -1,4 +1,4 @@
-//! Decides on the command's surroundings: the loopback interface, the root directory, the mounts, the
+//! Decides on the command's surroundings: the loopback interface, /sys, the root directory, the mounts, the
 //! working directory and the capabilities.
 
 use std::ffi::{OsStr, OsString};
@@ -6,12 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use nsexec::launch::{Base, Directory, MountStep, Persistent, Place, Root, Surroundings};
 use nsexec::namespace::NsKind;
-use nsexec::sys::types::MountKind;
+use nsexec::sys::types::{MountKind, Propagation};
 use nsexec_audit::machine::caller::Facts;
 
 use super::super::args::NamespaceFlags;
 use super::super::values::flag_of;
-use super::{Kinds, UsageError, c_text};
+use super::{Kinds, UsageError, c_text, propagation};
 
 /// The bit of CAP_NET_ADMIN in a set of capabilities (capabilities(7)).
 const CAP_NET_ADMIN: u32 = 12;
@@ -23,6 +23,7 @@ const CAP_NET_ADMIN: u32 = 12;
 pub(super) fn of(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> Result<Surroundings, UsageError> {
     let mut around = Surroundings::default();
     around.loopback = turns_loopback_on(flags, facts, kinds);
+    around.sysfs = facts.sysfs.clone().filter(|_| mounts_sys(flags, kinds));
     around.root = root(flags, kinds)?;
     around.directory = directory(flags, kinds)?;
     around.persistent = persistent(flags)?;
@@ -39,6 +40,19 @@ fn turns_loopback_on(flags: &NamespaceFlags, facts: &Facts, kinds: &Kinds) -> bo
     let in_user = [kinds.created, kinds.joined].iter().any(|set| set.contains(NsKind::User));
     let may = in_user || facts.capabilities.is_none_or(|set| set & 1 << CAP_NET_ADMIN != 0);
     kinds.created.contains(NsKind::Net) && !flags.no_loopback && may
+}
+
+/// Returns whether a new /sys is mounted: by default, in new network and mount namespaces, unless the command
+/// has another root directory. The mount must not reach the host: in a new user namespace mounts propagate
+/// only from the host.
+fn mounts_sys(flags: &NamespaceFlags, kinds: &Kinds) -> bool {
+    let creates = |kind| kinds.created.contains(kind);
+    let reaches_host = matches!(propagation(flags, kinds), None | Some(Propagation::Shared));
+    creates(NsKind::Net)
+        && creates(NsKind::Mnt)
+        && !flags.no_mount_sys
+        && flags.root.is_none()
+        && (!reaches_host || creates(NsKind::User))
 }
 
 /// Returns whether the policy's own step mounts /proc. With a root directory, or at another place, /proc is

@@ -279,6 +279,9 @@ pub(crate) fn facts_of(flags: &NamespaceFlags, plans: bool) -> Facts {
     if flags.keep_caps {
         facts.gather_known_capabilities();
     }
+    if created.contains(NsKind::Net) && created.contains(NsKind::Mnt) && !flags.no_mount_sys {
+        facts.gather_sysfs();
+    }
     facts
 }
 
@@ -310,6 +313,7 @@ pub(crate) fn refuse_flags_without_attribute(
         (flags.keep_caps, "--keep-caps"),
         (flags.propagation.is_some(), "--propagation"),
         (flags.no_loopback, "--no-loopback"),
+        (flags.no_mount_sys, "--no-mount-sys"),
         (flags.init, "--init"),
         (flags.root.is_some(), "--root"),
         (flags.directory.is_some(), "--wd"),

@@ -5,8 +5,8 @@ use clap::Parser;
 use super::*;
 use crate::args::{Cli, Command};
 use nsexec::idmap::Extent;
-use nsexec::launch::Base;
 use nsexec::launch::causes::CAP_SETGID;
+use nsexec::launch::{Base, NewSysfs};
 use nsexec::policy::Setgroups;
 use nsexec_audit::machine::caller::{ALL_CAPABILITIES, SubRange};
 
@@ -28,6 +28,7 @@ fn ann() -> Facts {
         distribution: nsexec::launch::causes::Distribution::Debian,
         capabilities: None,
         known_capabilities: ALL_CAPABILITIES,
+        sysfs: None,
     }
 }
 
@@ -205,6 +206,14 @@ fn surroundings_follow_from_the_flags() {
     let without = Facts { capabilities: Some(!(1 << 12)), ..root() };
     assert!(!request("-n", &without).around.loopback && request("-r -n", &without).around.loopback);
     let propagation = |words| request(words, &ann()).policy.launch.propagation;
+    let read = Facts { sysfs: Some(NewSysfs::default()), ..root() };
+    let mounts_sys = |words| request(words, &read).around.sysfs.is_some();
+    for words in ["", "--all", "-n -m", "-r -n -m --propagation shared", "-n --mount-proc=/mnt"] {
+        assert!(mounts_sys(words), "{words}");
+    }
+    for words in ["--no-mount-sys", "-n", "-m", "-n -m --propagation unchanged", "-n -m -R /srv"] {
+        assert!(!mounts_sys(words), "{words}");
+    }
     assert_eq!((propagation(""), propagation("--all")), (Some(Propagation::Slave), Some(Propagation::Slave)));
     assert_eq!(propagation("-m --propagation shared"), Some(Propagation::Shared));
     assert_eq!(

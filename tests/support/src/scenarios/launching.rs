@@ -12,7 +12,7 @@ use nsexec::launch::shape::{Memory, memory};
 use nsexec::launch::shared::Stack;
 use nsexec::launch::tail::Tail;
 use nsexec::launch::{
-    Base, CgroupFile, Directory, LaunchError, MountStep, Move, Place, Record, Root, Surroundings,
+    Base, CgroupFile, Directory, LaunchError, MountStep, Move, NewSysfs, Place, Record, Root, Surroundings,
 };
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
@@ -43,6 +43,8 @@ fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
             Some(Directory { path: c"/srv".into(), confined: policy.launch.propagation.is_some() });
         if policy.launch.propagation.is_some() {
             around.root = Some(root());
+            let kept = vec![c"/sys/fs/cgroup".into(), c"/sys/kernel/security".into()];
+            around.sysfs = Some(NewSysfs { kept, ..NewSysfs::default() });
         }
         around.groups = Some(vec![4, 20]);
         if matches!(policy.launch.uid, Some(RESTRICTED | WITHOUT_CODE)) {

@@ -77,6 +77,11 @@ fn direct() -> Vec<Scenario> {
             "the same through the stages",
             &mapped(&[NsKind::Mnt, NsKind::Pid, NsKind::Net], WIDE).with_setgroup(true),
         ))),
+        sys_covered(rooted(root(
+            "direct_sys_covered",
+            "a part of /sys is covered: a new one is refused, and /sys stays as it is",
+            &mapped(&[NsKind::Mnt, NsKind::Pid, NsKind::Net], WIDE).with_setgroup(true),
+        ))),
         restricted(root(
             "direct_attributes",
             "the command gets a host name, limits, one capability, a rule set and a filter",
@@ -166,6 +171,12 @@ pub(super) fn rooted(scenario: Scenario) -> Scenario {
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
         scenario.sim.file(&format!("/dev/{name}"), Extra::Regular(Rc::from(&b""[..])));
     }
+    scenario
+}
+
+/// Covers a part of /sys, as in a container.
+fn sys_covered(mut scenario: Scenario) -> Scenario {
+    scenario.sim.cover_sys();
     scenario
 }
 

@@ -204,11 +204,19 @@ impl Form for Unshared {
 }
 
 /// The five arguments of each mount.
-const MOUNTS: [(Mount, [&str; 5]); 4] = [
+const MOUNTS: [(Mount, [&str; 5]); 6] = [
     (Mount::Propagation(Propagation::Private), ["NULL", "\"/\"", "NULL", "MS_REC|MS_PRIVATE", "NULL"]),
     (Mount::Propagation(Propagation::Slave), ["NULL", "\"/\"", "NULL", "MS_REC|MS_SLAVE", "NULL"]),
     (Mount::Propagation(Propagation::Shared), ["NULL", "\"/\"", "NULL", "MS_REC|MS_SHARED", "NULL"]),
     (Mount::Proc, ["\"proc\"", "\"/proc\"", "\"proc\"", "MS_NOSUID|MS_NODEV|MS_NOEXEC", "NULL"]),
+    (
+        Mount::Sysfs { read_only: true },
+        ["\"sysfs\"", "\"/sys\"", "\"sysfs\"", "MS_RDONLY|MS_NOSUID|MS_NODEV|MS_NOEXEC", "NULL"],
+    ),
+    (
+        Mount::Sysfs { read_only: false },
+        ["\"sysfs\"", "\"/sys\"", "\"sysfs\"", "MS_NOSUID|MS_NODEV|MS_NOEXEC", "NULL"],
+    ),
 ];
 
 impl Usual for Mount {
