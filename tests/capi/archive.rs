@@ -9,6 +9,8 @@ use crate::kit::{Case, Kind, Outcome, Said, command, folder, root, run};
 pub(crate) const CASES: &[Case] = &[
     ("archive_defines_five_symbols_and_needs_only_the_libc", symbols),
     ("symbol_check_finds_every_fault", symbols_are_checked),
+    ("no_panic_is_reachable_except_in_a_sort", panics),
+    ("panic_check_finds_a_panic", panics_are_found),
     ("object_has_no_section_groups_and_no_executable_stack", sections),
     ("build_is_reproducible", bytes),
     ("archive_contains_no_path_of_the_build_machine", folders),
@@ -111,6 +113,72 @@ fn symbols_are_checked() -> Outcome {
     match wrong == wanted {
         true => Ok(Said::Held(String::new())),
         false => Err(format!("found: {wrong:?}")),
+    }
+}
+
+/// The calls of functions that panic, in the optimised archive: the caller and the function, as parts of
+/// their names. Every other operation that may panic in Rust (an index, an overflow, `unwrap`) has no call
+/// left.
+///
+/// The sort of core panics if an order is not total. The archive sorts id maps by their numbers alone.
+const PANICS: [(&str, &str); 4] = [
+    ("4core9panicking9panic_fmt", "rust_begin_unwind"),
+    ("panic_on_ord_violation", "4core9panicking9panic_fmt"),
+    ("4core5slice4sort6shared9smallsort19bidirectional_merge", "panic_on_ord_violation"),
+    ("4core5slice4sort6shared9smallsort18small_sort_general", "panic_on_ord_violation"),
+];
+
+/// Returns the calls of functions that panic which [`PANICS`] does not have, and the number of all: each
+/// relocation of the archive that names such a function, with the section that contains it. The compiler puts
+/// each function in a section of its own, with its name.
+fn panic_calls(archive: &Path) -> Result<(Vec<String>, usize), String> {
+    let text = run(command("readelf").args(["--relocs", "--wide"]).arg(archive))?;
+    let (mut caller, mut other, mut all) = ("", Vec::new(), 0);
+    for line in text.lines() {
+        if let Some(section) = line.strip_prefix("Relocation section '.rela") {
+            caller = section.split('\'').next().unwrap_or_default();
+            continue;
+        }
+        let Some(name) = line.split_whitespace().nth(4).filter(|name| panics_by_name(name)) else { continue };
+        if [".debug", ".eh_frame"].iter().any(|section| caller.starts_with(section)) {
+            continue;
+        }
+        all += 1;
+        if !PANICS.iter().any(|(from, to)| caller.contains(from) && name.contains(to)) {
+            other.push(format!("{caller} calls {name}"));
+        }
+    }
+    Ok((other, all))
+}
+
+/// Returns whether a function of this mangled name panics. The message of a panic has a name of its own,
+/// which the handler uses.
+fn panics_by_name(name: &str) -> bool {
+    let of_core = ["panicking", "panic_", "_failed", "_fail", "_overflow"];
+    name.contains("rust_begin_unwind")
+        || name.contains("4core")
+            && !name.contains("5panic10panic_info")
+            && of_core.iter().any(|part| name.contains(part))
+}
+
+fn panics() -> Outcome {
+    let (other, all) = panic_calls(&Kind::Release.archive()?)?;
+    match other.is_empty() {
+        true => Ok(Said::Held(format!("{all} calls of functions that panic: {PANICS:?}"))),
+        false => Err(other.join("\n")),
+    }
+}
+
+/// Checks [`panic_calls`] with the archive that panics on purpose, and with one that is not optimised.
+fn panics_are_found() -> Outcome {
+    let (found, _) = panic_calls(&Kind::Panics.archive()?)?;
+    if !found.iter().any(|call| call.contains("panic_fmt")) {
+        return Err(format!("the panic on purpose is not found: {found:?}"));
+    }
+    let (checks, _) = panic_calls(&Kind::Debug.archive()?)?;
+    match checks.iter().any(|call| call.contains("panic_bounds_check") || call.contains("overflow")) {
+        true => Ok(Said::Held(format!("without optimisation: {} calls", checks.len()))),
+        false => Err(format!("the checks of a debug build are not found: {} calls", checks.len())),
     }
 }
 
