@@ -19,7 +19,8 @@ impl State {
             let mut next = faulty.clone();
             next.end(role, Status::Killed);
             all.push((role, Event::Hidden("SIGKILL"), next));
-            // A failed wait for the tool leaves it alone. No kernel fails so. The others make no call that can fail.
+            // A failed wait for the tool leaves it alone. No kernel fails so. The others make no call that
+            // can fail.
             let cannot_fail = matches!(
                 step,
                 Some(
@@ -48,7 +49,8 @@ impl State {
                     },
                 ));
             }
-            // A stage that is stopped before its first call, or after the launcher's end, stays until it is continued.
+            // A stage that is stopped before its first call, or after the launcher's end, stays until it is
+            // continued.
             let can_stop = !matches!(life, Life::At(0)) && self.lives(Role::Launcher);
             if model.config.stops
                 && can_stop

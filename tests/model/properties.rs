@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::protocol::{End, Message, Role, Step};
+use super::protocol::{End, Message, Role, Step, Way};
 use super::state::{Cause, Event, Life, Model, State, Status, is_quiet};
 
 /// Returns the property that a state violates. `quiet`: no process but a tool can continue without a fault.
@@ -25,12 +25,20 @@ pub(crate) fn violated(model: &Model, state: &State, quiet: bool) -> Option<&'st
     let only_error = state.faults == 1 && state.errors == 1 && !model.config.debug;
     if let Some(role) = wanted.filter(|role| only_error && *role != Role::Launcher) {
         let root = Some((role, Cause::Root));
-        let given_up = state.life(Role::Launcher) == Life::Returned(false);
+        let given_up =
+            state.life(Role::Launcher) == Life::Returned(false) && !is_silenced(model, state, role);
         if (state.first_fatal.is_some() || given_up) && state.first_fatal != root {
             return Some("the first fatal record is the root cause");
         }
     }
     if quiet { unfinished(model, state) } else { None }
+}
+
+/// Returns whether `runc run` has killed the process of an error before its record was written. After the pid
+/// line it kills stage 0 if stage 2 has ended, and a failing stage 0 kills stage 2 first.
+pub(crate) fn is_silenced(model: &Model, state: &State, role: Role) -> bool {
+    let killed = matches!(state.life(role), Life::Dead(Status::Killed) | Life::Reaped(Status::Killed));
+    model.config.way == Way::Run && role == Role::Stage0 && killed && state.first_fatal.is_none()
 }
 
 /// Returns what is wrong with a state in which nothing happens any more, unless a tool ends.
@@ -40,8 +48,8 @@ fn unfinished(model: &Model, state: &State) -> Option<&'static str> {
         return Some("no process waits for ever");
     }
     let gone = matches!(launcher, Life::Returned(_) | Life::Dead(_));
-    // Without our launcher no signal reaches a stopped stage. A command may outlive the launcher, and so may its
-    // process from the last steps before the exec on.
+    // Without our launcher no signal reaches a stopped stage. A command may outlive the launcher, and so may
+    // its process from the last steps before the exec on.
     let left = |stage: &Role| {
         let process = &state.processes[*stage as usize];
         let is_command = *stage == Role::Stage2 && state.sent_go && !process.pdeathsig;
@@ -70,8 +78,8 @@ fn unfinished(model: &Model, state: &State) -> Option<&'static str> {
     None
 }
 
-/// Returns whether the wait of a process can still end: along living processes it leads to a stopped process, or
-/// to a tool that runs.
+/// Returns whether the wait of a process can still end: along living processes it leads to a stopped process,
+/// or to a tool that runs.
 fn waits_rightly(model: &Model, state: &State, role: Role, depth: u8) -> bool {
     let lives =
         |other: Role| state.lives(other) && depth > 0 && waits_rightly(model, state, other, depth - 1);
@@ -120,6 +128,14 @@ pub(crate) struct Found {
 
 /// Visits every state, the nearest ones first. Stops at the first violation.
 pub(crate) fn search(model: &Model) -> Found {
+    search_for(model, violated)
+}
+
+/// Visits every state until `wanted` names one.
+pub(crate) fn search_for(
+    model: &Model,
+    wanted: impl Fn(&Model, &State, bool) -> Option<&'static str>,
+) -> Found {
     let mut numbers = HashMap::from([(State::initial(), 0)]);
     let mut states = vec![(State::initial(), None)];
     let mut at = 0;
@@ -127,7 +143,7 @@ pub(crate) fn search(model: &Model) -> Found {
         let state = state.clone();
         let normal = state.transitions(model);
         let quiet = is_quiet(&normal);
-        if let Some(property) = violated(model, &state, quiet) {
+        if let Some(property) = wanted(model, &state, quiet) {
             let mut run = Vec::new();
             let mut back = at;
             while let Some((parent, step)) = states[back].1 {

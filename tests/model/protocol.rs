@@ -1,7 +1,7 @@
 //! The model: the programs of the launcher, of the three stages and of a mapping tool.
 //!
-//! A program is a list of steps, in the order of docs/protocol.md#what-happens-in-order. A message has its name
-//! of docs/protocol.md#sync-messages. [`rules`](super::rules) has the meaning of each step.
+//! A program is a list of steps, in the order of docs/protocol.md#what-happens-in-order. A message has its
+//! name of docs/protocol.md#sync-messages. [`rules`](super::rules) has the meaning of each step.
 
 /// A process. A tool is the mapping tool that runs at the time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -92,18 +92,20 @@ pub(crate) enum Step {
     Reap(Role),
     /// Fails unless every reaped stage has exited with status 0.
     CheckStatuses,
+    /// Of `runc run`: fails if stage 2 has ended.
+    CheckStage2,
     /// Reads the log to its end, which is the exec or the end of stage 2. Fails after a fatal record.
     ReadLog,
     /// Becomes the command, or returns to the caller.
     Exec,
     Exit,
-    /// Of a launcher that gives up. Ours kills the known stages after an error of its own, and runc its current
-    /// process.
+    /// Of a launcher that gives up. Ours kills the known stages after an error of its own, and runc its
+    /// current process.
     KillKnown,
     /// After SIGTERM: SIGCONT to the known stages, SIGKILL to a stage 2 that has the go byte.
     ContinueKnown,
-    /// Reads the log to its end. After a time limit the launcher kills stopped stages, then the known ones, then
-    /// it returns.
+    /// Reads the log to its end. After a time limit the launcher kills stopped stages, then the known ones,
+    /// then it returns.
     Drain,
     ReapAll,
     /// The launcher returns to its caller.
@@ -155,8 +157,9 @@ pub(crate) struct Config {
     pub(crate) way: Way,
     /// Whether a user namespace is created, and so maps are written.
     pub(crate) user: bool,
-    /// The number of maps that a tool writes: 0, 1 or 2.
+    /// The number of maps that a tool writes, and the number of those that stage 0 writes itself.
     pub(crate) tools: usize,
+    pub(crate) own_maps: usize,
     /// Whether time offsets are written.
     pub(crate) offsets: bool,
     /// Whether debug records are written. The log pipe then has room for one record, otherwise for all.
@@ -201,8 +204,10 @@ impl Config {
         let mut steps =
             vec![Fork(Stage0), Close(InitOfStages), Close(LogWriter), Send(InitOfLauncher, Bootstrap)];
         steps.extend(match self.way {
-            Way::Ours | Way::Run => {
-                vec![Receive(InitOfLauncher, PidLine), Reap(Stage1), Reap(Stage0), CheckStatuses]
+            Way::Ours => vec![Receive(InitOfLauncher, PidLine), Reap(Stage1), Reap(Stage0), CheckStatuses],
+            Way::Run => {
+                let first = [Receive(InitOfLauncher, PidLine), Reap(Stage1), CheckStage2];
+                first.into_iter().chain([Reap(Stage0), CheckStatuses]).collect()
             }
             Way::Exec => {
                 vec![Reap(Stage0), CheckStatuses, Receive(InitOfLauncher, PidLine), Reap(Stage1)]
@@ -247,7 +252,7 @@ impl Config {
         if self.user {
             steps.extend([Receive(ChildOf0, UsermapPls), Log]);
             steps.extend([Fork(Tool), AwaitTool].repeat(self.tools));
-            steps.extend([WriteFiles].repeat(2 - self.tools));
+            steps.extend([WriteFiles].repeat(self.own_maps));
             steps.push(Send(ChildOf0, UsermapAck));
         }
         if self.offsets {

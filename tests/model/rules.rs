@@ -29,13 +29,14 @@ impl State {
         }
         let mut next = Self { rounds: self.rounds + 1, ..self.clone() };
         let stopped = Role::STAGES.into_iter().filter(|stage| self.processes[*stage as usize].stopped);
+        let mut event = Event::Hidden("a time limit passes");
         match self.rounds {
-            0 if model.has(Mend::KillStopped) => drop(next.kill_all(stopped.map(bit).sum())),
+            0 if model.has(Mend::KillStopped) => event = next.kill_all(stopped.map(bit).sum()),
             0 => {}
-            1 => drop(next.kill_all(self.known_to_launcher())),
+            1 => event = next.kill_all(self.known_to_launcher()),
             _ => next = next.advance(Role::Launcher),
         }
-        Some((Role::Launcher, Event::Hidden("a time limit passes"), next))
+        Some((Role::Launcher, event, next))
     }
 
     fn of_process(&self, model: &Model, role: Role) -> Option<(Event, Self)> {
@@ -88,7 +89,10 @@ impl State {
                 *next.process(child) = Process { life: Life::At(0), ends, stopped: false, pdeathsig: false };
             }
             Step::Close(end) => next.process(role).ends &= !(1 << end as u8),
-            Step::Send(end, _) if !self.is_held(end.peer()) => return partner_ended(next),
+            Step::Send(end, message) if !self.is_held(end.peer()) => {
+                next.sent_go |= message == Message::Go;
+                return partner_ended(next);
+            }
             Step::Send(end, message) => {
                 next.queues[end.peer() as usize].push(message);
                 next.pid_lines += u8::from(message == Message::PidLine);
@@ -137,6 +141,8 @@ impl State {
                 }
                 event = Event::Hidden("checks the statuses");
             }
+            Step::CheckStage2 if !self.lives(Role::Stage2) => return partner_ended(next),
+            Step::CheckStage2 => event = Event::Hidden("checks that stage 2 lives"),
             Step::ReadLog | Step::Drain => return self.read_log(model, role, step),
             Step::Exec => {
                 let process = next.process(role);
@@ -211,7 +217,7 @@ impl State {
         // The process of runc's handle.
         let current = match is_reaped(Role::Stage0) {
             false => Some(Role::Stage0),
-            true => Some(Role::Stage2).filter(|_| self.knows_pids && !is_reaped(Role::Stage2)),
+            true => Some(Role::Stage2).filter(|_| self.sent_go && !is_reaped(Role::Stage2)),
         };
         let all: Vec<Role> =
             if model.config.ours() { Role::STAGES.into() } else { current.into_iter().collect() };

@@ -136,7 +136,8 @@ pub(crate) enum Event {
 /// A transition: the process, the event, and the state after it.
 pub(crate) type Transition = (Role, Event, State);
 
-/// Returns whether nothing but the end of a tool can happen. After its exec a tool may take any time, or never end.
+/// Returns whether nothing but the end of a tool can happen. After its exec a tool may take any time, or
+/// never end.
 pub(crate) fn is_quiet(transitions: &[Transition]) -> bool {
     transitions.iter().all(|(role, event, _)| *role == Role::Tool && matches!(event, Event::Exits(_)))
 }
