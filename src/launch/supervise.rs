@@ -363,14 +363,19 @@ pub struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        /// The time for the guard to end, in milliseconds. It is longer only if the guard is stopped.
-        const TIME_TO_END: i32 = 1000;
+        /// The time for the guard to end: this number of waits, of so many milliseconds each.
+        const WAITS: (usize, i32) = (10, 100);
         drop(self.alive.take());
-        // It may have been stopped before its first call, and would be left. It is not reaped yet, so the pid
-        // is its own.
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid.0), NixSignal::SIGCONT);
-        if let Ok(pidfd) = open_pidfd(self.pid.0) {
-            let _ = poll(&mut [PollFd::new(Fd(pidfd.as_raw_fd()), PollEvents::IN)], TIME_TO_END);
+        let pidfd = open_pidfd(self.pid.0);
+        for _ in 0..WAITS.0 {
+            // It may have been stopped before its first call, and would be left. It is not reaped yet, so the
+            // pid is its own.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid.0), NixSignal::SIGCONT);
+            let Ok(pidfd) = &pidfd else { break };
+            let mut ended = [PollFd::new(Fd(pidfd.as_raw_fd()), PollEvents::IN)];
+            if poll(&mut ended, WAITS.1).is_err() || ended.iter().any(|fd| fd.revents != PollEvents::NONE) {
+                break;
+            }
         }
         // SAFETY: a null pointer asks for no status.
         unsafe { libc::waitpid(self.pid.0, core::ptr::null_mut(), libc::WNOHANG | libc::__WALL) };

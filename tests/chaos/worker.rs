@@ -240,8 +240,10 @@ impl Watch {
             Some(libc::SYS_clone3) => true,
             _ => false,
         };
-        // A process that was stopped twice may have been stopped before its first call.
-        let once = self.end.hits.iter().filter(|hit| hit.signal == libc::SIGSTOP).count() == 1;
+        // A process that was stopped twice may have been stopped before its first call. Nothing continues a
+        // process that is stopped after the launcher has died.
+        let stops = self.end.hits.iter().filter(|hit| hit.signal == libc::SIGSTOP).count();
+        let once = stops == 1 && self.end.hits.first().is_some_and(|hit| hit.signal == libc::SIGSTOP);
         if member.send(libc::SIGCONT) {
             if !is_foreign && !is_permitted && once && self.sees_signals {
                 self.end.hung.push(format!("it ended only after SIGCONT: {still}"));

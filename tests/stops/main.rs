@@ -7,6 +7,7 @@
 //! SIGTERM the launcher must have written one line with the reason. `NSEXEC_STOPS=N` tests every Nth call
 //! only.
 
+mod hostile;
 mod stepper;
 
 use std::path::{Path, PathBuf};
@@ -118,7 +119,22 @@ fn main() -> ExitCode {
             in_a_process_of_its_own(|| run(case, workspace))
         })
     };
-    Suite::new("stops", CASES.iter().map(test).collect()).main(Threads::One)
+    let attacked = |case: &'static hostile::Case| {
+        let workspace = workspace.clone();
+        Test::new(case.name, move || {
+            if !nix::unistd::Uid::effective().is_root() {
+                return Verdict::Skipped("needs root, to trace and to make containers".to_owned());
+            }
+            let workspace = LazyLock::force(&workspace);
+            let mut attacker = hostile::Attacker::new(case, workspace);
+            let verdict =
+                in_a_process_of_its_own(|| hostile::run(case, workspace, &mut attacker, every_nth_call()));
+            attacker.end();
+            verdict
+        })
+    };
+    let tests = CASES.iter().map(test).chain(hostile::CASES.iter().map(attacked));
+    Suite::new("stops", tests.collect()).main(Threads::One)
 }
 
 /// Calls `test` in a new process, which has only the launch's processes as children; the container is a child
@@ -212,6 +228,14 @@ impl Drop for Workspace {
     }
 }
 
+/// Returns N of `NSEXEC_STOPS`: every Nth call is tested.
+fn every_nth_call() -> usize {
+    match std::env::var("NSEXEC_STOPS") {
+        Ok(text) => text.parse().expect("NSEXEC_STOPS is a number"),
+        Err(_) => 1,
+    }
+}
+
 fn run(case: &Case, workspace: &Workspace) -> Vec<String> {
     if case.uid.is_some() {
         subordinate_ids(workspace);
@@ -219,10 +243,7 @@ fn run(case: &Case, workspace: &Workspace) -> Vec<String> {
     let target = workspace.target().to_string();
     let args = case.args.iter().map(|arg| if *arg == "TARGET" { target.clone() } else { (*arg).to_owned() });
     let launch = Launch { program: workspace.program.clone(), args: args.collect(), uid: case.uid };
-    let every: usize = match std::env::var("NSEXEC_STOPS") {
-        Ok(text) => text.parse().expect("NSEXEC_STOPS is a number"),
-        Err(_) => 1,
-    };
+    let every = every_nth_call();
     let calls = launch.count();
     let total: usize = calls.iter().sum();
     let mut complaints = Vec::new();

@@ -92,6 +92,33 @@ impl Launch {
     }
 }
 
+impl Launch {
+    /// Runs the launch until the moment of the process, stops it there, calls `look`, and kills all processes
+    /// of the launch.
+    pub(crate) fn visit(&self, process: usize, moment: Moment, look: &mut dyn FnMut()) {
+        let mut tracer = Tracer::start(self);
+        tracer.walk(Some((process, moment)));
+        if let Some(stopped) = tracer.processes.get(process).filter(|process| process.alive) {
+            let deadline = Instant::now() + LIMIT;
+            while Instant::now() < deadline && runs(stopped.pid) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            look();
+        }
+        loop {
+            for pid in living() {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(_) => {}
+                // ECHILD: no process is left.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 struct Tracer {
     launcher: Pid,
     processes: Vec<Process>,
