@@ -128,8 +128,9 @@ fn fault(start: &Start, end: &End, ending: &Ending, errors: &[String]) -> Option
         Ending::Signaled(_) => Some("a signal that was not sent".to_owned()),
         Ending::Failed(code) if errors.is_empty() => {
             let by_signal = code > 128 && sent(code - 128);
-            // Before the program runs, its loader writes to standard error.
-            let writes = code == 127 || !matches!(start.shape.launcher, Launcher::DropIn(..));
+            // Before the drop-in opens its log, the loader and the allocator write to standard error.
+            let is_drop_in = matches!(start.shape.launcher, Launcher::DropIn(..));
+            let writes = code == 127 || has_memory_limit(start) || !is_drop_in;
             let cannot_say = is_closed(start, 2) && writes;
             // The command was killed for lack of memory.
             let memory = has_memory_limit(start) && (code > 128 || has_started);

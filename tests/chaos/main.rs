@@ -34,7 +34,7 @@ use support::{Suite, Test, Threads, Verdict};
 use tally::Tally;
 
 /// The duration of each test without `NSEXEC_STARTS`.
-const DURATION: Duration = Duration::from_secs(45);
+const DURATION: Duration = Duration::from_secs(42);
 
 fn main() -> ExitCode {
     support::begin();

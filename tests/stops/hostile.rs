@@ -1,5 +1,5 @@
-//! Hostile containers: at each step of a launch that joins a container, a process of the container tries every
-//! act of one process against another. SECURITY.md lists the acts that succeed.
+//! Hostile containers: at each step of a launch that joins a container, a process of the container tries
+//! every act of one process against another. SECURITY.md lists the acts that succeed.
 //!
 //! The launch is stopped after each call of each of its processes, as in the other tests of this suite. Then
 //! the attacker (`tests/kernel/reach.py` and `hostile.py`) walks over all processes that it finds.

@@ -195,8 +195,8 @@ impl Tracer {
         self.processes.push(process);
     }
 
-    /// Runs until all processes have ended, or the chosen process has reached the chosen moment. Then detaches
-    /// from all, and stops the chosen process.
+    /// Runs until all processes have ended, or the chosen process has reached the chosen moment. Then
+    /// detaches from all, and stops the chosen process.
     fn walk(&mut self, until: Option<(usize, Moment)>) {
         // wait4(2) may report a child before its parent's event, which identifies the child.
         let mut early: BTreeMap<i32, Pid> = BTreeMap::new();
