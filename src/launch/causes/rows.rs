@@ -144,7 +144,7 @@ const MAPPING: &[Row] = rows! {
     [MappingToolStatus]: [] => TOOL_FAILED;
     [MappingToolSignal]: [] => text(
         Cause::Resources,
-        "killed by a limit on time or memory, or by a seccomp filter",
+        "killed by another process, by a limit on time or memory, or by a seccomp filter",
         "",
     );
     [MappingToolWroteOther]: [] if OTHERWISE => text(
