@@ -70,9 +70,9 @@ fn table(file: &str, page: &str, reason: Option<&str>, tests: &str) -> Vec<Strin
     found
 }
 
-/// A test is a function with the attribute `test`, a case of the suites with a runner of their own (`test!`
-/// or a pair of a name and a function), or a method of Python's unittest. Another function of this name does
-/// not count.
+/// A test is a function with the attribute `test`, a case of the suites with a runner of their own (`test!` a
+/// pair of a name and a function, or a field `name` of a table), or a method of Python's unittest. Another
+/// function of this name does not count.
 fn is_test(name: &str, tests: &str) -> bool {
     let contains = |text: String| tests.contains(&text);
     let attribute =
@@ -82,6 +82,7 @@ fn is_test(name: &str, tests: &str) -> bool {
         || contains(format!("test!({name},"))
         || contains(format!("test!({name})"))
         || contains(format!("(\"{name}\", "))
+        || contains(format!("name: \"{name}\","))
         || tests.match_indices(&format!("fn {name}(")).any(|(at, _)| attribute(at))
 }
 

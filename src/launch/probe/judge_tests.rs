@@ -280,7 +280,7 @@ fn without_proc_the_report_tells_what_it_cannot_see() {
     assert!(matches!(one.verdict(Question::MapOneId), Some(Verdict::No { cause: Cause::NoProc, .. })));
     let text = one.to_string();
     assert!(
-        text.contains("this process cannot see whether it is in a user namespace, or is in a pid"),
+        text.contains("This process cannot see whether it is in a user namespace, or is in a pid"),
         "{text}"
     );
 }
