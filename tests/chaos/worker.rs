@@ -236,7 +236,8 @@ impl Watch {
         let is_foreign = [" echo ", " getsubids "].iter().any(|name| still.contains(name));
         let has_died = matches!(self.end.status, Some(WaitStatus::Signaled(..)));
         let is_permitted = match call_of(member.pid) {
-            Some(libc::SYS_clone) => has_died,
+            // -1: an interrupt stopped it between its birth and its first call.
+            Some(libc::SYS_clone | -1) => has_died,
             Some(libc::SYS_clone3) => true,
             _ => false,
         };

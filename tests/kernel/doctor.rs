@@ -168,7 +168,7 @@ fn doctor_without_proc_tells_what_it_cannot_see(ctx: &Ctx) {
     let done = inside(ctx, "mount -t tmpfs none /proc; exec $N doctor").done();
     done.exits(1);
     let text = done.text();
-    assert!(text.contains("this process cannot see whether it is in a user namespace"), "{text}");
+    assert!(text.contains("This process cannot see whether it is in a user namespace"), "{text}");
     assert!(
         text.contains("create user    cannot tell: the launcher cannot try it: /proc is missing"),
         "{text}"
