@@ -137,6 +137,8 @@ fn fault(start: &Start, end: &End, ending: &Ending, errors: &[String]) -> Option
             let is_excused = by_signal || cannot_say || memory || is_silent(start);
             (!is_excused).then(|| "a failure without an error".to_owned())
         }
+        // The command ran, and reported an error of its own, perhaps not to its end.
+        Ending::Failed(_) if errors.iter().all(|error| error.starts_with("/bin/echo: ")) => None,
         Ending::Failed(_) => {
             // A mapping tool may write to standard error where the drop-in cannot report an error.
             too_many(start, errors).or_else(|| wrong_cause(start, errors).filter(|_| !is_silent(start)))

@@ -227,13 +227,14 @@ impl Watch {
 
     /// Continues a process, and complains if the launch had to end without that.
     ///
-    /// A command that was stopped ends only after SIGCONT. So does a process that was stopped before its
-    /// first call, if the launcher died (SECURITY.md#a-stage-that-is-stopped). getsubids(1) and its creation
+    /// A command that was stopped ends only after SIGCONT, and so does its init: both outlive a launcher
+    /// without `--kill-child`. So does a process that was stopped before its first call, if the launcher died
+    /// (SECURITY.md#a-stage-that-is-stopped). getsubids(1) and its creation
     /// by the standard library, with clone3(2), precede the launch. A launcher with blocked signals does not
     /// see the SIGTERM.
     fn continue_at_last(&mut self, member: &Member) {
         let still = describe(member.pid);
-        let is_foreign = [" echo ", " getsubids "].iter().any(|name| still.contains(name));
+        let is_foreign = [" echo ", " nsexec-init ", " getsubids "].iter().any(|name| still.contains(name));
         let has_died = matches!(self.end.status, Some(WaitStatus::Signaled(..)));
         let is_permitted = match call_of(member.pid) {
             // -1: an interrupt stopped it between its birth and its first call.
