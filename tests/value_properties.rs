@@ -10,6 +10,7 @@ use nsexec::namespace::{NsKind, NsSet};
 use nsexec::timens::TimeOffsets;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use support::values;
 
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/value_properties.txt");
 
@@ -29,13 +30,7 @@ proptest! {
         "[a-z:,/]{0,20}",
     ]) {
         let parsed = NsPaths::parse(text.as_bytes(), NsSet::ALL.without(NsKind::Time));
-        let pairs: Option<Vec<_>> = text.split(',').map(|entry| entry.split_once(':')).collect();
-        let right = pairs.filter(|pairs| {
-            let names: std::collections::BTreeSet<_> = pairs.iter().map(|(name, _)| *name).collect();
-            names.len() == pairs.len()
-                && pairs.iter().all(|(_, path)| !path.is_empty())
-                && names.is_subset(&["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"].into())
-        });
+        let right = values::namespaces(&text);
         prop_assert_eq!(parsed.is_ok(), right.is_some());
         if let (Ok(parsed), Some(right)) = (parsed, right) {
             let entry = |entry: NsEntry<'_>| (entry.kind.name().to_string(), entry.path.to_vec());
@@ -55,7 +50,7 @@ proptest! {
     ]) {
         let c_text = CString::new(text.clone()).unwrap();
         let parsed = IdMap::parse(&c_text);
-        let right = id_map_oracle(&text);
+        let right = values::id_map(&text);
         prop_assert_eq!(parsed.is_ok(), right.is_some(), "{:?}", parsed);
         if let (Ok(parsed), Some(right)) = (parsed, right) {
             let extents: Vec<_> =
@@ -73,53 +68,13 @@ proptest! {
     ]) {
         let c_text = CString::new(text.clone()).unwrap();
         let parsed = TimeOffsets::parse(&c_text);
-        let mut clocks = Vec::new();
-        let right = text.strip_suffix('\n').unwrap_or(&text).split('\n').all(|line| {
-            let words: Vec<_> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
-            let [clock, secs, nanos] = words[..] else { return false };
-            let new = !clocks.contains(&clock);
-            clocks.push(clock);
-            new && matches!(clock, "monotonic" | "boottime")
-                && !secs.starts_with('+') && secs.parse::<i64>().is_ok()
-                && nanos.bytes().all(|byte| byte.is_ascii_digit())
-                && nanos.parse::<u64>().is_ok_and(|nanos| nanos < 1_000_000_000)
-        });
-        prop_assert_eq!(parsed.is_ok(), right, "{:?}", parsed);
-        if let Ok(parsed) = parsed {
-            prop_assert_eq!(parsed.iter().count(), clocks.len());
-        }
+        let right = values::time_offsets(&text);
+        prop_assert_eq!(parsed.as_ref().ok().map(|parsed| parsed.iter().count()), right, "{:?}", parsed);
     }
 
     #[test]
     fn oom_scores_agree_with_the_oracle(text in prop_oneof!["[+-]?[0-9]{0,5}", "[-+0-9 x\n]{0,6}"]) {
         let c_text = CString::new(text.clone()).unwrap();
-        let right = text.parse::<i16>().ok().filter(|oom| {
-            // The text must be the number's own form; `-0` is also accepted.
-            (-1000..=1000).contains(oom) && (oom.to_string() == text || text == "-0")
-        });
-        prop_assert_eq!(OomScoreAdj::parse(&c_text).ok().map(|oom| oom.value()), right);
+        prop_assert_eq!(OomScoreAdj::parse(&c_text).ok().map(|oom| oom.value()), values::oom_score(&text));
     }
-}
-
-/// The kernel's rules in their simplest form: every id of small ranges, every pair of lines.
-fn id_map_oracle(text: &str) -> Option<Vec<[u64; 3]>> {
-    let mut lines: Vec<[u64; 3]> = Vec::new();
-    for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
-        let words: Vec<_> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
-        if words.len() != 3 || words.concat().bytes().any(|byte| !byte.is_ascii_digit()) {
-            return None;
-        }
-        let numbers: Vec<u64> = words.iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
-        let [inside, outside, count] = numbers[..] else { return None };
-        let last_allowed = u64::from(u32::MAX) - 1;
-        if count == 0 || inside + count - 1 > last_allowed || outside + count - 1 > last_allowed {
-            return None;
-        }
-        let apart = |a: u64, b: u64, other: u64| a + count <= b || b + other <= a;
-        if lines.iter().any(|l| !apart(inside, l[0], l[2]) || !apart(outside, l[1], l[2])) {
-            return None;
-        }
-        lines.push([inside, outside, count]);
-    }
-    Some(lines)
 }

@@ -7,15 +7,20 @@
 //! | `process` | the limit of every wait, and default signals for the processes of a test |
 //! | `ordinary` | the ordinary user that the suites `kernel` and `witness` start programs as |
 //! | `seccomp` | an emitted seccomp profile as a program for the kernel |
+//! | `message` | the decoder of the message beside an independent reader. Needs the feature `scenarios` |
+//! | `values` | a second, small parser for each kind of value in the message |
 //! | `scenarios` | the launches on the simulated kernel. Needs the feature `scenarios` |
 
 mod allocator;
+#[cfg(feature = "scenarios")]
+pub mod message;
 mod ordinary;
 mod process;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
 pub mod seccomp;
 mod suite;
+pub mod values;
 
 pub use allocator::AbortsInChildren;
 pub use ordinary::Ordinary;
