@@ -52,7 +52,8 @@ pub fn id_map(text: &str) -> Option<Vec<[u64; 3]>> {
         let numbers: Vec<u64> = words.iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
         let [inside, outside, count] = numbers[..] else { return None };
         let last_allowed = u64::from(u32::MAX) - 1;
-        if count == 0 || inside + count - 1 > last_allowed || outside + count - 1 > last_allowed {
+        let last = |first: u64| first.saturating_add(count - 1);
+        if count == 0 || last(inside) > last_allowed || last(outside) > last_allowed {
             return None;
         }
         let apart = |a: u64, b: u64, other: u64| a + count <= b || b + other <= a;

@@ -88,6 +88,8 @@ pub enum WitnessError {
         /// Its pid.
         pid: i32,
     },
+    /// Two processes would have this role, which the protocol does not have twice.
+    Twice(Role),
 }
 
 impl fmt::Display for WitnessError {
@@ -96,6 +98,7 @@ impl fmt::Display for WitnessError {
             Self::Unreadable(why) => write!(f, "cannot read strace's output: {why}"),
             Self::NoBegin => f.write_str("strace's output has no mark for the beginning of a run"),
             Self::Missing { role, pid } => write!(f, "strace wrote no output for {role}, process {pid}"),
+            Self::Twice(role) => write!(f, "strace's output has two processes that are the {role}"),
         }
     }
 }
@@ -136,7 +139,7 @@ pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
 ///
 /// # Errors
 /// [`WitnessError::NoBegin`] if there is no begin mark, [`WitnessError::Missing`] for a process without a
-/// file.
+/// file, [`WitnessError::Twice`] for two processes with one role.
 pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessError> {
     let lines = lines_between_marks(files)?;
     let mut reader = RunReader { files: Unread::new(files), run: Run::default() };
@@ -248,6 +251,9 @@ impl RunReader<'_> {
             }
         }
         let children = self.children(&section)?;
+        if self.run.section(role).is_some() {
+            return Err(WitnessError::Twice(role));
+        }
         self.run.sections.push(section);
         for (role, call, text) in children {
             self.process(role, Some(call), &text)?;

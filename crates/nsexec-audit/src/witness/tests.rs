@@ -531,6 +531,28 @@ fn a_run_begins_at_the_mark_and_follows_the_clones() {
     assert_eq!((stage_0.role, stage_0.end), (Role::Stage(0), End::Exited(0)));
 }
 
+/// A run with two processes of one role could be written and not read.
+#[test]
+fn second_process_of_a_role_is_refused() {
+    let mark = |name: &str| {
+        format!(
+            "statx(AT_FDCWD, \"/nsexec-witness/{name}\", 0, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n"
+        )
+    };
+    let clone = |pid: i32| {
+        format!(
+            "clone(child_stack=NULL, flags=CLONE_PIDFD|CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|CLONE_NEWUSER, parent_tid=[9], child_tidptr=0x7fef) = {pid}\n"
+        )
+    };
+    let files = |clones: &[i32]| {
+        let clones: String = clones.iter().copied().map(clone).collect();
+        let launcher = mark("begin") + &clones + &mark("end");
+        BTreeMap::from([(11, launcher), (12, "getpid() = 12\n".into()), (13, "getpid() = 13\n".into())])
+    };
+    let role = run_of(&files(&[12]), Role::Launcher).unwrap().sections[1].role;
+    assert_eq!(run_of(&files(&[12, 13]), Role::Launcher), Err(WitnessError::Twice(role)));
+}
+
 #[test]
 fn single_strace_file_is_split_by_process() {
     let text = "11 getpid() = 11\n11 read(3,  <unfinished ...>\n12 close(4) = 0\n\
