@@ -7,6 +7,7 @@ again; `run --fetch` fetches the newest one.
 import lzma
 import re
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,13 +71,25 @@ class Image:
             yield lzma.decompress(data) if found[0].suffix == ".xz" else data
 
 
+# The lock of each folder of the cache, and the folders that this run has fetched.
+guard, locks, fetched = threading.Lock(), {}, set()
+
+
 def image(kernel, cache, fetch_again):
     """Returns the kernel's image, from the cache or from Debian's archive.
 
     Raises Unavailable if the archive cannot be read, has no such package, or has another version: sid's kernel
     changes several times a year, and the lab then names it wrongly."""
     folder = cache / f"{kernel.suite}-{kernel.architecture}"
-    if fetch_again:
+    # Kernels that differ in their command line only have one folder.
+    with guard:
+        lock = locks.setdefault(folder, threading.Lock())
+    with lock:
+        return image_in(kernel, folder, fetch_again)
+
+
+def image_in(kernel, folder, fetch_again):
+    if fetch_again and folder not in fetched:
         shutil.rmtree(folder, ignore_errors=True)
     mark = folder / "complete"
     if not mark.exists():
@@ -88,6 +101,7 @@ def image(kernel, cache, fetch_again):
             # An archive that is being updated has lists and packages that do not agree.
             fetch(kernel, folder)
         mark.touch()
+        fetched.add(folder)
     found = [file for file in (folder / "root").rglob("vmlinuz*") if file.is_file() and not file.is_symlink()]
     if len(found) != 1:
         raise Unavailable(f"the package of {kernel.name} has {len(found)} kernel images")
