@@ -1,8 +1,8 @@
 //! The parsers of the environment agree with a second, small one in each dialect: `_LIBCONTAINER_INITPIPE`,
 //! `_LIBCONTAINER_LOGPIPE`, `_LIBCONTAINER_LOGLEVEL` and `_LIBCONTAINER_MOUNT_FDS`.
 //!
-//! The first byte of the input selects the dialect. The values follow in that order, each after a zero byte. A
-//! missing one is an unset variable.
+//! The first byte of the input selects the dialect. The values follow in that order, each after a zero byte.
+//! A missing one is an unset variable.
 
 #![no_main]
 

@@ -1,9 +1,9 @@
-//! Ranges of subordinate ids become lines of an id map: each id is mapped once, and the lines lie in the map of the
-//! caller's own user namespace. A second computation looks at each id of a small range alone.
+//! Ranges of subordinate ids become lines of an id map: each id is mapped once, and the lines lie in the map
+//! of the caller's own user namespace. A second computation looks at each id of a small range alone.
 //!
-//! The first byte of the input shifts all ids: to 0, or to the last ids that exist. The second is the caller's own id.
-//! Each two of the next bytes are a range: its first id and its number of ids. After the byte 255 they are lines of
-//! the caller's own map.
+//! The first byte of the input shifts all ids: to 0, or to the last ids that exist. The second is the
+//! caller's own id. Each two of the next bytes are a range: its first id and its number of ids. After the
+//! byte 255 they are lines of the caller's own map.
 
 #![no_main]
 
