@@ -1,5 +1,5 @@
-//! The decoder of the bootstrap message agrees with a second decoder, and the encoder is its inverse. The first
-//! byte of the input selects the dialect and the byte order.
+//! The decoder of the bootstrap message agrees with a second decoder, and the encoder is its inverse. The
+//! first byte of the input selects the dialect and the byte order.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Each parser of a value in the message agrees with a second, small one. The first byte of the input selects the
-//! parser.
+//! Each parser of a value in the message agrees with a second, small one. The first byte of the input selects
+//! the parser.
 
 #![no_main]
 
@@ -19,14 +19,17 @@ fuzz_target!(|data: &[u8]| {
     match choice % 4 {
         0 => {
             let parsed = NsPaths::parse(bytes, NsSet::ALL.without(NsKind::Time)).ok();
-            let parsed = parsed.map(|list| list.iter().map(|entry| (entry.kind.name(), entry.path)).collect::<Vec<_>>());
+            let parsed = parsed
+                .map(|list| list.iter().map(|entry| (entry.kind.name(), entry.path)).collect::<Vec<_>>());
             let right = values::namespaces(text);
-            let right = right.map(|list| list.into_iter().map(|(name, path)| (name, path.as_bytes())).collect());
+            let right =
+                right.map(|list| list.into_iter().map(|(name, path)| (name, path.as_bytes())).collect());
             assert_eq!(parsed, right);
         }
         1 => {
             let parsed = IdMap::parse(&with_nul).ok();
-            let parsed = parsed.map(|map| map.extents().map(|e| [e.inside, e.outside, e.count].map(u64::from)).collect());
+            let parsed = parsed
+                .map(|map| map.extents().map(|e| [e.inside, e.outside, e.count].map(u64::from)).collect());
             assert_eq!(parsed, values::id_map(text));
         }
         2 => {

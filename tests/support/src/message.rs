@@ -1,5 +1,5 @@
-//! The decoder of the message beside an independent reader: a few lines that walk the bytes and return the raw
-//! value of each attribute. A message that the decoder accepts must have exactly these values.
+//! The decoder of the message beside an independent reader: a few lines that walk the bytes and return the
+//! raw value of each attribute. A message that the decoder accepts must have exactly these values.
 
 use std::collections::BTreeMap;
 
