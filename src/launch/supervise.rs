@@ -141,7 +141,7 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     let is_process_1 = std::process::id() == 1;
     let mut killed_for = None;
     let mut job = Job::default();
-    // False for signals from before the command ran: a terminal did not send those to the command.
+    // False for signals that may be from before the command ran: a terminal did not send those to the command.
     let mut command_ran = false;
     loop {
         while let Some(info) = signals.descriptor.read_signal()? {
@@ -279,8 +279,10 @@ fn pass_on(
     if number == libc::SIGCHLD {
         return Ok(Effect::None);
     }
+    // A size that changed before the command ran needs no signal: the command asks for the size itself.
+    let has_seen = command_ran || number == libc::SIGWINCH;
     let context = Context {
-        delivered: command_ran && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
+        delivered: has_seen && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
         command: signals_of_child(child.pid(), pidfd),
         first: child.is_process_1(),
         own_session: leads_a_session(child),
