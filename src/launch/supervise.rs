@@ -141,7 +141,8 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     let is_process_1 = std::process::id() == 1;
     let mut killed_for = None;
     let mut job = Job::default();
-    // False for signals that may be from before the command ran: a terminal did not send those to the command.
+    // False for signals that may be from before the command ran: a terminal did not send those to the
+    // command.
     let mut command_ran = false;
     loop {
         while let Some(info) = signals.descriptor.read_signal()? {
