@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::draw::{Delivery, Log, Message, Start};
 use crate::place::Place;
 
-/// What the parent has seen.
+/// The parent of a drop-in: its ends of the pipes, and the bytes that it has read.
 pub(crate) struct Parent {
     init: Option<UnixStream>,
     log: Option<File>,

@@ -39,7 +39,7 @@ pub(crate) struct Hit {
     pub(crate) is_launcher: bool,
 }
 
-/// What happened in a start.
+/// The end of a start.
 pub(crate) struct End {
     pub(crate) status: Option<WaitStatus>,
     pub(crate) out: String,

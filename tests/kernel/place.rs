@@ -214,7 +214,7 @@ fn ids_of_the_flags(ctx: &Ctx) {
     live.end();
 }
 
-/// CVE-2026-30892 (crun), CVE-2026-46680 (containerd): an id that is no number of 32 bits is another user.
+/// CVE-2026-30892 (crun), CVE-2026-46680 (containerd): a runtime took an id beyond 32 bits for another user.
 fn ids_out_of_range_are_not_wrapped_or_taken_as_names(ctx: &Ctx) {
     for id in ["4294967295", "4294967296", "18446744073709551616", "-1", "+1", " 1", "0x1", "1x"] {
         for flag in ["-S", "-G"] {

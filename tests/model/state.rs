@@ -120,7 +120,7 @@ impl Queue {
     }
 }
 
-/// What a transition shows to an observer of the calls.
+/// The part of a transition that an observer of the calls sees.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Event {
     /// The step is done.

@@ -1,5 +1,5 @@
 //! A launch of the suites' scenarios on the simulated kernel, in an order and with a fault that the input
-//! draws: it ends, nobody waits for ever, no process is left, and no rule is broken.
+//! draws. The launch ends, no process waits for ever, no process is left, and no rule is broken.
 //!
 //! The input is: the start (2 bytes), the process, the line (2), the kind of the fault, its value, and the
 //! seed of the order (8).

@@ -252,7 +252,7 @@ const _: () = {
     assert!(offset_of!(KernelOpenHow, resolve) == offset_of!(libc::open_how, resolve));
 };
 
-/// A word of the kernel's `struct statfs`: a `long`, or on s390x an `unsigned int`.
+/// A field of the kernel's `struct statfs`. Its type is `long` in C, and `unsigned int` on s390x.
 #[cfg(not(target_arch = "s390x"))]
 type StatfsWord = c_long;
 #[cfg(target_arch = "s390x")]

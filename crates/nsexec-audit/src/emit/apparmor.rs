@@ -38,11 +38,10 @@ pub fn apparmor(run: &Run) -> String {
          # The profile needs `include <tunables/global>` before it, and flags=(attach_disconnected).\n  \
          # libc and the Rust runtime:\n  include <abstractions/base>\n  # What the program looks at:\n",
     );
-    let mut add = |rule: &str| out.push_str(&format!("  {rule},\n"));
-    QUERIES.iter().for_each(|rule| add(rule));
+    let listed = |rule: &str| format!("  {rule},\n");
+    out.extend(QUERIES.iter().map(|rule| listed(rule)));
     out.push_str("  # The launch:\n");
-    let mut add = |rule: &str| out.push_str(&format!("  {rule},\n"));
-    rules.iter().for_each(|rule| add(rule));
+    out.extend(rules.iter().map(|rule| listed(rule)));
     if calls(run).any(|line| matches!(line.call, Call::RunHook { .. })) {
         out.push_str("  # The caller's own functions before the exec need their own rules.\n");
     }
@@ -74,12 +73,13 @@ fn of_call(seen: &AnnotatedLine<'_>) -> Vec<String> {
         Call::Socketpair => std::vec!["unix (create, send, receive) type=stream".to_owned()],
         Call::Kill { .. } => std::vec!["signal (send) peer=@{profile_name}".to_owned()],
         Call::Write { data, .. } => match &seen.context.object {
-            Some(Object::ProcFile(name)) if name == "gid_map" => capability(&["sys_admin"]),
+            // CAP_SETFCAP: since Linux 5.12 (verify_root_map in kernel/user_namespace.c).
             Some(Object::ProcFile(name)) if name == "uid_map" && maps_root(&data.0) => {
-                // Since Linux 5.12 (verify_root_map in kernel/user_namespace.c).
                 capability(&["sys_admin", "setfcap"])
             }
-            Some(Object::ProcFile(name)) if name == "uid_map" => capability(&["sys_admin"]),
+            Some(Object::ProcFile(name)) if name == "uid_map" || name == "gid_map" => {
+                capability(&["sys_admin"])
+            }
             _ => Vec::new(),
         },
         Call::Mount { mount } => of_mount(*mount),
