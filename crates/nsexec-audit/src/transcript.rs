@@ -223,6 +223,10 @@ impl fmt::Display for ReadError {
 
 impl core::error::Error for ReadError {}
 
+fn second_section(role: Role) -> serde_json::Error {
+    serde::ser::Error::custom(format_args!("a second section of the {role}"))
+}
+
 impl Run {
     /// Returns the section of a process, if it exists.
     #[must_use]
@@ -257,8 +261,13 @@ impl Run {
     /// Returns the run as JSON lines.
     ///
     /// # Errors
-    /// None is known: the content consists of numbers, strings and lists.
+    /// Two sections have the same role. [`Run::from_json_lines`] would refuse the text.
     pub fn to_json_lines(&self) -> Result<String, serde_json::Error> {
+        for (index, section) in self.sections.iter().enumerate() {
+            if self.sections.iter().take(index).any(|before| before.role == section.role) {
+                return Err(second_section(section.role));
+            }
+        }
         let header = Header { schema: SCHEMA, run: self.origin, lost: self.lost, notes: self.notes.clone() };
         let mut text = serde_json::to_string(&header)? + "\n";
         for section in &self.sections {
@@ -299,7 +308,7 @@ impl Run {
                     serde_json::from_value(value).map_err(|error| refused(number, &error))?;
                 // Searches for a role would find only one of the two.
                 if run.section(role).is_some() {
-                    return Err(refused(number, &std::format!("a second section of the {role}")));
+                    return Err(refused(number, &second_section(role)));
                 }
                 run.sections.push(Section { role, name, lines: Vec::new(), end, foreign });
             } else {

@@ -88,8 +88,6 @@ pub enum WitnessError {
         /// Its pid.
         pid: i32,
     },
-    /// Two processes would have this role, which the protocol does not have twice.
-    Twice(Role),
 }
 
 impl fmt::Display for WitnessError {
@@ -98,7 +96,6 @@ impl fmt::Display for WitnessError {
             Self::Unreadable(why) => write!(f, "cannot read strace's output: {why}"),
             Self::NoBegin => f.write_str("strace's output has no mark for the beginning of a run"),
             Self::Missing { role, pid } => write!(f, "strace wrote no output for {role}, process {pid}"),
-            Self::Twice(role) => write!(f, "strace's output has two processes that are the {role}"),
         }
     }
 }
@@ -137,9 +134,11 @@ pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
 
 /// Turns strace's files into a run. `root` is the role of the process that made the marks.
 ///
+/// A faulty program can create two processes of one role. Both are in the run, for the comparison with the
+/// record. Such a run cannot be written: see [`Run::to_json_lines`].
+///
 /// # Errors
-/// [`WitnessError::NoBegin`] if there is no begin mark, [`WitnessError::Missing`] for a process without a
-/// file, [`WitnessError::Twice`] for two processes with one role.
+/// [`WitnessError::NoBegin`] if there is no begin mark, [`WitnessError::Missing`] for a process without a file.
 pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessError> {
     let lines = lines_between_marks(files)?;
     let mut reader = RunReader { files: Unread::new(files), run: Run::default() };
@@ -251,9 +250,6 @@ impl RunReader<'_> {
             }
         }
         let children = self.children(&section)?;
-        if self.run.section(role).is_some() {
-            return Err(WitnessError::Twice(role));
-        }
         self.run.sections.push(section);
         for (role, call, text) in children {
             self.process(role, Some(call), &text)?;

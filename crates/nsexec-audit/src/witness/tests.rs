@@ -531,9 +531,9 @@ fn a_run_begins_at_the_mark_and_follows_the_clones() {
     assert_eq!((stage_0.role, stage_0.end), (Role::Stage(0), End::Exited(0)));
 }
 
-/// A run with two processes of one role could be written and not read.
+/// A run with two processes of one role can be compared. It could be written and not read.
 #[test]
-fn second_process_of_a_role_is_refused() {
+fn run_with_two_processes_of_one_role_is_not_written() {
     let mark = |name: &str| {
         format!(
             "statx(AT_FDCWD, \"/nsexec-witness/{name}\", 0, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n"
@@ -549,8 +549,13 @@ fn second_process_of_a_role_is_refused() {
         let launcher = mark("begin") + &clones + &mark("end");
         BTreeMap::from([(11, launcher), (12, "getpid() = 12\n".into()), (13, "getpid() = 13\n".into())])
     };
-    let role = run_of(&files(&[12]), Role::Launcher).unwrap().sections[1].role;
-    assert_eq!(run_of(&files(&[12, 13]), Role::Launcher), Err(WitnessError::Twice(role)));
+    let once = run_of(&files(&[12]), Role::Launcher).unwrap();
+    assert_eq!(Run::from_json_lines(&once.to_json_lines().unwrap()).unwrap(), once);
+    let twice = run_of(&files(&[12, 13]), Role::Launcher).unwrap();
+    assert_eq!([twice.sections[1].role, twice.sections[2].role], [once.sections[1].role; 2]);
+    let refused = twice.to_json_lines().unwrap_err().to_string();
+    assert_eq!(refused, format!("a second section of the {}", once.sections[1].role));
+    assert!(!crate::diff::compare(&once, &twice).is_empty());
 }
 
 #[test]
