@@ -145,7 +145,7 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     // command.
     let mut command_ran = false;
     loop {
-        while let Some(info) = signals.descriptor.read_signal()? {
+        while let Some(info) = read_signal(&signals.descriptor)? {
             match pass_on((child, pidfd.as_ref()), &info, command_ran)? {
                 Effect::None => {}
                 Effect::Killed(signal) => killed_for = killed_for.or(Some(signal)),
@@ -236,6 +236,16 @@ fn status_of(status: ExitStatus, killed_for: Option<Signal>) -> i32 {
     match killed_for {
         Some(signal) if status.signal() == Some(libc::SIGKILL) => 128 + signal.0,
         _ => exit_code(status),
+    }
+}
+
+/// Reads a signal; `None` if no signal has arrived. A read that a signal has interrupted is repeated.
+fn read_signal(descriptor: &SignalFd) -> io::Result<Option<siginfo>> {
+    loop {
+        match descriptor.read_signal() {
+            Err(nix::errno::Errno::EINTR) => {}
+            read => return Ok(read?),
+        }
     }
 }
 

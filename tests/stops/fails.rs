@@ -5,18 +5,19 @@
 //! either. While the launch lasts, no process waits for longer than a second for a partner that has ended.
 //! Either the command ran, or there is one error, which names the call or its object, and the errno.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc;
 
 use crate::inject::{self, Call, End, Fault};
+use crate::named;
 use crate::stepper::{Ending, Launch};
 use crate::{USER, Workspace};
 
@@ -96,6 +97,9 @@ impl Case {
     }
 }
 
+/// Without `NSEXEC_STOPS` every Nth call of each process fails.
+const EVERY: usize = 3;
+
 /// The numbers of the init pipe and of the log pipe in a drop-in.
 const INIT: i32 = 100;
 const LOG: i32 = 101;
@@ -126,7 +130,7 @@ impl<'a> Ready<'a> {
                 let mut encode = Command::new(&workspace.program);
                 encode.args(["encode", "--dialect", dialect]).args(words(args));
                 if let Some(uid) = case.uid {
-                    std::os::unix::process::CommandExt::uid(&mut encode, uid);
+                    encode.uid(uid).gid(uid);
                 }
                 let output = encode.output().expect("a message");
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -203,51 +207,103 @@ pub(crate) fn run(case: &Case, workspace: &Workspace) -> Vec<String> {
     let before = Surroundings::new(workspace);
     let whole = ready.launch(None);
     let mut complaints = Vec::new();
-    if !tolerates(case, &whole) {
-        complaints.push(format!("{}: {}", case.name, text(&whole)));
+    if !whole.succeeded(case) {
+        complaints.push(format!("{}: without a fault: {}", case.name, whole.text()));
     }
     let (mut runs, mut tolerated) = (0_usize, 0_usize);
-    let mut texts: BTreeMap<String, usize> = BTreeMap::new();
-    let every = crate::every_nth_call();
+    let every = crate::every_nth_call(EVERY).max(1);
     for (process, calls) in whole.end.calls.iter().enumerate() {
         for (at, call) in calls.iter().enumerate().step_by(every) {
             for choice in 0..class(call).len() {
                 let ran = ready.launch(Some(Fault { process, call: at, choice }));
                 let Some((failed, errno)) = &ran.end.failed else { continue };
                 runs += 1;
-                let success = tolerates(case, &ran);
-                tolerated += usize::from(success);
-                let head = format!("{} {} {:?} {errno:?}", process, failed.number, failed.object);
-                *texts.entry(format!("{head}: {}", text(&ran))).or_default() += 1;
+                tolerated += usize::from(ran.succeeded(case));
+                let head =
+                    format!("{}: process {process}, {}, {errno:?}", case.name, named::shown(failed, at));
+                if std::env::var_os("NSEXEC_SHOW").is_some() {
+                    println!("{head}: {}", ran.text());
+                }
+                let complaint = ran.complaint(case, failed, *errno);
+                complaints.extend(complaint.map(|what| format!("{head}: {what}: {}", ran.text())));
             }
         }
+        let after = Surroundings::new(workspace);
+        if before != after {
+            complaints.push(format!("{}: {before:?} became {after:?}", case.name));
+            break;
+        }
     }
-    let after = Surroundings::new(workspace);
-    if before != after {
-        complaints.push(format!("{}: {before:?} became {after:?}", case.name));
+    let processes = whole.end.calls.len();
+    println!("{}: {processes} processes, {runs} failed calls, {tolerated} of them tolerated", case.name);
+    if runs == 0 || tolerated == runs {
+        complaints.push(format!("{}: no failed call had an effect", case.name));
     }
-    for (text, count) in texts {
-        println!("XX {} {count} {text}", case.name);
-    }
-    println!(
-        "{}: {} processes, {runs} failed calls, {tolerated} tolerated",
-        case.name,
-        whole.end.calls.len()
-    );
     complaints
 }
 
-fn text(ran: &Ran) -> String {
-    format!(
-        "{:?} ran {} answered {} said {:?} logged {:?} paused {:?} left {:?}",
-        ran.end.ending, ran.end.ran, ran.answered, ran.end.err, ran.log, ran.end.pause, ran.end.left
-    )
-}
+impl Ran {
+    /// Returns whether the launch succeeded, without an error.
+    fn succeeded(&self, case: &Case) -> bool {
+        let answered = self.answered == case.is_drop_in();
+        let is_silent = self.end.err.is_empty() && self.records().is_empty();
+        self.end.ending == Ending::Exited(0) && self.end.ran && answered && is_silent
+    }
 
-/// Returns whether the launch succeeded.
-fn tolerates(case: &Case, ran: &Ran) -> bool {
-    let answered = ran.answered == case.is_drop_in();
-    ran.end.ending == Ending::Exited(0) && ran.end.ran && answered && ran.end.err.is_empty()
+    /// Returns the records of errors. v1_0 writes debug records too.
+    fn records(&self) -> Vec<&str> {
+        let is_debug = |line: &&str| line.contains("\"level\":\"debug\"");
+        self.log.lines().filter(|line| !is_debug(line)).collect()
+    }
+
+    /// Returns the complaint about a launch in which this call failed; `None` if all is right.
+    fn complaint(&self, case: &Case, failed: &Call, errno: Errno) -> Option<String> {
+        if !self.end.left.is_empty() {
+            return Some(format!("left: {:?}", self.end.left));
+        }
+        if let Some(pause) = &self.end.pause {
+            return Some(format!("waited for more than a second: {pause}"));
+        }
+        if self.succeeded(case) {
+            return None;
+        }
+        if errno == Errno::EINTR && !failed.by_tool && !named::is_lookup(failed) {
+            return Some("an interrupted call is not repeated".to_owned());
+        }
+        let lines: Vec<&str> = self.end.err.lines().collect();
+        let mut errors: Vec<&str> =
+            lines.iter().copied().filter(|line| line.starts_with("nsexec: ")).collect();
+        // A mapping tool writes lines of its own. The other text is runc's.
+        let foreign =
+            lines.iter().filter(|line| !line.starts_with("nsexec: ") && **line != named::UNREADABLE);
+        if foreign.count() > 0 && !failed.by_tool {
+            return Some("a line without the name of the program".to_owned());
+        }
+        errors.extend(self.records());
+        // A stage of a drop-in may report the end of a stage that has reported the cause.
+        let most = if case.is_drop_in() { 2 } else { 1 };
+        let Some(first) = errors.first().filter(|_| errors.len() <= most) else {
+            return Some(format!("{} errors", errors.len()));
+        };
+        if !named::is_named(failed, errno, first) {
+            return Some("the error does not name the call and the errno".to_owned());
+        }
+        match self.end.ending {
+            Ending::Exited(0) if self.end.ran && named::is_warning(first) => None,
+            // Stage 0 of a drop-in has ended before stage 2 failed.
+            Ending::Exited(0) if case.is_drop_in() && self.answered && !self.end.ran => None,
+            Ending::Exited(status) if status != 0 => None,
+            _ => Some("the ending is not that of an error".to_owned()),
+        }
+    }
+
+    fn text(&self) -> String {
+        let (end, answered, log) = (&self.end, self.answered, &self.log);
+        format!(
+            "{:?}, the command ran: {}, answered: {answered}, wrote {:?}, logged {log:?}",
+            end.ending, end.ran, end.err
+        )
+    }
 }
 
 /// Returns the errnos that the call fails with.

@@ -147,8 +147,8 @@ impl Injector<'_> {
                         self.end.pause = waiting();
                     }
                     if last.elapsed() > LIMIT {
-                        self.end.left = living().iter().map(|pid| describe(*pid)).collect();
-                        for pid in living() {
+                        self.end.left = family().iter().map(|pid| describe(*pid)).collect();
+                        for pid in family() {
                             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                         }
                         last = Instant::now();
@@ -246,9 +246,22 @@ fn has_loaded(info: &Info, is_tool: bool) -> bool {
     }
 }
 
+/// Returns the processes of the launch: all descendants of this process.
+fn family() -> Vec<i32> {
+    let mut found = living();
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        at += 1;
+    }
+    found
+}
+
 /// Describes the processes of the launch, or returns `None` if one of them runs.
 fn waiting() -> Option<String> {
-    let states: Vec<String> = living().iter().map(|pid| describe(*pid)).collect();
+    let states: Vec<String> = family().iter().map(|pid| describe(*pid)).collect();
     let runs = states.iter().any(|state| state.contains(" R (running)"));
     (!runs && !states.is_empty()).then(|| states.join("; "))
 }
@@ -270,7 +283,13 @@ fn object(pid: Pid, number: i64, args: &[u64; 6]) -> String {
         libc::SYS_execve | libc::SYS_chdir | libc::SYS_statfs => Some(args[0]),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_readlink | libc::SYS_open | libc::SYS_stat | libc::SYS_access => Some(args[0]),
-        libc::SYS_read | libc::SYS_write | libc::SYS_close | libc::SYS_fstatfs | libc::SYS_sendto => {
+        libc::SYS_read
+        | libc::SYS_write
+        | libc::SYS_close
+        | libc::SYS_lseek
+        | libc::SYS_fstat
+        | libc::SYS_fstatfs
+        | libc::SYS_sendto => {
             let link = format!("/proc/{pid}/fd/{}", args[0]);
             return std::fs::read_link(link).map(|to| to.display().to_string()).unwrap_or_default();
         }

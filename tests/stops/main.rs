@@ -10,6 +10,7 @@
 mod fails;
 mod hostile;
 mod inject;
+mod named;
 mod stepper;
 
 use std::path::{Path, PathBuf};
@@ -130,7 +131,7 @@ fn main() -> ExitCode {
             let workspace = LazyLock::force(&workspace);
             let mut attacker = hostile::Attacker::new(case, workspace);
             let verdict =
-                in_a_process_of_its_own(|| hostile::run(case, workspace, &mut attacker, every_nth_call()));
+                in_a_process_of_its_own(|| hostile::run(case, workspace, &mut attacker, every_nth_call(1)));
             attacker.end();
             verdict
         })
@@ -249,11 +250,11 @@ impl Drop for Workspace {
     }
 }
 
-/// Returns N of `NSEXEC_STOPS`: every Nth call is tested.
-fn every_nth_call() -> usize {
+/// Returns N of `NSEXEC_STOPS`, or the default: every Nth call is tested.
+fn every_nth_call(default: usize) -> usize {
     match std::env::var("NSEXEC_STOPS") {
         Ok(text) => text.parse().expect("NSEXEC_STOPS is a number"),
-        Err(_) => 1,
+        Err(_) => default,
     }
 }
 
@@ -269,7 +270,7 @@ fn run(case: &Case, workspace: &Workspace) -> Vec<String> {
         uid: case.uid,
         ..Launch::default()
     };
-    let every = every_nth_call();
+    let every = every_nth_call(1);
     let calls = launch.count();
     let total: usize = calls.iter().sum();
     let mut complaints = Vec::new();

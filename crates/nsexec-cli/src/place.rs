@@ -62,7 +62,7 @@ pub(crate) fn directory(process: &Process, root: &Opened, searched: bool) -> Res
             "failed to check the working directory {shown} of the process: {}",
             words_and_limit(errno)
         )),
-        false => left(&errno.to_string()),
+        false => left(&words_and_limit(errno)),
     };
     let below = path.strip_prefix(&root.path).map_err(|_| left("it is not below its root directory"))?;
     let below = Path::new("/").join(below);

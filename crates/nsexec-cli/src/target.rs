@@ -74,7 +74,12 @@ impl Process {
             pid_in_proc(&pidfd).map_err(|error| {
                 let reading = "failed to read /proc/self/fdinfo: ";
                 let why = format!("{reading}{}", super::failure::words(&error));
-                unless_limited(pid, reading, &error, || foreign(pid, own_number_in_proc(), &why))
+                unless_limited(pid, reading, &error, || match own_number_in_proc() {
+                    Some(own) if own == std::process::id() => {
+                        Failure::ours(format!("failed to enter process {pid}: {why}"))
+                    }
+                    own => foreign(pid, own, &why),
+                })
             })
         };
         match number()? {
@@ -144,8 +149,8 @@ impl Process {
             Ok(text) if lives(&String::from_utf8_lossy(&text)) => Ok(()),
             Ok(_) => Err(gone(self.pid)),
             Err(error) => {
-                let reading = format!("failed to read /proc/{}/stat: ", self.number);
-                Err(unless_limited(self.pid, &reading, &error, || gone(self.pid)))
+                let path = format!("/proc/{}/stat", self.number);
+                Err(unread(self.pid, &path, &error))
             }
         }
     }
@@ -260,6 +265,17 @@ fn gone(pid: i32) -> Failure {
     ))
 }
 
+/// Returns the failure to read a file of process `pid`, which may have ended.
+fn unread(pid: i32, path: &str, error: &io::Error) -> Failure {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ESRCH) | None => gone(pid),
+        Some(errno) => {
+            let words = words_and_limit(errno);
+            Failure::ours(format!("failed to enter process {pid}: failed to read {path}: {words}"))
+        }
+    }
+}
+
 /// Returns the error for a /proc of another pid namespace. `own` is our pid in that /proc.
 fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
     let own = own.map_or("there is no /proc/self".to_owned(), |own| format!("/proc/self is {own}"));
@@ -318,6 +334,17 @@ mod tests {
         assert!(!lives("7 (sh) Z 1 7"));
         assert!(!lives("7 (sh) X 1 7"));
         assert!(!lives(""));
+    }
+
+    #[test]
+    fn only_a_missing_process_is_reported_as_ended() {
+        let text =
+            |errno: Errno| unread(7, "/proc/7/stat", &io::Error::from_raw_os_error(errno as i32)).to_string();
+        for errno in [Errno::ENOENT, Errno::ESRCH] {
+            assert!(text(errno).contains("process 7: No such process"), "{}", text(errno));
+        }
+        let expected = "failed to enter process 7: failed to read /proc/7/stat: Input/output error";
+        assert_eq!(text(Errno::EIO), expected);
     }
 
     #[test]
