@@ -221,9 +221,6 @@ pub(crate) fn run(case: &Case, workspace: &Workspace) -> Vec<String> {
                 tolerated += usize::from(ran.succeeded(case));
                 let head =
                     format!("{}: process {process}, {}, {errno:?}", case.name, named::shown(failed, at));
-                if std::env::var_os("NSEXEC_SHOW").is_some() {
-                    println!("{head}: {}", ran.text());
-                }
                 let complaint = ran.complaint(case, failed, *errno);
                 complaints.extend(complaint.map(|what| format!("{head}: {what}: {}", ran.text())));
             }
@@ -270,13 +267,12 @@ impl Ran {
         if errno == Errno::EINTR && !failed.by_tool && !named::is_lookup(failed) {
             return Some("an interrupted call is not repeated".to_owned());
         }
-        let lines: Vec<&str> = self.end.err.lines().collect();
-        let mut errors: Vec<&str> =
-            lines.iter().copied().filter(|line| line.starts_with("nsexec: ")).collect();
+        // The dialect of the seed writes its errors to standard error.
+        let is_ours =
+            |line: &&str| line.starts_with("nsexec: ") || case.is_drop_in() && line.starts_with("nsenter: ");
+        let (mut errors, others): (Vec<&str>, Vec<&str>) = self.end.err.lines().partition(is_ours);
         // A mapping tool writes lines of its own. The other text is runc's.
-        let foreign =
-            lines.iter().filter(|line| !line.starts_with("nsexec: ") && **line != named::UNREADABLE);
-        if foreign.count() > 0 && !failed.by_tool {
+        if others.iter().any(|line| *line != named::UNREADABLE) && !failed.by_tool {
             return Some("a line without the name of the program".to_owned());
         }
         errors.extend(self.records());

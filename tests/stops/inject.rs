@@ -333,7 +333,7 @@ fn info(pid: Pid) -> Info {
     assert!(read > 0, "no information on the call of {pid}: {}", Errno::last());
     let is_after = words[0].to_ne_bytes()[0] == EXIT;
     let args = words[4..10].try_into().expect("six arguments");
-    Info { is_after, number: words[3].cast_signed(), args }
+    Info { is_after, number: i64::from_ne_bytes(words[3].to_ne_bytes()), args }
 }
 
 /// Whether this tracer can change the calls of this architecture.

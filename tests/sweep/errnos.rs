@@ -89,6 +89,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         ],
         // pwritev2(2): the errnos that lead to a fallback, and those of write(2).
         Call::WriteNowait { .. } => &[
+            Errno::EPERM,
             Errno::EAGAIN,
             Errno::EINTR,
             Errno::EPIPE,
