@@ -98,7 +98,7 @@ impl Case {
 }
 
 /// Without `NSEXEC_STOPS` every Nth call of each process fails.
-const EVERY: usize = 3;
+const EVERY: usize = 2;
 
 /// The numbers of the init pipe and of the log pipe in a drop-in.
 const INIT: i32 = 100;
@@ -304,7 +304,7 @@ impl Ran {
 
 /// Returns the errnos that the call fails with.
 fn class(call: &Call) -> Vec<Errno> {
-    use Errno::{EACCES, EAGAIN, EINTR, EINVAL, EIO, EMFILE, ENOMEM, EPERM};
+    use Errno::{EACCES, EAGAIN, EINTR, EINVAL, EIO, EMFILE, ENOMEM, ENOSYS, EPERM};
     match call.number {
         // These calls cannot fail, or do not return an errno.
         libc::SYS_exit
@@ -324,6 +324,7 @@ fn class(call: &Call) -> Vec<Errno> {
             vec![EIO, EINTR]
         }
         libc::SYS_sendto | libc::SYS_sendmsg => vec![ENOMEM, EINTR],
+        libc::SYS_pwritev2 => vec![EPERM, ENOSYS],
         libc::SYS_openat | libc::SYS_openat2 => vec![EMFILE, EACCES],
         libc::SYS_socketpair | libc::SYS_pipe2 | libc::SYS_dup3 | libc::SYS_memfd_create => vec![EMFILE],
         libc::SYS_pidfd_open | libc::SYS_eventfd2 | libc::SYS_signalfd4 => vec![EMFILE],

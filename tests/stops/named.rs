@@ -20,10 +20,10 @@ pub(crate) fn is_warning(line: &str) -> bool {
     line.contains("is not taken over") || line.contains("/root: ") || line.contains("/cwd: ")
 }
 
-/// Returns whether the call belongs to a look-up of an account by the C library, which does not repeat an
-/// interrupted call and may report a failed one as an unknown account (getpwuid(3)).
+/// Returns whether the call reads the accounts in the C library, which does not repeat an interrupted call.
+/// It reports a failed one as an unknown account (getpwuid(3)).
 pub(crate) fn is_lookup(call: &Call) -> bool {
-    ["/etc/passwd", "/etc/nsswitch.conf"].contains(&call.object.as_str())
+    call.object == "/etc/passwd"
 }
 
 /// Returns whether an error names the call or its object, and the errno.
@@ -33,7 +33,7 @@ pub(crate) fn is_named(call: &Call, errno: Errno, error: &str) -> bool {
         return ["newuidmap", "newgidmap"].iter().any(|tool| error.contains(tool));
     }
     if is_lookup(call) {
-        return ["account", "/etc/subuid"].iter().any(|word| error.contains(word));
+        return error.contains("/etc/subuid has no range");
     }
     // A candidate that cannot be found is not the program, whatever the errno is.
     if call.number == libc::SYS_statx && error.contains("is not in PATH") {
@@ -75,7 +75,7 @@ fn words(number: i64) -> &'static [&'static str] {
             &["failed to check", "failed to open /proc/", "failed to enter the new time namespace"]
         }
         libc::SYS_newfstatat | libc::SYS_statx | libc::SYS_faccessat2 | libc::SYS_faccessat => {
-            &["working directory", "root directory"]
+            &["working directory", "root directory", "getpwuid(3)"]
         }
         libc::SYS_readlinkat => &["failed to read"],
         libc::SYS_rt_sigprocmask => &["signal", "minimal init"],

@@ -74,12 +74,7 @@ impl Process {
             pid_in_proc(&pidfd).map_err(|error| {
                 let reading = "failed to read /proc/self/fdinfo: ";
                 let why = format!("{reading}{}", super::failure::words(&error));
-                unless_limited(pid, reading, &error, || match own_number_in_proc() {
-                    Some(own) if own == std::process::id() => {
-                        Failure::ours(format!("failed to enter process {pid}: {why}"))
-                    }
-                    own => foreign(pid, own, &why),
-                })
+                unless_limited(pid, reading, &error, || unnumbered(pid, own_number_in_proc(), &why))
             })
         };
         match number()? {
@@ -286,6 +281,17 @@ fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
     ))
 }
 
+/// Returns the failure to read the number of a process in /proc. `own` is our pid in that /proc: if it is our
+/// pid, /proc is not the cause.
+fn unnumbered(pid: i32, own: Option<u32>, why: &str) -> Failure {
+    match own {
+        Some(own) if own == std::process::id() => {
+            Failure::ours(format!("failed to enter process {pid}: {why}"))
+        }
+        own => foreign(pid, own, why),
+    }
+}
+
 /// Returns the failure of `doing`, a step on the way to process `pid`. EMFILE, ENFILE and ENOMEM are reported
 /// as such. For any other error, `otherwise` names the cause.
 fn unless_limited(pid: i32, doing: &str, error: &io::Error, otherwise: impl FnOnce() -> Failure) -> Failure {
@@ -345,6 +351,16 @@ mod tests {
         }
         let expected = "failed to enter process 7: failed to read /proc/7/stat: Input/output error";
         assert_eq!(text(Errno::EIO), expected);
+    }
+
+    #[test]
+    fn our_own_proc_is_not_called_that_of_another_pid_namespace() {
+        let ours = unnumbered(7, Some(std::process::id()), "it failed").to_string();
+        assert_eq!(ours, "failed to enter process 7: it failed");
+        for own in [None, Some(std::process::id() + 1)] {
+            let text = unnumbered(7, own, "it failed").to_string();
+            assert!(text.contains("mount a /proc of this pid namespace"), "{text}");
+        }
     }
 
     #[test]
