@@ -205,11 +205,9 @@ pub(super) fn set_up(
         let mut memory = vec![0; prepared.message().len()];
         let mut log = Collector::default();
         let launched = prepared.run(&mut AnySys(&mut *sys), &mut memory, stack, &mut log);
-        if sys.is_turn_over() {
-            // The error is that of a call after the end of the turn.
-            return Ended::Stay;
-        }
         match launched {
+            // The error would be that of a call after the end of the turn.
+            _ if sys.is_turn_over() => Ended::Stay,
             // The launcher waits for the command.
             Launched::Started { .. } => {
                 *outcome.borrow_mut() = None;

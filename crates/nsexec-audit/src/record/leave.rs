@@ -1,9 +1,9 @@
-//! Leaving a function in the middle: a process of the simulated kernel whose turn is over, and a function whose
-//! calls are not those of a recording.
+//! Leaving a function in the middle: a process of the simulated kernel whose turn is over, and a function
+//! whose calls are not those of a recording.
 //!
-//! The function is left by unwinding. A program that was built with `panic = "abort"` cannot unwind: there every
-//! further call fails, until the function returns by itself, and its result is ignored. The scripts of the start
-//! end after a failed call. [`by_errors`] chooses this way in any program.
+//! The function is left by unwinding. A program that was built with `panic = "abort"` cannot unwind: there
+//! every further call fails, until the function returns by itself, and its result is ignored. The scripts of
+//! the start end after a failed call. [`by_errors`] chooses this way in any program.
 
 use core::cell::Cell;
 use std::boxed::Box;
@@ -22,8 +22,8 @@ std::thread_local! {
 /// The payload of an unwinding that leaves a function.
 struct Left;
 
-/// Calls `run`. Meanwhile the functions of simulated processes in this thread are left by failing calls, as in
-/// a program with `panic = "abort"`, and not by unwinding.
+/// Calls `run`. Meanwhile the functions of simulated processes in this thread are left by failing calls, as
+/// in a program with `panic = "abort"`, and not by unwinding.
 ///
 /// A function that ignores errors for ever cannot be left in this way: after 10,000 failed calls it panics.
 pub fn by_errors<T>(run: impl FnOnce() -> T) -> T {

@@ -143,8 +143,8 @@ impl SimSys {
         variables.iter().flat_map(|variable| variable.iter().copied().chain([0])).collect()
     }
 
-    /// Returns whether the turn of the process is over. Then all calls fail, and the result of its function is
-    /// ignored: see [`by_errors`](crate::record::by_errors).
+    /// Returns whether the turn of the process is over. Then all calls fail, and the result of its function
+    /// is ignored: see [`by_errors`](crate::record::by_errors).
     #[must_use]
     pub const fn is_turn_over(&self) -> bool {
         self.leaving.is_some()
