@@ -19,9 +19,7 @@ use super::streams::{Pair, Pipe, Writing};
 use crate::record::{Bytes, Call, Reply};
 use crate::state::Expected;
 use nsexec::namespace::NsKind;
-use nsexec::sys::types::{
-    CloneFlags, Errno, ExitSignal, FsType, Pid, PollFd, SigAction, Signal, SysResult, TidAddress,
-};
+use nsexec::sys::types::{CloneFlags, Errno, ExitSignal, FsType, Pid, PollFd, SigAction, Signal, SysResult};
 
 /// The reason why a call returns no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -415,19 +413,6 @@ impl Kernel {
         }
         self.process_mut(me).pdeathsig = Some(signal).filter(|signal| signal.0 != 0);
         Ok(())
-    }
-
-    fn tid_address(&self, me: Task) -> SysResult<TidAddress> {
-        if !self.settings.tid_cache {
-            return Err(Errno::EINVAL);
-        }
-        Ok(match self.process(me).tid_registered {
-            true => TidAddress {
-                address: 0x7f00_0000_0010,
-                cached: if self.settings.tid_elsewhere { 0 } else { self.own_pid(me).0 },
-            },
-            false => TidAddress { address: 0, cached: 0 },
-        })
     }
 
     /// Returns whether a process can run: the call in which it is blocked would now return.
