@@ -213,6 +213,16 @@ const MACHINE_LIMIT: Text = text(Cause::Resources, MACHINE_FILES, "");
 
 const SURROUNDING: &[Row] = rows! {
     [OomScoreAdj]: [EACCES] => text(Cause::Privilege, "lowering it needs CAP_SYS_RESOURCE", "");
+    [MountPoint WorkingDirectory MakeDirectory MakeLink]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_OPENAT2;
+    [MountPoint WorkingDirectory MakeDirectory MakeLink]: [ENOSYS] => NO_OPENAT2;
+    [BindSource]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_OPEN_TREE;
+    [BindSource]: [ENOSYS] => NO_OPEN_TREE;
+    [MountOn]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_MOUNT;
+    [MountOn]: [ENOSYS] => NO_MOUNT;
+    [NewRoot]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_NEW_ROOT;
+    [NewRoot]: [ENOSYS] => NO_NEW_ROOT;
+    [MountAttributes]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_MOUNT_SETATTR;
+    [MountAttributes]: [ENOSYS] => NO_MOUNT_SETATTR;
     [MountPropagation MountProc MountOn]: [EPERM EACCES] if Circumstances::apparmor => APPARMOR;
     [MountProc]: [EPERM] if |known| known.in_new_user() && !known.enters(NsKind::Pid) => ADD_PID;
     [MountProc]: [EPERM EACCES] if Circumstances::proc_is_masked => MASKED_PROC;
