@@ -1,7 +1,7 @@
 //! A launcher of the drop-in: it sends a bootstrap message to `nsexec init`, and reads the line with the
 //! pids.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -21,23 +21,20 @@ pub(crate) fn main(program: &Path) -> ExitCode {
     let mut init = Command::new(program);
     init.args(["init", "--", "sh", "-c", "echo uid $(id -u); $CHECK"]);
     init.env("_LIBCONTAINER_INITPIPE", theirs.as_raw_fd().to_string());
-    init.spawn().expect("the drop-in starts");
+    let mut stage_0 = init.spawn().expect("the drop-in starts");
     drop(theirs);
     ours.write_all(&encoded.stdout).expect("the drop-in reads");
-    let mut line = Vec::new();
-    for byte in Read::by_ref(&mut ours).bytes() {
-        match byte.expect("a line within the limit") {
-            b'\n' => break,
-            byte => line.push(byte),
-        }
-    }
-    let line: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+    let mut line = String::new();
+    BufReader::new(ours).read_line(&mut line).expect("a line within the limit");
+    let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     println!("pids {}", line.as_object().map_or(0, |pids| pids.len()));
     // All three stages are children of this process.
     let mut statuses = Vec::new();
     while let Ok(WaitStatus::Exited(_, status)) = wait() {
         statuses.push(status);
     }
+    // Reaped above.
+    let _ = stage_0.wait();
     println!("statuses {statuses:?}");
     ExitCode::SUCCESS
 }
