@@ -370,7 +370,7 @@ fn diff_of_two_kernels_exits_3_and_shows_the_calls() {
     let (status, text, error) = caller.run(&["diff", &new, &old]);
     assert_eq!((status, &error[..]), (3, ""));
     for part in [
-        "  kernel: 5.11 or later | 4.18 or later\n".to_owned(),
+        "  kernel: 6.4 or later | 4.18 or later\n".to_owned(),
         "launcher: line ".to_owned(),
         format!("--- {new}  launcher\n+++ {old}  launcher\n@@ "),
     ] {

@@ -405,7 +405,8 @@ impl Drop for Guard {
 /// This process must have one thread.
 ///
 /// # Errors
-/// `ENOSYS`: Linux before 5.3, which has no pidfds. `EMFILE`, `EAGAIN`, `ENOMEM`: the limits of this process.
+/// `ENOSYS`: Linux before 5.3, which has no pidfds, or a seccomp filter that refuses pidfd_open(2) or
+/// pidfd_send_signal(2). `EMFILE`, `EAGAIN`, `ENOMEM`: the limits of this process.
 pub fn guard(child: &Child, signal: Signal) -> io::Result<Guard> {
     let failed = |errno: Errno| io::Error::from_raw_os_error(errno.0);
     let command = Fd(child.pidfd()?.as_raw_fd());
@@ -413,6 +414,11 @@ pub fn guard(child: &Child, signal: Signal) -> io::Result<Guard> {
     // alone, without an allocation or a lock, and ends: so it may also be that of a process with several
     // threads.
     let mut sys = unsafe { LinuxSys::new() };
+    // The null signal: the guard could not report that the call is missing. Other errors do not matter here:
+    // the command may have ended, or have other ids.
+    if let Err(errno @ Errno::ENOSYS) = sys.pidfd_send_signal(command, Signal(0)) {
+        return Err(failed(errno));
+    }
     let (ended, alive) = sys.pipe2().map_err(failed)?;
     let tid = thread_id_cache(&mut sys);
     let forked = sys.fork(ExitSignal::None, tid);

@@ -252,7 +252,7 @@ impl Log {
         let mut waited = false;
         loop {
             let result = match sys.write_nowait(fd, record) {
-                // This file type, or this kernel (before 5.10 for pipes), does not support writes with
+                // This file type, or this kernel (before 6.4 for pipes), does not support writes with
                 // RWF_NOWAIT, or a seccomp filter refuses them (EPERM). So poll for room first. Another
                 // writer may fill the pipe in between: then the write waits for the reader.
                 Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS | Errno::ESPIPE | Errno::EPERM) => {

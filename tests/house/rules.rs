@@ -221,6 +221,7 @@ const VARIADIC_FILES: &[&str] = &[
     "tests/chaos/family.rs",
     "tests/command/attributes.rs",
     "tests/command/session.rs",
+    "tests/fallbacks/main.rs",
 ];
 
 /// Checks that only `syscall!` calls libc's variadic `syscall`, which leaves the upper half of an `int`

@@ -69,7 +69,12 @@ pub(crate) fn directory(process: &Process, root: &Opened, searched: bool) -> Res
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let found = openat2(&root.fd, &below, how).map_err(refused)?;
+    let found = openat2(&root.fd, &below, how).map_err(|errno| match errno {
+        Errno::ENOSYS => {
+            left("this needs openat2(2) (Linux 5.6), which this kernel lacks or a seccomp filter refuses")
+        }
+        errno => refused(errno),
+    })?;
     if searched {
         let access = faccessat(&found, ".", AccessFlags::X_OK, AtFlags::AT_EACCESS);
         access.map_err(refused)?;

@@ -56,14 +56,15 @@ impl Process {
             }
             Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(gone(pid)),
             Err(error) if inode.is_some() => Err(Failure::ours(format!(
-                "failed to enter process {pid}: its inode cannot be compared without a pidfd: {}",
+                "failed to enter process {pid}: its inode cannot be compared without pidfd_open(2): {}",
                 super::failure::words(&error)
             ))),
             // A kernel before 5.3, a seccomp filter, or the id of a thread: it has a directory, but no pidfd.
             Err(error) => match own_number_in_proc() {
                 Some(own) if own == std::process::id() => Self::at(pid, pid),
                 own => {
-                    Err(unless_limited(pid, "", &error, || foreign(pid, own, &super::failure::words(&error))))
+                    let why = format!("pidfd_open(2): {}", super::failure::words(&error));
+                    Err(unless_limited(pid, "", &error, || foreign(pid, own, &why)))
                 }
             },
         }
@@ -121,11 +122,13 @@ impl Process {
     pub(crate) fn network_of_socket(&self, number: i32) -> Result<(OwnedFd, String), Failure> {
         let name = format!("the network namespace of descriptor {number} of process {}", self.pid);
         let failed = |why: &str| Failure::ours(format!("failed to open {name}: {why}"));
-        let pidfd = self.pidfd.as_ref().ok_or_else(|| failed("this needs a pidfd (Linux 5.6)"))?;
+        let needed = || failed("this needs pidfd_open(2) and pidfd_getfd(2) (Linux 5.6)");
+        let pidfd = self.pidfd.as_ref().ok_or_else(needed)?;
         match network_of_socket(pidfd, Fd(number)) {
             Ok(namespace) => Ok((namespace, name)),
             Err(error) => {
                 let cause = match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::ENOSYS) => return Err(needed()),
                     Some(Errno::ENOTTY) => " (it is not a socket)",
                     Some(Errno::EPERM) => {
                         " (this needs the permission to trace the process, and CAP_NET_ADMIN in that namespace)"

@@ -277,6 +277,24 @@ fn read_only_proc_refused_clone_and_missing_call_have_causes() {
 }
 
 #[test]
+fn missing_newer_call_is_named() {
+    let filter = user(|_, facts| facts.vantage.seccomp = true);
+    for (code, call) in [
+        (Code::MountPoint, "openat2(2)"),
+        (Code::WorkingDirectory, "openat2(2)"),
+        (Code::BindSource, "open_tree(2)"),
+        (Code::MountOn, "move_mount(2)"),
+        (Code::NewRoot, "mount_setattr(2)"),
+        (Code::MountAttributes, "mount_setattr(2)"),
+    ] {
+        let (found, text) = cause(&user(|_, _| {}), code, Errno::ENOSYS);
+        assert!(found == Cause::Kernel && text.contains(call), "{code:?}: {text}");
+        let (found, text) = cause(&filter, code, Errno::ENOSYS);
+        assert!(found == Cause::Seccomp && text.contains(call), "{code:?}: {text}");
+    }
+}
+
+#[test]
 fn foreign_namespace_is_that_of_another_user_for_both_errors() {
     for errno in [Errno::EPERM, Errno::EACCES] {
         let (found, text) = cause(&user(|_, _| {}), Code::OpenNamespace, errno);

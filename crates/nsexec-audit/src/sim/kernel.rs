@@ -95,8 +95,8 @@ pub struct Settings {
     /// The number of namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
     pub limits: BTreeMap<NsKind, usize>,
     /// System calls that this kernel lacks, by strace's name, and the errno that they return: `("pidfd_open",
-    /// ENOSYS)`. The flags `MFD_EXEC`, `O_TMPFILE`, `CLOSE_RANGE_CLOEXEC` and `CLONE_PIDFD` can be listed
-    /// too, the last for a clone with namespaces.
+    /// ENOSYS)`. The flags `MFD_EXEC`, `O_TMPFILE`, `CLOSE_RANGE_CLOEXEC`, `RWF_NOWAIT` (of a pipe)
+    /// and `CLONE_PIDFD` (of a clone with namespaces) can be listed too.
     pub lacks: BTreeMap<&'static str, Errno>,
     /// The bounding set: the capabilities that a process can gain by an exec (capabilities(7)).
     pub bounding: u64,
@@ -206,14 +206,14 @@ pub(super) struct Kernel {
 impl Kernel {
     /// Makes `call` for process `me`, unless the call blocks.
     pub(super) fn call(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
-        let lacks = match call {
-            Call::TidAddress => None,
-            Call::CloneInit { .. } if self.settings.lacks.contains_key("CLONE_PIDFD") => {
-                self.settings.lacks.get("CLONE_PIDFD")
-            }
-            _ => self.settings.lacks.get(call.name()),
+        let name = match call {
+            Call::TidAddress => "",
+            Call::CloneInit { .. } if self.settings.lacks.contains_key("CLONE_PIDFD") => "CLONE_PIDFD",
+            Call::OpenInRoot { .. } => "openat2",
+            Call::SetMountAttributes { .. } => "mount_setattr",
+            _ => call.name(),
         };
-        if let Some(errno) = lacks {
+        if let Some(errno) = self.settings.lacks.get(name) {
             return Ok(Reply::Errno(*errno));
         }
         let reply = self.dispatch(me, call);
