@@ -75,6 +75,7 @@ mod error;
 mod exec;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod fork;
+mod getsubids;
 mod handle;
 mod hooked;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]

@@ -81,8 +81,8 @@ fn script_without_an_interpreter_runs_in_the_shell(ctx: &Ctx) {
     }
     live.end();
     let plan = ctx.nsexec(["plan", "-r", "-n", "--", path]).ok();
-    let shell = format!("execve(\"/bin/sh\", [\"/bin/sh\", \"{path}\"], ");
-    assert!(plan.contains("ENOEXEC") && plan.contains(&shell), "{plan}");
+    let shell = r#"execve("/bin/sh", ["/bin/sh", "/"#;
+    assert!(plan.contains("ENOEXEC") && plan.contains(shell), "{plan}");
 }
 
 fn missing_commands_have_the_status_of_a_shell(ctx: &Ctx) {
