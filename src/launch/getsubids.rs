@@ -10,7 +10,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
 
-/// Returns the output of getsubids(1) for a user, with `groups` for its group ids. `None` if the program fails.
+/// Returns the output of getsubids(1) for a user, with `groups` for its group ids. `None` if the program
+/// fails.
 ///
 /// Its process ends with this thread, even if the process is stopped. It is a fork, and not a posix_spawn(3):
 /// glibc's uses clone3(2), and some seccomp filters kill a process for this call.

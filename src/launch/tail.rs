@@ -489,8 +489,8 @@ mod tests {
                 .in_sequence(&mut order)
                 .withf(move |path, argv, _| {
                     let words = argv.strings().map(String::from_utf8_lossy);
-                    let shown =
-                        words.fold(format!("{}:", path.to_str().unwrap()), |all, word| all + " " + &word);
+                    let shown = words
+                        .fold(format!("{}:", path.to_str().unwrap()), |all, word| format!("{all} {word}"));
                     shown == call
                 })
                 .returning(move |_, _, _| errno);

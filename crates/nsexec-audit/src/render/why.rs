@@ -112,7 +112,6 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
         (Call::Sendfile { .. }, _) => "copied with read and write instead",
         (Call::Execveat { .. }, Errno::ENOSYS | Errno::EPERM) => "executed by its path instead",
         (Call::Execve { .. }, Errno::ENOENT | Errno::ENOTDIR) => "not found here",
-        (Call::Execve { .. }, Errno::ENOEXEC) => "in no format that the kernel knows",
         _ => return None,
     })
 }
