@@ -10,13 +10,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::string::{String, ToString};
 use std::vec::Vec;
 
 use nix::unistd::{User, getegid, geteuid, getuid};
 
 use super::causes::{Distribution, Facts};
+use super::getsubids;
 use super::query::lacks_capability;
 pub(super) use super::ranges::Side;
 pub use super::ranges::{Range, in_order};
@@ -225,14 +225,10 @@ pub(super) fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError>
         Err(errno) => (None, Some(errno)),
     };
     let (file, ..) = side.names();
-    let asked = name.as_ref().zip(find_program("getsubids")).map(|(name, getsubids)| {
-        let side: &[&str] = if side == Side::Groups { &["-g"] } else { &[] };
-        Command::new(getsubids).args(side).arg(name).stdin(Stdio::null()).stderr(Stdio::null()).output()
-    });
-    if let Some(Ok(output)) = asked {
-        if output.status.success() {
-            return Ok(ranges_of_tool(&String::from_utf8_lossy(&output.stdout)));
-        }
+    let asked = name.as_ref().zip(find_program("getsubids"));
+    let listed = asked.and_then(|(name, program)| getsubids::output(&program, name, side == Side::Groups));
+    if let Some(listed) = listed {
+        return Ok(ranges_of_tool(&listed));
     }
     let text = match fs::read(file) {
         Ok(text) => text,

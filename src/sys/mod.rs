@@ -8,6 +8,7 @@
 //! distinguishes.
 
 mod errno;
+mod exec_args;
 #[allow(
     clippy::as_conversions,
     clippy::arithmetic_side_effects,

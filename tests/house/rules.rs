@@ -27,6 +27,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/launch/direct_process_tests.rs",
     "src/launch/shared.rs",
     "src/launch/spawn.rs",
+    "src/launch/getsubids.rs",
     "src/launch/handle.rs",
     "src/launch/settings.rs",
     "src/launch/stdio.rs",

@@ -319,7 +319,7 @@ const SURROUNDING: &[Row] = rows! {
     [EnterCgroup]: [ENODEV] => text(Cause::Target, "the cgroup has been removed", "");
     [Exec]: [ENOENT] if |known| known.asked.command_path => text(
         Cause::Command,
-        "no such file, or the interpreter that it names is missing",
+        "no such file, or the interpreter that it names is missing; a script without a #! line needs /bin/sh",
         "",
     );
     [Exec]: [ENOENT] if |known| known.asked.path_of_caller => text(
@@ -337,7 +337,7 @@ const SURROUNDING: &[Row] = rows! {
         "it is not executable, or is a directory, or lies on a noexec mount, or a directory of its path cannot be searched", "");
     [Exec]: [ENOEXEC] => text(
         Cause::Command,
-        "it is not in a format that the kernel knows; a script needs a #! line",
+        "neither it nor /bin/sh, for a script without a #! line, is in a format that the kernel knows",
         "",
     );
 };
