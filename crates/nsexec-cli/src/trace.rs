@@ -385,8 +385,8 @@ fn sees_names_only(request: &Request, facts: &Facts) -> Result<bool, Failure> {
     Ok(names_only)
 }
 
-/// Runs this command line, which begins with the program's name, under strace, with `--witnessed`. Returns the exit status, strace's output and the
-/// record.
+/// Runs this command line, which begins with the program's name, under strace, with `--witnessed`. Returns
+/// the exit status, strace's output and the record.
 fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::ours(format!("failed to find our own program: {}", words(&error))))?;
