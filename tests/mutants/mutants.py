@@ -16,11 +16,12 @@ OUT = ROOT / "target/mutants"
 TREE = OUT / "tree"
 SEED = "20261128"
 
-# The arguments of `cargo test`, round by round. A fault that one round finds is not in the next.
+# The arguments of `cargo test`, round by round. A fault that one round finds is not in the next. Both name the same
+# packages: cargo then builds each of them once.
 LIBRARY = [
     ["-p", "nsexec", "-p", "nsexec-audit", "--lib", "--test", "linux_sys", "--test", "command", "--test", "deviations",
      "--test", "stages", "--test", "snapshots", "--test", "vectors"],
-    ["-p", "nsexec-audit", "--test", "sim", "--test", "parity", "--test", "launch", "--test", "audit_sim"],
+    ["-p", "nsexec", "-p", "nsexec-audit", "--test", "sim", "--test", "parity", "--test", "launch", "--test", "audit_sim"],
 ]
 ARCHIVE = [["-p", "nsexec", "--test", "capi"]]
 
