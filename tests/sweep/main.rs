@@ -25,7 +25,7 @@ mod steps;
 use std::collections::BTreeMap;
 
 use nsexec_audit::Role;
-use nsexec_audit::record::{Call, Line, Reply};
+use nsexec_audit::record::{Call, Line, Reply, by_errors};
 use nsexec_audit::sim::{Choice, Fault, FaultKind, Oldest, Place, StopReaction, Task, Youngest};
 
 use errnos::{about, class};
@@ -213,7 +213,8 @@ fn every_fault_keeps_the_promises() {
 /// Of the faults of each start, one in this many is compared.
 const COMPARED: usize = 97;
 
-/// A run with a fault that begins at the turn of the fault is the same as one from the beginning.
+/// A run with a fault that begins at the turn of the fault is the same as one from the beginning. So is one
+/// whose processes are not left by unwinding, as in a program with `panic = "abort"`.
 #[test]
 fn run_from_the_fault_equals_run_from_the_beginning() {
     let step = std::env::var("NSEXEC_COMPARED").map_or(COMPARED, |step| step.parse().expect("a number"));
@@ -234,6 +235,8 @@ fn run_from_the_fault_equals_run_from_the_beginning() {
                     None => !whole.report.fault_fired,
                 };
                 assert!(same, "{}, {fault}, {order:?}\n{}", start.name, whole.report);
+                let left_by_errors = by_errors(|| start.run(&mut order, Some(fault)));
+                assert!(is_same(&left_by_errors, &whole), "{}, {fault}, {order:?}", start.name);
             }
         }
         compared

@@ -245,6 +245,9 @@ pub struct Assumptions {
     /// Whether the mapping tools refuse the caller whatever it asks for: its group is not that of its account
     /// (newuidmap(1), newgidmap(1)), or it has no account.
     pub tools_refuse: bool,
+    /// Whether the C library keeps no copy of its thread id at the address that it registers, so no clone
+    /// refreshes one: musl, but not glibc. By default that of this program.
+    pub tid_elsewhere: bool,
     /// The facts that were not looked at, one sentence each. The plan assumes that they do not prevent the
     /// run. Not part of the hash.
     pub unknown: Vec<String>,
@@ -304,6 +307,7 @@ impl Assumptions {
             user_refused: None,
             forbidden: NsSet::EMPTY,
             tools_refuse: false,
+            tid_elsewhere: cfg!(target_env = "musl"),
             unknown: Vec::new(),
         }
     }
@@ -362,6 +366,9 @@ impl Assumptions {
                 "set-user-id bit of the tools".to_string(),
                 "without effect (no_new_privs)".to_string(),
             ));
+        }
+        if self.tid_elsewhere {
+            lines.push(("thread id".to_string(), "not cached by the C library (musl)".to_string()));
         }
         if self.hidepid != HidePid::Off {
             lines.push(("hidepid of /proc".to_string(), self.hidepid.word().to_string()));

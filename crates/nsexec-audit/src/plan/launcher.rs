@@ -204,14 +204,16 @@ pub(super) fn set_up(
         let stack = planned.is_shared().then_some(&simulated);
         let mut memory = vec![0; prepared.message().len()];
         let mut log = Collector::default();
-        match prepared.run(&mut AnySys(sys), &mut memory, stack, &mut log) {
+        let launched = prepared.run(&mut AnySys(&mut *sys), &mut memory, stack, &mut log);
+        match launched {
+            // The error would be that of a call after the end of the turn.
+            _ if sys.is_turn_over() => Ended::Stay,
             // The launcher waits for the command.
             Launched::Started { .. } => {
                 *outcome.borrow_mut() = None;
                 Ended::Stay
             }
             Launched::Failed(failure) => {
-                // This function is called again for each turn of the launcher; the last error is complete.
                 *outcome.borrow_mut() = Some(prepared.explain(failure, log.into_fatal()));
                 Ended::Exit(1)
             }

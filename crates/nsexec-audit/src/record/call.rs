@@ -4,7 +4,9 @@
 use std::string::String;
 use std::vec::Vec;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::borrowed::Text;
 use super::kind::{self, Kind, Size};
@@ -65,20 +67,29 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
 /// Defines [`Call`] and what follows from the rows of the [table](super::table) alone.
 macro_rules! define_call {
     ($(
-        $method:ident $variant:ident $({ $($(#[$attribute:meta])* $field:ident: $word:ident),* })?
+        $method:ident $variant:ident $({ $($(#[serde($($attribute:tt)*)])* $field:ident: $word:ident),* })?
             -> $kind:ident $(($limit:ident))?
             = $name:ident($($shown:tt)*);
     )*) => {
         /// One call: a variant for each method of [`Sys`](nsexec::sys::Sys), which documents them.
-        #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-        #[serde(rename_all = "snake_case")]
+        #[derive(Clone, PartialEq, Eq, Debug)]
         #[allow(missing_docs, reason = "the fields are the arguments of the method of that name")]
         pub enum Call { $(
             #[doc = concat!("[`Sys::", stringify!($method), "`](nsexec::sys::Sys::", stringify!($method), ").")]
-            $variant $({ $($(#[$attribute])* $field: argument!(in call: $word)),* })?,
+            $variant $({ $($field: argument!(in call: $word)),* })?,
         )* }
 
         impl Call {
+            /// Returns the call with this name of a method and these arguments.
+            fn of_json(name: &str, arguments: &mut Arguments) -> Result<Self, serde_json::Error> {
+                match name {
+                    $(stringify!($method) => Ok(Self::$variant $({ $(
+                        $field: taken(arguments, stringify!($field), absent!($($($attribute)*)*))?
+                    ),* })?),)*
+                    _ => Err(de::Error::custom(format_args!("unknown call '{name}'"))),
+                }
+            }
+
             /// Returns the name of the system call, as strace writes it on x86_64.
             #[must_use]
             pub fn name(&self) -> &'static str {
@@ -157,6 +168,19 @@ macro_rules! limit {
     };
 }
 
+/// Returns the value of an argument that older records do not have, from its attribute for serde.
+macro_rules! absent {
+    () => {
+        None
+    };
+    (default) => {
+        Some(Default::default())
+    };
+    (default = "set") => {
+        Some(true)
+    };
+}
+
 /// Adds an argument to a list if its word is the wanted one.
 macro_rules! select {
     ($list:ident, Fd, Fd $field:ident) => {
@@ -192,8 +216,37 @@ impl Serialize for Call {
     }
 }
 
-fn set() -> bool {
-    true
+/// The arguments of a call, by name.
+type Arguments = serde_json::Map<String, Value>;
+
+/// Reads as `{"close": {"fd": 3}}`, or as `"setsid"` without arguments.
+///
+/// The derived code would be larger by far: it has a visitor for each call, once for each kind of text.
+impl<'de> Deserialize<'de> for Call {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (name, mut arguments) = match Value::deserialize(deserializer)? {
+            Value::String(name) => (name, Arguments::new()),
+            Value::Object(call) if call.len() == 1 => match call.into_iter().next() {
+                Some((name, Value::Object(arguments))) => (name, arguments),
+                _ => return Err(de::Error::custom("the arguments of a call are not an object")),
+            },
+            _ => return Err(de::Error::custom("a call is neither a name nor an object with one")),
+        };
+        Self::of_json(&name, &mut arguments).map_err(de::Error::custom)
+    }
+}
+
+/// Returns an argument. If the record does not have it, the result is `absent`, or `None` for an option.
+fn taken<T: DeserializeOwned>(
+    arguments: &mut Arguments,
+    name: &'static str,
+    absent: Option<T>,
+) -> Result<T, serde_json::Error> {
+    match (arguments.remove(name), absent) {
+        (Some(value), _) => serde_json::from_value(value),
+        (None, Some(absent)) => Ok(absent),
+        (None, None) => serde_json::from_value(Value::Null).map_err(|_| de::Error::missing_field(name)),
+    }
 }
 
 /// The reply to a call.

@@ -43,6 +43,7 @@ mod borrowed_tests;
 mod call;
 mod environment;
 mod kind;
+pub(crate) mod leave;
 mod playback;
 mod recorder;
 pub mod shared;
@@ -65,6 +66,7 @@ pub use borrowed::{CallRef, LineRef, ListRef, ReplyRef, Requested, Strings, Text
 pub use call::{Bytes, Call, Reply};
 pub(crate) use call::{hex_digits, unhex};
 pub use environment::without_value;
+pub use leave::by_errors;
 pub use playback::{Mismatch, Playback, play_back};
 pub use recorder::Recorder;
 pub use strace::parse_line;

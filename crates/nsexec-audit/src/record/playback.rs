@@ -1,8 +1,8 @@
 //! Playing back a recording: [`play_back`] runs a function on recorded replies, without a kernel.
 
 use std::boxed::Box;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use super::leave::{self, Leaving};
 use super::{Answer, Call, Line, Reply};
 
 /// The first difference between a function's calls and a recording.
@@ -36,20 +36,22 @@ pub enum Mismatch {
     Exec,
 }
 
-/// The replies of a recording. Returns them while the function's calls are the recorded ones, and then
-/// unwinds.
+/// The replies of a recording. Returns them while the function's calls are the recorded ones. Then it leaves
+/// the function.
 #[derive(Debug)]
 pub struct Playback<'l> {
     lines: &'l [Line],
     /// The number of replies that have been returned.
     cursor: usize,
+    misfit: Option<(Box<Mismatch>, Leaving)>,
 }
-
-/// The payload of that unwinding.
-struct Stop(Mismatch);
 
 impl Answer for Playback<'_> {
     fn answer(&mut self, call: Call) -> Reply {
+        let name = call.name();
+        if let Some((_, leaving)) = &mut self.misfit {
+            return leaving.reply(name);
+        }
         let line = self.cursor;
         let misfit = match self.lines.get(line) {
             None => Mismatch::ExtraCall { made: call },
@@ -66,8 +68,8 @@ impl Answer for Playback<'_> {
                 return reply.clone();
             }
         };
-        // Not a panic, which would call the panic hook and print.
-        resume_unwind(Box::new(Stop(misfit)))
+        let (_, leaving) = self.misfit.insert((Box::new(misfit), Leaving::default()));
+        leaving.reply(name)
     }
 }
 
@@ -77,13 +79,11 @@ impl Answer for Playback<'_> {
 /// # Errors
 /// The first difference between the calls of `main` and the recording.
 pub fn play_back<T>(lines: &[Line], main: impl FnOnce(&mut Playback<'_>) -> T) -> Result<T, Box<Mismatch>> {
-    let mut sys = Playback { lines, cursor: 0 };
-    match catch_unwind(AssertUnwindSafe(|| main(&mut sys))) {
-        Ok(_) if sys.cursor < lines.len() => Err(Box::new(Mismatch::EndedEarly { line: sys.cursor })),
-        Ok(end) => Ok(end),
-        Err(payload) => match payload.downcast::<Stop>() {
-            Ok(stop) => Err(Box::new(stop.0)),
-            Err(payload) => resume_unwind(payload),
-        },
+    let mut sys = Playback { lines, cursor: 0, misfit: None };
+    let end = leave::caught(|| main(&mut sys));
+    match (sys.misfit, end) {
+        (Some((misfit, _)), _) => Err(misfit),
+        (None, Some(end)) if sys.cursor == lines.len() => Ok(end),
+        (None, _) => Err(Box::new(Mismatch::EndedEarly { line: sys.cursor })),
     }
 }

@@ -132,6 +132,8 @@ pub struct Settings {
     pub file_system: FsType,
     /// True if the libc caches its thread id at an address that the kernel has registered, as glibc does.
     pub tid_cache: bool,
+    /// True if the registered address holds something else than the thread id: musl registers that of a lock.
+    pub tid_elsewhere: bool,
     /// The number of calls after which a run counts as endless.
     pub calls: usize,
 }
@@ -160,6 +162,7 @@ impl Default for Settings {
             uptime: 1000,
             file_system: TMPFS,
             tid_cache: true,
+            tid_elsewhere: false,
             calls: 20_000,
         }
     }
@@ -419,7 +422,10 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         Ok(match self.process(me).tid_registered {
-            true => TidAddress { address: 0x7f00_0000_0010, cached: self.own_pid(me).0 },
+            true => TidAddress {
+                address: 0x7f00_0000_0010,
+                cached: if self.settings.tid_elsewhere { 0 } else { self.own_pid(me).0 },
+            },
             false => TidAddress { address: 0, cached: 0 },
         })
     }

@@ -1,7 +1,6 @@
 //! The order in which processes run: [`Choice`], and the run itself.
 
 use core::cell::{Ref, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::vec::Vec;
 
@@ -10,7 +9,8 @@ use super::kernel::Kernel;
 use super::process::Task;
 use super::program::{Ended, Rest};
 use super::report::Report;
-use super::turn::{SimSys, TurnOver, World};
+use super::turn::{SimSys, World};
+use crate::record::leave;
 use crate::transcript::Role;
 use nsexec::sys::types::{Signal, WaitStatus};
 
@@ -237,13 +237,12 @@ fn turn(world: &Rc<RefCell<World>>, task: Task, quantum: usize) {
     let main = world.borrow().kernel.process(task).main.clone();
     let Some(main) = main else { return };
     let mut sys = SimSys::new(Rc::clone(world), task, quantum);
-    match catch_unwind(AssertUnwindSafe(|| main(&mut sys))) {
-        Ok(ended) => {
+    match leave::caught(|| main(&mut sys)) {
+        Some(ended) if !sys.is_turn_over() => {
             sys.assert_all_replayed();
             finish(&mut world.borrow_mut(), task, ended);
         }
-        Err(payload) if payload.is::<TurnOver>() => {}
-        Err(payload) => resume_unwind(payload),
+        _ => {}
     }
 }
 

@@ -3,25 +3,22 @@
 //! A Rust stack cannot be copied, but the stack of a deterministic function can be rebuilt. To run a process,
 //! its function is called from the start. Its `Sys` first returns the recorded replies, without any effect.
 //! When they are used up, the calls reach the kernel. A fork copies the replies and adds [`Reply::Child`]. A
-//! call that blocks unwinds with a private payload, and the scheduler runs another process.
+//! call that blocks leaves the function ([`leave`](crate::record::by_errors)), and the scheduler runs another
+//! process.
 //!
 //! A function that depends on anything but its replies is detected: it makes another call than the recorded
 //! one.
 
 use core::cell::RefCell;
-use std::boxed::Box;
-use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::vec::Vec;
 
 use super::fault::{Fault, FaultKind, shortened};
 use super::kernel::{Halt, Kernel};
 use super::process::Task;
+use crate::record::leave::Leaving;
 use crate::record::{Answer, Call, Line, Reply};
 use nsexec::sys::types::{Signal, WaitStatus};
-
-/// The payload of an unwinding that ends the turn of a process.
-pub(super) struct TurnOver;
 
 /// The kernel, and the fault of the run.
 #[derive(Default)]
@@ -39,6 +36,8 @@ pub struct SimSys {
     cursor: usize,
     /// The number of live calls that this turn may still make.
     quantum: usize,
+    /// Set when the turn is over.
+    leaving: Option<Leaving>,
 }
 
 impl core::fmt::Debug for SimSys {
@@ -127,7 +126,7 @@ impl World {
 
 impl SimSys {
     pub(super) fn new(world: Rc<RefCell<World>>, me: Task, quantum: usize) -> Self {
-        Self { world, me, cursor: 0, quantum }
+        Self { world, me, cursor: 0, quantum, leaving: None }
     }
 
     /// Returns the arguments that this program was executed with.
@@ -144,6 +143,13 @@ impl SimSys {
         variables.iter().flat_map(|variable| variable.iter().copied().chain([0])).collect()
     }
 
+    /// Returns whether the turn of the process is over. Then all calls fail, and the result of its function
+    /// is ignored: see [`by_errors`](crate::record::by_errors).
+    #[must_use]
+    pub const fn is_turn_over(&self) -> bool {
+        self.leaving.is_some()
+    }
+
     /// Panics if recorded replies remain: the function did not repeat all its calls, so it is not pure.
     pub(super) fn assert_all_replayed(&self) {
         let world = self.world.borrow();
@@ -157,6 +163,10 @@ impl SimSys {
 impl Answer for SimSys {
     /// Returns a recorded reply, or the kernel's.
     fn answer(&mut self, call: Call) -> Reply {
+        let name = call.name();
+        if let Some(leaving) = &mut self.leaving {
+            return leaving.reply(name);
+        }
         let world = Rc::clone(&self.world);
         let mut world = world.borrow_mut();
         let process = world.kernel.process(self.me);
@@ -175,7 +185,7 @@ impl Answer for SimSys {
             }
         };
         drop(world);
-        let Some(reply) = reply else { resume_unwind(Box::new(TurnOver)) };
+        let Some(reply) = reply else { return self.leaving.insert(Leaving::default()).reply(name) };
         self.cursor += 1;
         reply
     }

@@ -171,7 +171,14 @@ pub(super) fn our_own(
             stack: planned.is_some_and(Memory::is_shared).then_some(&simulated),
             tail,
         };
-        let ended = launched(sys, &job, |error| *told.borrow_mut() = Some(error));
+        let mut failed = None;
+        let ended = launched(sys, &job, |error| failed = Some(error));
+        if sys.is_turn_over() {
+            return Ended::Stay;
+        }
+        if failed.is_some() {
+            *told.borrow_mut() = failed;
+        }
         if simulated.aborts() {
             // The program would have ended here, without an error.
             told.borrow_mut().take();
