@@ -370,7 +370,7 @@ fn diff_of_two_kernels_exits_3_and_shows_the_calls() {
     let (status, text, error) = caller.run(&["diff", &new, &old]);
     assert_eq!((status, &error[..]), (3, ""));
     for part in [
-        "  kernel: 5.11 or later | 4.18 or later\n".to_owned(),
+        "  kernel: 6.4 or later | 4.18 or later\n".to_owned(),
         "launcher: line ".to_owned(),
         format!("--- {new}  launcher\n+++ {old}  launcher\n@@ "),
     ] {
@@ -1192,8 +1192,11 @@ fn init_reports_command_errors_as_run_does() {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(run_init(&caller, "true"), (0, String::new()));
         assert_eq!(run_init(&caller, "false"), (1, String::new()));
-        // A file in an unknown format is not passed to a shell.
-        for command in ["no-such-command", "/no/such", "/etc/passwd", "/", "", script.to_str().unwrap()] {
+        // A script without `#!` runs in /bin/sh, as with execvp(3).
+        let script = script.to_str().unwrap();
+        assert_eq!(run_init(&caller, script), (7, String::new()));
+        assert_eq!(caller.run(&["run", "-r", "--", script]), (7, String::new(), String::new()));
+        for command in ["no-such-command", "/no/such", "/etc/passwd", "/", ""] {
             let (status, _, err) = caller.run(&["run", "-r", "--", command]);
             assert!(matches!(status, 126 | 127) && err.lines().count() == 1, "{command}: {err}");
             assert_eq!(run_init(&caller, command), (status, err), "{command}");

@@ -87,7 +87,13 @@ static RAN: AtomicUsize = AtomicUsize::new(0);
 static FAILED: AtomicUsize = AtomicUsize::new(0);
 static REFUSED_FIRST: AtomicUsize = AtomicUsize::new(0);
 
-struct Folder(PathBuf);
+/// Paths of drawn commands that the plan takes to exist. A mount namespace of its own does not keep a command
+/// from creating them on the machine.
+const DIRECTORIES: [&str; 2] = ["/tmp/drawn", "/mnt/etc"];
+const LINK: &str = "/tmp/link";
+
+/// The folder of the records, and the paths that this run has created.
+struct Folder(PathBuf, Vec<PathBuf>);
 
 impl Folder {
     fn new() -> Self {
@@ -95,13 +101,22 @@ impl Folder {
         fs::create_dir(&path).expect("a folder");
         // The ordinary user writes its record here.
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
-        Self(path)
+        // An ordinary user may not create that in /mnt, and neither may its commands.
+        let mut created: Vec<PathBuf> =
+            DIRECTORIES.iter().filter(|path| fs::create_dir(path).is_ok()).map(PathBuf::from).collect();
+        if std::os::unix::fs::symlink("/usr/lib", LINK).is_ok() {
+            created.push(LINK.into());
+        }
+        Self(path, created)
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+        for path in &self.1 {
+            let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+        }
     }
 }
 
@@ -356,10 +371,10 @@ fn draw_mounts(dice: &mut Dice, command: &mut Command, kinds: &[NsKind]) {
             2 if has(Net) => command.sys("/sys"),
             3 if has(Ipc) => command.mqueue("/dev/mqueue"),
             4 => command.dev("/dev"),
-            5 => command.create_dir("/tmp/drawn", 0o755),
-            6 => command.symlink("/usr/lib", "/tmp/link"),
+            5 => command.create_dir(DIRECTORIES[0], 0o755),
+            6 => command.symlink("/usr/lib", LINK),
             7 => command.bind(dice.one(&["/usr", "/etc/passwd", "/no/such/source"]), "/mnt"),
-            _ => command.bind_read_only("/etc", "/mnt/etc"),
+            _ => command.bind_read_only("/etc", DIRECTORIES[1]),
         };
     }
 }

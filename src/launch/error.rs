@@ -145,7 +145,20 @@ impl LaunchError {
     /// Returns the likely cause of the failure. `known`: the circumstances, if they are known.
     #[must_use]
     pub fn cause(&self, known: Option<&Circumstances>, remedies: &Remedies) -> Option<Explanation> {
-        cause_of(self.step(), self.is_killed_by_filter(), known, remedies)
+        cause_of(self.step_of_cause(), self.is_killed_by_filter(), known, remedies)
+    }
+
+    /// Returns the step whose likely causes apply. A start that fails before it creates a process has those
+    /// of a limit alone: the other causes of [`Code::Start`] are about a new process.
+    fn step_of_cause(&self) -> Option<(Code, Option<Errno>)> {
+        match self {
+            Self::Start { step: Step::CheckCopy | Step::BlockSignals, errno }
+                if [Errno::EPERM, Errno::EACCES].contains(errno) =>
+            {
+                None
+            }
+            _ => self.step(),
+        }
     }
 
     /// Returns the failure in one line, with its likely cause in these circumstances. Without them, `Display`

@@ -75,6 +75,7 @@ mod error;
 mod exec;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod fork;
+mod getsubids;
 mod handle;
 mod hooked;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -284,7 +285,8 @@ impl Launcher {
     }
 
     /// Sets the command and its arguments. A name without a slash is searched in the command's own PATH,
-    /// after the joins and so in the command's own root directory.
+    /// after the joins and so in the command's own root directory. A file in no format that the kernel knows
+    /// is a script for /bin/sh (execvp(3)).
     pub fn command<A: AsRef<OsStr>>(
         &mut self,
         program: impl AsRef<OsStr>,

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use std::vec;
 use std::vec::Vec;
 
 use super::error::LaunchError;
@@ -14,7 +13,7 @@ use super::record::Record;
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
 use super::shape::{Memory, Protection, Shape, WhyCopied, memory, shape};
 use super::shared::Stack;
-use super::strings::{CommandStrings, NulTerminated, shown};
+use super::strings::{CommandError, CommandStrings, shown};
 use super::surroundings::{Move, Surroundings};
 use super::tail::Tail;
 use crate::deciders::bootstrap::decode;
@@ -22,7 +21,7 @@ use crate::deciders::namespace::NsKind;
 use crate::deciders::policy::{Policy, Session};
 use crate::scripts::nsexec::Scratch;
 use crate::sys::Sys;
-use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd};
+use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd, ScriptArgs};
 use crate::words::log::Level;
 
 /// The inputs of a launch: message, policy, command, signals. None of them depends on the backend, so a plan
@@ -176,18 +175,25 @@ impl Prepared {
         stack: Option<&Stack>,
         log: &mut L,
     ) -> Launched {
-        self.run_in(&mut self.texts_of_exec(), sys, memory, stack, log)
+        match self.texts_of_exec() {
+            Ok(mut texts) => self.run_in(&mut texts, sys, memory, stack, log),
+            // A real launch has an error for it.
+            Err(_no_memory) => Launched::Exit(1),
+        }
     }
 
     /// Returns the memory that [`run_in`](Self::run_in) needs.
-    pub(super) fn texts_of_exec<'a>(&self) -> ExecTexts<'a> {
-        let (argv, envp) = self.texts.slots();
+    ///
+    /// # Errors
+    /// [`CommandError::NoMemory`].
+    pub(super) fn texts_of_exec<'a>(&self) -> Result<ExecTexts<'a>, CommandError> {
+        let slots = self.texts.slots()?;
         let texts = [&self.message[..], &self.texts.candidates.text];
         let named = self.policy.launch.descriptors == Descriptors::Named;
         // A start in place closes nothing: after a failure this process still has its descriptors.
         let named = named && !self.policy.launch.in_place;
         let kept = named.then(|| kept(texts, &self.named, &self.moves, Some(&self.around))).flatten();
-        ExecTexts { argv, envp, user_namespace: self.user_namespace(), kept }
+        Ok(ExecTexts { slots, user_namespace: self.user_namespace(), kept })
     }
 
     /// Does the same as [`run`](Self::run), and neither allocates nor frees memory after the fork: another
@@ -195,7 +201,7 @@ impl Prepared {
     /// wait for it for ever.
     pub(super) fn run_in<'a, S: Sys, L: LogReader>(
         &'a self,
-        ExecTexts { argv, envp, user_namespace, kept }: &'a mut ExecTexts<'a>,
+        ExecTexts { slots, user_namespace, kept }: &'a mut ExecTexts<'a>,
         sys: &mut S,
         memory: &mut [u8],
         stack: Option<&Stack>,
@@ -216,7 +222,7 @@ impl Prepared {
             gid: self.policy.launch.gid,
             uid: self.policy.launch.uid,
             moves: &self.moves,
-            ..self.texts.tail(argv, envp)
+            ..self.texts.tail(slots)
         };
         let job = Job {
             message: &self.message,
@@ -243,8 +249,7 @@ impl Prepared {
 /// The memory of a launch for the arguments of its execve, for an error's text, and for the descriptors that
 /// its processes keep.
 pub(super) struct ExecTexts<'a> {
-    argv: Slots<'a>,
-    envp: Slots<'a>,
+    slots: Slots<'a>,
     user_namespace: Vec<u8>,
     kept: Option<Vec<Fd>>,
 }
@@ -258,15 +263,25 @@ impl ExecTexts<'_> {
 
 impl CommandStrings {
     /// Returns memory for the pointers that execve(2) takes.
-    pub(super) fn slots<'a>(&self) -> (Slots<'a>, Slots<'a>) {
-        (slots(&self.argv), slots(&self.envp))
+    ///
+    /// # Errors
+    /// [`CommandError::NoMemory`].
+    pub(super) fn slots<'a>(&self) -> Result<Slots<'a>, CommandError> {
+        let scripts = ScriptArgs::width(self.argv.count).saturating_mul(self.candidates.count);
+        Ok(Slots {
+            argv: pointers(self.argv.count.saturating_add(1))?,
+            scripts: pointers(scripts)?,
+            envp: pointers(self.envp.count.saturating_add(1))?,
+        })
     }
 
     /// Returns a tail whose only step is the exec of the command.
-    pub(super) fn tail<'a>(&'a self, argv: &'a mut Slots<'a>, envp: &'a mut Slots<'a>) -> Tail<'a> {
-        let (Some(argv), Some(envp)) =
-            (ExecArgs::build(&self.argv.text, argv), ExecArgs::build(&self.envp.text, envp))
-        else {
+    pub(super) fn tail<'a>(&'a self, Slots { argv, scripts, envp }: &'a mut Slots<'a>) -> Tail<'a> {
+        let built = ExecArgs::build(&self.argv.text, argv).and_then(|argv| {
+            let scripts = ScriptArgs::build(&self.candidates.text, &argv, scripts)?;
+            Some((argv, scripts, ExecArgs::build(&self.envp.text, envp)?))
+        });
+        let Some((argv, scripts, envp)) = built else {
             unreachable!("every string has its NUL, and every one a slot");
         };
         let (name, candidates) = (&self.name[..], &self.candidates.text[..]);
@@ -287,14 +302,22 @@ impl CommandStrings {
             name,
             candidates,
             argv,
+            scripts,
             envp,
         }
     }
 }
 
-/// The pointers of an argument array, and the null pointer at its end.
-pub(super) type Slots<'a> = Vec<Option<ArgPtr<'a>>>;
+/// The pointers of the argument arrays, each array with the null pointer at its end.
+pub(super) struct Slots<'a> {
+    argv: Vec<Option<ArgPtr<'a>>>,
+    scripts: Vec<Option<ArgPtr<'a>>>,
+    envp: Vec<Option<ArgPtr<'a>>>,
+}
 
-fn slots<'a>(of: &NulTerminated) -> Slots<'a> {
-    vec![None; of.count + 1]
+fn pointers<'a>(count: usize) -> Result<Vec<Option<ArgPtr<'a>>>, CommandError> {
+    let mut pointers = Vec::new();
+    pointers.try_reserve_exact(count).map_err(|_| CommandError::NoMemory)?;
+    pointers.resize(count, None);
+    Ok(pointers)
 }

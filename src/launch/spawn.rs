@@ -230,7 +230,10 @@ pub(super) fn spawn<'a, S: Sys>(
     let Some(mut message) = super::zeroed(bytes) else {
         return (Err(LaunchError::NoMemory { bytes }), Vec::new());
     };
-    let mut texts = prepared.texts_of_exec();
+    let mut texts = match prepared.texts_of_exec() {
+        Ok(texts) => texts,
+        Err(error) => return (Err(error.into()), Vec::new()),
+    };
     // SAFETY: the script closes, reads and writes its own descriptors, waits for the stages, and changes this
     // thread's mask for the time of the fork. The child of its fork returns from the script with `Exit` and
     // exits below. On its way it runs the script and the core, which allocate no memory and take no lock.
@@ -277,7 +280,10 @@ pub(super) fn exec<S: Sys>(
     deliver: impl FnMut(&[Record]),
     wrap: impl FnOnce(LinuxSys) -> S,
 ) -> (LaunchError, Vec<Record>) {
-    let mut texts = prepared.texts_of_exec();
+    let mut texts = match prepared.texts_of_exec() {
+        Ok(texts) => texts,
+        Err(error) => return (error.into(), Vec::new()),
+    };
     // SAFETY: the script closes, reads and writes its own descriptors, and changes this process as the caller
     // of the exec asks. The child of its fork returns from the script with `Exit` and exits below. On its way
     // it runs the script and the core, which allocate no memory and take no lock.
@@ -446,14 +452,14 @@ pub fn execute<A: AsRef<OsStr>>(
     let mut command = CommandLine::default();
     command.words = core::iter::once(program.as_ref().into()).chain(args).collect();
     without.iter().for_each(|name| command.remove_env(name.as_ref()));
-    let texts = match command.texts(std::env::vars_os().collect()) {
-        Ok(texts) => texts,
+    let prepared = command.texts(std::env::vars_os().collect());
+    let (texts, mut slots) = match prepared.and_then(|texts| Ok((texts.slots()?, texts))) {
+        Ok((slots, texts)) => (texts, slots),
         Err(error) => return error.into(),
     };
-    let (mut argv, mut envp) = texts.slots();
     // SAFETY: the script executes files and reads their link counts, and makes no other call.
     let mut sys = unsafe { LinuxSys::new() };
-    let error = tail::exec(&mut sys, &texts.tail(&mut argv, &mut envp));
+    let error = tail::exec(&mut sys, &texts.tail(&mut slots));
     // Every error of `exec` has an errno; `EIO` is a placeholder for the type.
     let errno = error.errno().unwrap_or(Errno::EIO);
     LaunchError::Exec { program: super::strings::shown(&texts.name), errno }

@@ -10,18 +10,19 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::string::{String, ToString};
 use std::vec::Vec;
 
 use nix::unistd::{User, getegid, geteuid, getuid};
 
 use super::causes::{Distribution, Facts};
+use super::getsubids;
 use super::query::lacks_capability;
 pub(super) use super::ranges::Side;
 pub use super::ranges::{Range, in_order};
 use super::setting::SettingError;
 use crate::deciders::idmap::{EXTENTS_MAX, Extent, IdMap, MAP_TEXT_MAX};
+use crate::sys::types::Errno;
 
 /// The ids that a new user namespace maps.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -219,16 +220,15 @@ fn text_of(extents: &[Extent], side: Side) -> Result<CString, SettingError> {
 /// directories of PATH alone.
 pub(super) fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError> {
     let uid = getuid();
-    let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
+    let (name, unknown) = match account(uid) {
+        Ok(user) => (user.map(|user| user.name), None),
+        Err(errno) => (None, Some(errno)),
+    };
     let (file, ..) = side.names();
-    let asked = name.as_ref().zip(find_program("getsubids")).map(|(name, getsubids)| {
-        let side: &[&str] = if side == Side::Groups { &["-g"] } else { &[] };
-        Command::new(getsubids).args(side).arg(name).stdin(Stdio::null()).stderr(Stdio::null()).output()
-    });
-    if let Some(Ok(output)) = asked {
-        if output.status.success() {
-            return Ok(ranges_of_tool(&String::from_utf8_lossy(&output.stdout)));
-        }
+    let asked = name.as_ref().zip(find_program("getsubids"));
+    let listed = asked.and_then(|(name, program)| getsubids::output(&program, name, side == Side::Groups));
+    if let Some(listed) = listed {
+        return Ok(ranges_of_tool(&listed));
     }
     let text = match fs::read(file) {
         Ok(text) => text,
@@ -238,8 +238,27 @@ pub(super) fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError>
             return Err(SettingError::Map { why });
         }
     };
-    ranges_of_file(&String::from_utf8_lossy(&text), name.as_deref(), uid.as_raw())
-        .map_err(|(line, what)| SettingError::Map { why: format!("{file}, line {line}: {what}") })
+    let ranges = ranges_of_file(&String::from_utf8_lossy(&text), name.as_deref(), uid.as_raw())
+        .map_err(|(line, what)| SettingError::Map { why: format!("{file}, line {line}: {what}") })?;
+    match unknown {
+        // The file may have a range for the name, which is unknown.
+        Some(errno) if ranges.is_empty() => {
+            let errno = Errno(errno as i32);
+            let why = format!("failed to look up the account of the user id {uid} (getpwuid(3)): {errno}");
+            Err(SettingError::Map { why })
+        }
+        _ => Ok(ranges),
+    }
+}
+
+/// Returns the account of a user id; `None` if it has none.
+fn account(uid: nix::unistd::Uid) -> nix::Result<Option<User>> {
+    loop {
+        match User::from_uid(uid) {
+            Err(nix::errno::Errno::EINTR) => {}
+            found => return found,
+        }
+    }
 }
 
 /// Returns the caller's subordinate user ids, or with `groups` the group ids. Empty if the user has none.

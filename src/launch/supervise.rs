@@ -145,7 +145,7 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     // command.
     let mut command_ran = false;
     loop {
-        while let Some(info) = signals.descriptor.read_signal()? {
+        while let Some(info) = read_signal(&signals.descriptor)? {
             match pass_on((child, pidfd.as_ref()), &info, command_ran)? {
                 Effect::None => {}
                 Effect::Killed(signal) => killed_for = killed_for.or(Some(signal)),
@@ -236,6 +236,16 @@ fn status_of(status: ExitStatus, killed_for: Option<Signal>) -> i32 {
     match killed_for {
         Some(signal) if status.signal() == Some(libc::SIGKILL) => 128 + signal.0,
         _ => exit_code(status),
+    }
+}
+
+/// Reads a signal; `None` if no signal has arrived. A read that a signal has interrupted is repeated.
+fn read_signal(descriptor: &SignalFd) -> io::Result<Option<siginfo>> {
+    loop {
+        match descriptor.read_signal() {
+            Err(nix::errno::Errno::EINTR) => {}
+            read => return Ok(read?),
+        }
     }
 }
 
@@ -395,7 +405,8 @@ impl Drop for Guard {
 /// This process must have one thread.
 ///
 /// # Errors
-/// `ENOSYS`: Linux before 5.3, which has no pidfds. `EMFILE`, `EAGAIN`, `ENOMEM`: the limits of this process.
+/// `ENOSYS`: Linux before 5.3, which has no pidfds, or a seccomp filter that refuses pidfd_open(2) or
+/// pidfd_send_signal(2). `EMFILE`, `EAGAIN`, `ENOMEM`: the limits of this process.
 pub fn guard(child: &Child, signal: Signal) -> io::Result<Guard> {
     let failed = |errno: Errno| io::Error::from_raw_os_error(errno.0);
     let command = Fd(child.pidfd()?.as_raw_fd());
@@ -403,6 +414,11 @@ pub fn guard(child: &Child, signal: Signal) -> io::Result<Guard> {
     // alone, without an allocation or a lock, and ends: so it may also be that of a process with several
     // threads.
     let mut sys = unsafe { LinuxSys::new() };
+    // The null signal: the guard could not report that the call is missing. Other errors do not matter here:
+    // the command may have ended, or have other ids.
+    if let Err(errno @ Errno::ENOSYS) = sys.pidfd_send_signal(command, Signal(0)) {
+        return Err(failed(errno));
+    }
     let (ended, alive) = sys.pipe2().map_err(failed)?;
     let tid = thread_id_cache(&mut sys);
     let forked = sys.fork(ExitSignal::None, tid);

@@ -11,7 +11,7 @@ use crate::deciders::policy::LogForm;
 use crate::scripts::pipe::{read_full, uninterrupted};
 use crate::scripts::stage::LastSteps;
 use crate::sys::Sys;
-use crate::sys::types::{Errno, ExecArgs, Fd, Mount, PollEvents, PollFd, Propagation, Signal};
+use crate::sys::types::{Errno, ExecArgs, Fd, Mount, PollEvents, PollFd, Propagation, ScriptArgs, Signal};
 use crate::words::error::{Doing, Error};
 use crate::words::log::{Level, Log};
 
@@ -63,6 +63,8 @@ pub struct Tail<'a> {
     pub candidates: &'a [u8],
     /// The command's arguments.
     pub argv: ExecArgs<'a>,
+    /// The arguments of the shell for each candidate that is a script without `#!`.
+    pub scripts: ScriptArgs<'a>,
     /// The command's environment.
     pub envp: ExecArgs<'a>,
 }
@@ -307,13 +309,13 @@ fn launcher_lives<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> 
 
 /// Executes the first candidate that can be executed. Returns the error if none can be executed.
 ///
-/// The search is that of execvp(3), with one difference: a file without a known format is an error, and is
-/// not passed to a shell.
+/// The search is that of execvp(3). So a file in no format that the kernel knows is a script for /bin/sh, and
+/// the error of the shell's exec counts as that of the file.
 pub(super) fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
     let (mut refused, mut missing, mut unreached) = (None, None, None);
-    let mut rest = tail.candidates;
+    let (mut rest, mut indices) = (tail.candidates, 0_usize..);
     while let Ok(path) = CStr::from_bytes_until_nul(rest) {
-        match sys.execve(path, &tail.argv, &tail.envp) {
+        match exec_file(sys, tail, (indices.next().unwrap_or_default(), path)) {
             errno @ (Errno::ENOENT | Errno::ENOTDIR) => missing = Some(errno),
             // The folder cannot be searched: a path that is too long, or a network file system that does not
             // answer.
@@ -337,6 +339,15 @@ pub(super) fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
     }
     let errno = refused.or(missing).or(unreached).unwrap_or(Errno::ENOENT);
     StageStep::Exec(tail.name).failed(errno)
+}
+
+/// Executes one candidate, or the shell with it. Returns the error.
+fn exec_file<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, (index, path): (usize, &'m CStr)) -> Errno {
+    let errno = sys.execve(path, &tail.argv, &tail.envp);
+    match tail.scripts.get(index, path).filter(|_| errno == Errno::ENOEXEC) {
+        Some(argv) => sys.execve(ScriptArgs::SHELL, &argv, &tail.envp),
+        None => errno,
+    }
 }
 
 /// Returns the exit status for a command that could not be executed, as a shell reports it.
@@ -368,6 +379,7 @@ impl Tail<'static> {
         name: b"a",
         candidates: b"/a\0",
         argv: ExecArgs::EMPTY,
+        scripts: ScriptArgs::NONE,
         envp: ExecArgs::EMPTY,
     };
 }
@@ -380,6 +392,8 @@ mod tests {
     use mockall::Sequence;
     use std::format;
     use std::string::String;
+    use std::vec;
+    use std::vec::Vec;
 
     const INIT: Fd = Fd(3);
     const LOG: Fd = Fd(4);
@@ -413,7 +427,7 @@ mod tests {
     fn tries(replies: &'static [(&'static CStr, Errno)], text: &str) -> i32 {
         let (mut sys, mut order) = (going(), Sequence::new());
         sys.expect_link_count().returning(|path| if path == c"/hidden" { Err(Errno::EACCES) } else { Ok(1) });
-        let mut candidates = std::vec::Vec::new();
+        let mut candidates = Vec::new();
         for (path, errno) in replies {
             candidates.extend(path.to_bytes_with_nul());
             sys.expect_execve()
@@ -423,7 +437,7 @@ mod tests {
                 .returning(move |_, _, _| *errno);
         }
         // A candidate that must not be tried: the errno has ended the search.
-        if matches!(replies.last(), Some((_, Errno::ENOEXEC | Errno::E2BIG))) {
+        if matches!(replies.last(), Some((_, Errno::E2BIG))) {
             candidates.extend(c"/never".to_bytes_with_nul());
         }
         reports(&mut sys, text);
@@ -464,10 +478,40 @@ mod tests {
         }
     }
 
+    /// Tries to execute `cmd -x` from the files /a, /b and /c. Each call is the path and the arguments of an
+    /// execve; its reply follows.
+    fn runs(replies: Vec<(&'static str, Errno)>, text: &str) -> i32 {
+        let (mut sys, mut order) = (going(), Sequence::new());
+        sys.expect_link_count().returning(|_| Ok(1));
+        for (call, errno) in replies {
+            sys.expect_execve()
+                .once()
+                .in_sequence(&mut order)
+                .withf(move |path, argv, _| {
+                    let words = argv.strings().map(String::from_utf8_lossy);
+                    let shown = words
+                        .fold(format!("{}:", path.to_str().unwrap()), |all, word| format!("{all} {word}"));
+                    shown == call
+                })
+                .returning(move |_, _, _| errno);
+        }
+        reports(&mut sys, text);
+        let (mut argv, mut more) = ([None; 3], [None; 12]);
+        let argv = ExecArgs::build(b"cmd\0-x\0", &mut argv).unwrap();
+        let scripts = ScriptArgs::build(b"/a\0/b\0/c\0", &argv, &mut more).unwrap();
+        run(&mut sys, &Tail { argv, scripts, ..tail(b"/a\0/b\0/c\0") }, None, INIT, LOG)
+    }
+
     #[test]
-    fn enoexec_is_not_passed_to_a_shell() {
-        let text = "failed to execute cmd: Exec format error";
-        assert_eq!(tries(&[(c"/a", Errno::EACCES), (c"/b", Errno::ENOEXEC)], text), 126);
+    fn shell_runs_a_file_without_a_format() {
+        // Its error is the file's: E2BIG ends the search, and ENOENT does not.
+        let (a, b) = (("/a: cmd -x", Errno::ENOENT), ("/b: cmd -x", Errno::ENOEXEC));
+        let too_long = vec![a, b, ("/bin/sh: /bin/sh /b -x", Errno::E2BIG)];
+        assert_eq!(runs(too_long, "failed to execute cmd: Argument list too long"), 126);
+        let missing = vec![a, b, ("/bin/sh: /bin/sh /b -x", Errno::ENOENT), ("/c: cmd -x", Errno::ENOENT)];
+        assert_eq!(runs(missing, "failed to execute cmd: No such file or directory"), 127);
+        let format = vec![a, b, ("/bin/sh: /bin/sh /b -x", Errno::ENOEXEC)];
+        assert_eq!(runs(format, "failed to execute cmd: Exec format error"), 126);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! distinguishes.
 
 mod errno;
+mod exec_args;
 #[allow(
     clippy::as_conversions,
     clippy::arithmetic_side_effects,
@@ -79,7 +80,7 @@ pub trait Sys {
     /// set on it.
     ///
     /// Errors: `EAGAIN`: there is no room. `EOPNOTSUPP`, `EINVAL` and `ENOSYS`: this file or kernel does not
-    /// support the call, so poll and write.
+    /// support the call, so poll and write. The same for `EPERM`, from a seccomp filter.
     fn write_nowait(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize>;
 
     /// Sends a sync message, the pid line, or the bootstrap message: `sendto(fd, buf, len, MSG_NOSIGNAL,

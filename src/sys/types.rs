@@ -3,13 +3,13 @@
 //! No type here owns a resource. A descriptor is a number: with fork, a close is part of the protocol. The
 //! order of the closes is observable, and a close can fail.
 
-use core::ffi::{CStr, c_char};
 #[cfg(feature = "std")]
 use core::ffi::{c_int, c_void};
 use core::fmt;
-use core::marker::PhantomData;
-use core::ptr::NonNull;
 
+#[cfg(feature = "std")]
+pub use super::exec_args::ScriptArgs;
+pub use super::exec_args::{ArgPtr, ExecArgs};
 #[cfg(feature = "std")]
 pub use super::surroundings::{
     BpfInstruction, Capability, CapabilitySets, Hook, Limit, MountAttributes, MountKind, Resource,
@@ -572,57 +572,4 @@ pub enum Propagation {
     Slave,
     /// `MS_SHARED`: mount events propagate in both directions.
     Shared,
-}
-
-/// One argument of an exec: a pointer made from a `&CStr` of that lifetime.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug)]
-pub struct ArgPtr<'a>(NonNull<c_char>, PhantomData<&'a CStr>);
-
-impl<'a> ArgPtr<'a> {
-    fn new(arg: &'a CStr) -> Option<Self> {
-        NonNull::new(arg.as_ptr().cast_mut()).map(|pointer| Self(pointer, PhantomData))
-    }
-}
-
-/// The argument or environment array of an exec, in the layout that the kernel reads, so that a backend needs
-/// no loop. Also holds the same strings as text, for transcripts.
-#[derive(Clone, Copy, Debug)]
-pub struct ExecArgs<'a> {
-    pointers: &'a [Option<ArgPtr<'a>>],
-    text: &'a [u8],
-}
-
-impl<'a> ExecArgs<'a> {
-    /// An array without any string.
-    pub const EMPTY: Self = Self { pointers: &[None], text: &[] };
-
-    /// Builds an array of the strings of `text`. They follow each other in `text`, each with its NUL, as in
-    /// /proc/PID/cmdline. `slots` receives one pointer for each string, and the final null pointer.
-    ///
-    /// Returns `None` if the last string lacks its NUL or `slots` is too small.
-    pub fn build(text: &'a [u8], slots: &'a mut [Option<ArgPtr<'a>>]) -> Option<Self> {
-        let mut rest = text;
-        let mut used: usize = 0;
-        while !rest.is_empty() {
-            let arg = CStr::from_bytes_until_nul(rest).ok()?;
-            *slots.get_mut(used)? = Some(ArgPtr::new(arg)?);
-            used = used.checked_add(1)?;
-            rest = rest.get(arg.count_bytes().checked_add(1)?..)?;
-        }
-        *slots.get_mut(used)? = None;
-        let pointers = slots.get(..used.checked_add(1)?)?;
-        Some(Self { pointers, text })
-    }
-
-    /// Returns the array that execve(2) reads: pointers to strings with NUL, then a null pointer.
-    #[must_use]
-    pub fn pointers(&self) -> &'a [Option<ArgPtr<'a>>] {
-        self.pointers
-    }
-
-    /// Returns the strings, without their NULs.
-    pub fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.text.strip_suffix(&[0]).into_iter().flat_map(|text| text.split(|byte| *byte == 0))
-    }
 }

@@ -252,10 +252,10 @@ impl Log {
         let mut waited = false;
         loop {
             let result = match sys.write_nowait(fd, record) {
-                // This file type, or this kernel (before 5.10 for pipes), does not support writes with
-                // RWF_NOWAIT. So poll for room first. Another writer may fill the pipe in between: then the
-                // write waits for the reader.
-                Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS | Errno::ESPIPE) => {
+                // This file type, or this kernel (before 6.4 for pipes), does not support writes with
+                // RWF_NOWAIT, or a seccomp filter refuses them (EPERM). So poll for room first. Another
+                // writer may fill the pipe in between: then the write waits for the reader.
+                Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS | Errno::ESPIPE | Errno::EPERM) => {
                     self.write_record_after_poll(sys, fd, record, wait_ms)
                 }
                 result => result,
@@ -320,6 +320,30 @@ mod tests {
             .returning(|_, record| Ok(record.len()));
         log.report_dropped(&mut sys);
         log.report_dropped(&mut sys);
+    }
+
+    /// A filter that refuses pwritev2(2) must not silence the log: the fatal records name the cause of a
+    /// failure.
+    #[test]
+    fn record_is_written_where_a_filter_refuses_the_write_without_waiting() {
+        for refused in [Errno::EPERM, Errno::ENOSYS, Errno::EOPNOTSUPP] {
+            let mut sys = MockSys::new();
+            sys.expect_sigprocmask().return_const(Ok(SignalSet::EMPTY));
+            sys.expect_getpid().return_const(Pid(7));
+            sys.expect_write_nowait().once().return_const(Err(refused));
+            sys.expect_poll().once().returning(|fds, _| {
+                fds[0].revents = PollEvents::OUT;
+                Ok(1)
+            });
+            let line = b"{\"level\":\"fatal\", \"msg\": \"nsexec[7]: setsid failed: Invalid argument\"}\n";
+            sys.expect_write()
+                .once()
+                .withf(move |fd, text| *fd == Fd(4) && text == line)
+                .returning(|_, text| Ok(text.len()));
+            let mut log = Log::open(&mut sys, Some(Fd(4)), Level::Debug, LogForm::Runc);
+            log.fatal(&mut sys, &Error::Os { doing: Doing::Setsid, errno: Errno::EINVAL });
+            assert_eq!(log.dropped, 0, "{refused}");
+        }
     }
 
     /// A stage starts as a copy of its predecessor, which reports its own count.

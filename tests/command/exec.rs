@@ -1,9 +1,10 @@
 //! `Command::exec`: this process becomes the command. Each test calls it in a fork, which has one thread.
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use nsexec::launch::{Command, LaunchError, SettingError, Stdio};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::Resource;
 
-use crate::kit::{is_root, link, sh};
+use crate::kit::{is_root, link, sh, stdout};
 
 /// The result of an exec in a fork.
 struct Executed {
@@ -73,6 +74,24 @@ fn output(command: &mut Command) -> String {
     let Executed { output, error, status, .. } = exec(command);
     assert!(error.is_empty() && status.success(), "{error}; {status}; {output}");
     output
+}
+
+/// std's `exec` does the same.
+#[test]
+fn script_without_an_interpreter_runs_in_the_shell() {
+    let script = std::env::temp_dir().join(format!("nsexec-script-{}", nix::unistd::getpid()));
+    fs::write(&script, "echo $# $2").unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&script);
+    command.args(["1", "a b"]);
+    assert_eq!(output(&mut command), "2 a b");
+    assert_eq!(stdout(&mut command), "2 a b");
+    assert_eq!(stdout(command.unshare([NsKind::User, NsKind::Net]).map_root()), "2 a b");
+    let mut theirs = std::process::Command::new(&script);
+    // SAFETY: the code does nothing.
+    let theirs = unsafe { theirs.args(["1", "a b"]).pre_exec(|| Ok(())) }.output().unwrap();
+    assert_eq!(theirs.stdout, b"2 a b\n");
+    fs::remove_file(&script).unwrap();
 }
 
 fn failure(command: &mut Command) -> (String, Option<i32>) {

@@ -120,8 +120,13 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "src/launch/subordinate.rs",
-        uses: &["nix", "std::fs", "std::process"],
+        uses: &["nix", "std::fs"],
         why: "reads subordinate ids and searches for the mapping tools",
+    },
+    Place {
+        path: "src/launch/getsubids.rs",
+        uses: &["nix", "std::os", "std::process"],
+        why: "runs getsubids(1), which lists subordinate ids",
     },
     Place {
         path: "src/launch/cgroup.rs",

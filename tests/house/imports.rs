@@ -16,7 +16,7 @@ pub(crate) struct Row {
 }
 
 /// Value types without effects.
-const VALUES: &[&str] = &["sys::types", "sys::errno", "sys::signal", "sys::surroundings"];
+const VALUES: &[&str] = &["sys::types", "sys::errno", "sys::signal", "sys::exec_args", "sys::surroundings"];
 
 /// Values and pure functions. They do not use `Sys`.
 const PURE: &[&str] = &[

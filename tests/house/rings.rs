@@ -55,7 +55,11 @@ const RINGS: &[Ring] = &[
         modules: &["bootstrap::*", "idmap::*", "namespace::*", "timens"],
         most: Some(1340),
     },
-    Ring { name: "values", modules: &["sys::types", "json", "log_level", "policy"], most: Some(510) },
+    Ring {
+        name: "values",
+        modules: &["sys::types", "sys::exec_args", "json", "log_level", "policy"],
+        most: Some(510),
+    },
     Ring { name: "door", modules: &["sys::*"], most: Some(695) },
     Ring { name: "edge", modules: &["entry", "", "deciders", "scripts", "words"], most: Some(175) },
 ];

@@ -27,6 +27,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/launch/direct_process_tests.rs",
     "src/launch/shared.rs",
     "src/launch/spawn.rs",
+    "src/launch/getsubids.rs",
     "src/launch/handle.rs",
     "src/launch/settings.rs",
     "src/launch/stdio.rs",
@@ -221,6 +222,7 @@ const VARIADIC_FILES: &[&str] = &[
     "tests/chaos/family.rs",
     "tests/command/attributes.rs",
     "tests/command/session.rs",
+    "tests/fallbacks/main.rs",
 ];
 
 /// Checks that only `syscall!` calls libc's variadic `syscall`, which leaves the upper half of an `int`

@@ -1,5 +1,7 @@
 //! `nsexec doctor`, and the cause in the error line of `run`, on machines that each have one thing wrong.
 
+use std::os::unix::process::ExitStatusExt as _;
+
 use serde_json::Value;
 
 use crate::harness::{BOTH, ROOT, Test, USER, test};
@@ -11,6 +13,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(limit_of_zero_has_evidence_and_remedy, BOTH),
     test!(filter_of_mounts_is_the_cause_of_a_refused_proc, BOTH),
     test!(filter_of_clone_is_the_cause, BOTH),
+    test!(filter_that_kills_for_clone3_kills_nothing, BOTH),
     test!(read_only_proc_is_the_cause, BOTH),
     test!(doctor_without_proc_tells_what_it_cannot_see, BOTH),
     test!(chroot_is_the_cause, ROOT),
@@ -100,11 +103,16 @@ fn needs_tools(ctx: &Ctx) {
 
 /// Runs the program under a seccomp filter that refuses these calls with this errno.
 fn filtered<'a>(ctx: &'a Ctx, calls: &[libc::c_long], errno: i32, args: &[&str]) -> crate::kit::Cmd<'a> {
+    under_filter(ctx, calls, libc::SECCOMP_RET_ERRNO | errno.unsigned_abs(), args)
+}
+
+/// Runs the program under a seccomp filter with this action for these calls.
+fn under_filter<'a>(ctx: &'a Ctx, calls: &[libc::c_long], action: u32, args: &[&str]) -> crate::kit::Cmd<'a> {
     let script = format!(
         "import ctypes, os, struct, sys\n\
          op = lambda code, jt, jf, k: struct.pack('HBBI', code, jt, jf, k)\n\
          calls = {calls:?}\n\
-         code = op(0x20, 0, 0, 0) + b''.join(op(0x15, 0, 1, c) + op(6, 0, 0, 0x50000 | {errno}) for c in calls)\n\
+         code = op(0x20, 0, 0, 0) + b''.join(op(0x15, 0, 1, c) + op(6, 0, 0, {action}) for c in calls)\n\
          code += op(6, 0, 0, 0x7fff0000)\n\
          buffer = ctypes.create_string_buffer(code, len(code))\n\
          class Program(ctypes.Structure): _fields_ = [('len', ctypes.c_ushort), ('filter', ctypes.c_void_p)]\n\
@@ -153,6 +161,22 @@ fn filter_of_clone_is_the_cause(ctx: &Ctx) {
         "{}",
         done.text()
     );
+}
+
+/// Some filters kill the process, where others return ENOSYS, so that libc uses clone. glibc's posix_spawn
+/// makes this call. So does its pthread_create, which `doctor` without flags needs.
+fn filter_that_kills_for_clone3_kills_nothing(ctx: &Ctx) {
+    for args in [
+        &["run", "-r", "--", "true"][..],
+        &["run", "--map-users", "auto", "--", "true"],
+        &["run", "-r", "-f", "--kill-child", "--", "true"],
+        &["plan", "-r", "--", "true"],
+        &["trace", "-r", "--", "true"],
+        &["doctor", "-r"],
+    ] {
+        let done = under_filter(ctx, &[libc::SYS_clone3], libc::SECCOMP_RET_KILL_PROCESS, args).done();
+        assert_eq!(done.status.signal(), None, "{args:?}: {}", done.err);
+    }
 }
 
 fn read_only_proc_is_the_cause(ctx: &Ctx) {

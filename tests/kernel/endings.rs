@@ -1,6 +1,7 @@
 //! How a command ends, and the effect on the command when the launcher is asked to end, or ends.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use nix::sys::prctl::set_child_subreaper;
@@ -27,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_stopped_command_can_be_ended, BOTH),
     test!(descendants_of_the_first_process_end_with_it, BOTH),
     test!(kill_child_ends_the_command_with_the_launcher, BOTH),
+    test!(stopped_getsubids_ends_with_the_launcher, BOTH),
     test!(without_kill_child_the_command_lives_on, BOTH),
     test!(surviving_grandchild_does_not_delay_the_exit, BOTH),
 ];
@@ -243,6 +245,29 @@ fn kill_child_ends_the_command_with_the_launcher(ctx: &Ctx) {
         // The guard of the launcher ends too.
         crate::kit::reap_all();
     }
+}
+
+/// getsubids(1) lists the subordinate ids before the launch.
+fn stopped_getsubids_ends_with_the_launcher(ctx: &Ctx) {
+    let folder = ctx.file("tools");
+    fs::create_dir(&folder).unwrap();
+    let (tool, number) = (folder.join("getsubids"), folder.join("pid"));
+    fs::write(
+        &tool,
+        format!("#!/bin/sh\necho $$ >{0}.new; mv {0}.new {0}; kill -STOP $$\n", number.display()),
+    )
+    .unwrap();
+    fs::set_permissions(&tool, Permissions::from_mode(0o755)).unwrap();
+    set_child_subreaper(true).unwrap();
+    let path = format!("{}:/usr/bin:/bin", folder.display());
+    let live = ctx.nsexec(["run", "--map-users", "auto", "--", "true"]).env("PATH", &path).start();
+    let pid = || fs::read_to_string(&number).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    until("getsubids has stopped", || pid().is_some_and(|pid| state(pid) == 'T'));
+    let tool = PidFd::open(pid().unwrap()).unwrap();
+    live.signal(Signal::SIGKILL);
+    assert_eq!(live.done().status.code(), None);
+    assert!(tool.ends_within(DEADLINE), "it lives on");
+    crate::kit::reap_all();
 }
 
 fn without_kill_child_the_command_lives_on(ctx: &Ctx) {

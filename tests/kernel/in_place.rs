@@ -1,6 +1,9 @@
 //! `run` without `--fork` becomes the command, as unshare(1) does.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
+use nsexec::launch::exit_code;
 
 use crate::harness::{BOTH, Test, children, test};
 use crate::kit::{Ctx, differ, namespaces};
@@ -10,6 +13,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(the_last_pid_of_the_shell_names_the_namespaces, BOTH),
     test!(with_fork_or_a_pid_namespace_the_command_is_a_child, BOTH),
     test!(the_command_has_no_child_of_the_launch, BOTH),
+    test!(script_without_an_interpreter_runs_in_the_shell, BOTH),
     test!(missing_commands_have_the_status_of_a_shell, BOTH),
 ];
 
@@ -54,6 +58,31 @@ fn the_command_has_no_child_of_the_launch(ctx: &Ctx) {
     });
     assert_eq!(children(live.pid()), [0_i32; 0]);
     live.end();
+}
+
+fn script_without_an_interpreter_runs_in_the_shell(ctx: &Ctx) {
+    let script = ctx.file("script");
+    fs::write(&script, "echo \"$0 $# $2\"; exit 5\n").unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    let path = script.to_str().unwrap();
+    let live = ctx.nsexec(["run", "-r", "-m", "--", "sleep", "100"]).start();
+    let pid = live.pid().to_string();
+    for start in [&["run", "-r", "-n"][..], &["run"], &["run", "-f", "-r"], &["enter", "-t", &pid, "-a"]] {
+        let done = ctx.nsexec([start, &["--", path, "1", "a b"]].concat()).done();
+        assert_eq!(
+            (exit_code(done.status), done.text()),
+            (5, format!("{path} 2 a b\n")),
+            "{start:?}: {}",
+            done.err
+        );
+        let trace = [&["trace"], &start[usize::from(start[0] == "run")..], &["--", path]].concat();
+        let done = ctx.nsexec(trace).done();
+        assert!(exit_code(done.status) == 5 && done.err.contains("as planned"), "{start:?}: {}", done.err);
+    }
+    live.end();
+    let plan = ctx.nsexec(["plan", "-r", "-n", "--", path]).ok();
+    let shell = r#"execve("/bin/sh", ["/bin/sh", "/"#;
+    assert!(plan.contains("ENOEXEC") && plan.contains(shell), "{plan}");
 }
 
 fn missing_commands_have_the_status_of_a_shell(ctx: &Ctx) {

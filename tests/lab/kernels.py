@@ -23,7 +23,7 @@ class Kernel:
     suite: str
     architecture: str = "amd64"
     arguments: tuple = ()
-    suites: tuple = ("first", "parity")
+    suites: tuple = ("first", "parity", "drawn")
 
     @property
     def version(self):

@@ -31,6 +31,7 @@ pub(crate) const CASES: &[Case] = &[
     ("all_kinds", all_kinds),
     ("a_command_that_is_not_there", a_command_that_is_not_there),
     ("a_command_that_cannot_run", a_command_that_cannot_run),
+    ("a_script_without_an_interpreter_runs_in_the_shell", a_script_without_an_interpreter_runs_in_the_shell),
     ("a_join_that_fails", a_join_that_fails),
     ("a_refused_mount", a_refused_mount),
     ("records_arrive", records_arrive),
@@ -312,11 +313,24 @@ fn a_command_that_is_not_there() {
     }
 }
 
+/// As with execvp(3), the shell gets the path at which the file was found, and the arguments.
+fn a_script_without_an_interpreter_runs_in_the_shell() {
+    for shape in Shape::ALL {
+        let folder = Folder::new();
+        let script = folder.file("script", 0o755, "test \"$1/$2/$#\" = 'a b//2' && exit 7\n");
+        folder.file("named", 0o755, &format!("test $0 = {}/named\n", folder.0.display()));
+        let status = |launcher: &mut Launcher| exit_code(launcher.spawn().unwrap().wait().unwrap());
+        assert_eq!(status(shape.plain().command(&script, ["a b", ""])), 7);
+        let mut launcher = shape.plain();
+        launcher.env("PATH", format!("/nonexistent:{}:/empty", folder.0.display()));
+        assert_eq!(status(launcher.command("named", [""; 0])), 0);
+    }
+}
+
 fn a_command_that_cannot_run() {
     for shape in Shape::ALL {
         let folder = Folder::new();
         let plain_file = folder.file("plain", 0o644, "#!/bin/sh\n");
-        folder.file("garbage", 0o755, "\x01\x02");
         let (text, code) = failure(shape.plain().command(&plain_file, [""; 0]));
         let cause = "it is not executable, or is a directory, or lies on a noexec mount, or a directory of its path cannot be \
                      searched";
@@ -328,8 +342,6 @@ fn a_command_that_cannot_run() {
         let mut launcher = shape.plain();
         launcher.env("PATH", format!("/nonexistent:{}:/empty", folder.0.display()));
         assert_eq!(failure(launcher.command("plain", [""; 0])).1, 126);
-        let (text, code) = failure(launcher.command("garbage", [""; 0]));
-        assert!(code == 126 && text.contains("Exec format error (it is not in a format"), "{text}");
         folder.file("true", 0o644, "");
         launcher.env("PATH", format!("{}:/usr/bin:/bin", folder.0.display()));
         assert!(launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());

@@ -15,6 +15,7 @@ rules! {
     User errnos_of_creating_a_file = "ENOENT ENOENT ENOTDIR";
     User a_copy_goes_on_where_the_last_call_stopped = "3 0 true";
     User script_runs_with_its_interpreter = "0 ENOENT ENOENT ENOEXEC";
+    User a_process_whose_exec_failed_executes_another_program = "0";
     User o_path_descriptor_cannot_be_copied_to = "EBADF EBADF EBADF";
 }
 
@@ -169,6 +170,24 @@ fn o_path_descriptor_cannot_be_copied_to<S: Sys>(sys: &mut S) -> RuleResult {
         errno_name(sys.sendfile(bare, program, 1)),
     ];
     Ok(words(&refused))
+}
+
+/// As execvp(3) does with a script without `#!`.
+fn a_process_whose_exec_failed_executes_another_program<S: Sys>(sys: &mut S) -> RuleResult {
+    let fd = memfd(sys);
+    sys.write(fd, b"text\n").unwrap();
+    let status = in_child(sys, |sys| {
+        let (mut slots, mut more) = ([None; 3], [None; 4]);
+        let argv = ExecArgs::build(b"text\0a\0", &mut slots).unwrap();
+        let path = path_of(fd);
+        let file = path.to_bytes_with_nul();
+        let argv_of_script = ScriptArgs::build(file, &argv, &mut more).unwrap().get(0, &path).unwrap();
+        match sys.execve(&path, &argv, &ExecArgs::EMPTY) {
+            Errno::ENOEXEC => sys.execve(c"/bin/true", &argv_of_script, &ExecArgs::EMPTY).0,
+            errno => errno.0,
+        }
+    })?;
+    Ok(status.to_string())
 }
 
 fn script_runs_with_its_interpreter<S: Sys>(sys: &mut S) -> RuleResult {

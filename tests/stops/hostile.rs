@@ -68,25 +68,6 @@ const ACTS: [&str; 9] = [
     "sched_setscheduler",
 ];
 
-/// Files of /proc/PID that need the right to trace.
-const SECRET: [&str; 15] = [
-    "environ",
-    "auxv",
-    "maps",
-    "smaps",
-    "smaps_rollup",
-    "numa_maps",
-    "pagemap",
-    "mem",
-    "stack",
-    "syscall",
-    "io",
-    "personality",
-    "fdinfo",
-    "map_files",
-    "patch_state",
-];
-
 /// A container whose command is the attacker.
 pub(crate) struct Attacker {
     launcher: Child,
@@ -183,7 +164,8 @@ pub(crate) fn run(case: &Case, workspace: &Workspace, attacker: &mut Attacker, e
     let mut fifo = Fifo::new(case, workspace, &joins);
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let program = workspace.program.clone();
-    let nsexec = |args: Vec<String>| Launch { program: program.clone(), args, uid: case.uid };
+    let nsexec =
+        |args: Vec<String>| Launch { program: program.clone(), args, uid: case.uid, ..Launch::default() };
     let drop_in = format!(
         "exec 3<>{}; _LIBCONTAINER_INITPIPE=3 exec {} init -- /bin/true",
         fifo.path.display(),
@@ -195,7 +177,15 @@ pub(crate) fn run(case: &Case, workspace: &Workspace, attacker: &mut Attacker, e
             nsexec([words(&["enter", "-a", "-t"]), vec![pid.to_string()], words(&["--", "true"])].concat()),
         ),
         ("run --join", nsexec([words(&["run", "-f"]), joins.clone(), words(&["--", "true"])].concat())),
-        ("drop-in", Launch { program: "/bin/sh".into(), args: words(&["-c", &drop_in]), uid: case.uid }),
+        (
+            "drop-in",
+            Launch {
+                program: "/bin/sh".into(),
+                args: words(&["-c", &drop_in]),
+                uid: case.uid,
+                ..Launch::default()
+            },
+        ),
     ];
     let mut complaints = Vec::new();
     for (name, launch) in &launches {
@@ -231,9 +221,7 @@ pub(crate) fn run(case: &Case, workspace: &Workspace, attacker: &mut Attacker, e
 
 fn is_permitted(case: &Case, act: &str) -> bool {
     match act.split_once(' ') {
-        Some(("read", file)) => {
-            !SECRET.contains(&file) && !file.starts_with("fd") && !file.starts_with("map_files")
-        }
+        Some(("read", file)) => !support::is_secret(file),
         Some(("write", file)) => case.writes.contains(&file),
         Some(("list", folder)) => ["attr", "fd", "ns"].contains(&folder),
         _ => ACTS.contains(&act),

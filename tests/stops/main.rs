@@ -7,7 +7,10 @@
 //! SIGTERM the launcher must have written one line with the reason. `NSEXEC_STOPS=N` tests every Nth call
 //! only.
 
+mod fails;
 mod hostile;
+mod inject;
+mod named;
 mod stepper;
 
 use std::path::{Path, PathBuf};
@@ -128,12 +131,29 @@ fn main() -> ExitCode {
             let workspace = LazyLock::force(&workspace);
             let mut attacker = hostile::Attacker::new(case, workspace);
             let verdict =
-                in_a_process_of_its_own(|| hostile::run(case, workspace, &mut attacker, every_nth_call()));
+                in_a_process_of_its_own(|| hostile::run(case, workspace, &mut attacker, every_nth_call(1)));
             attacker.end();
             verdict
         })
     };
+    let failed = |case: &'static fails::Case| {
+        let workspace = workspace.clone();
+        Test::new(case.name, move || {
+            if !nix::unistd::Uid::effective().is_root() {
+                return Verdict::Skipped("needs root, to trace a mapping tool".to_owned());
+            }
+            if !inject::SUPPORTED {
+                return Verdict::Skipped("needs x86_64 or aarch64, to change a system call".to_owned());
+            }
+            if let Some(missing) = case.needs().iter().find(|tool| !Path::new(tool).exists()) {
+                return Verdict::Skipped(format!("needs {missing}"));
+            }
+            let workspace = LazyLock::force(&workspace);
+            in_a_process_of_its_own(|| fails::run(case, workspace))
+        })
+    };
     let tests = CASES.iter().map(test).chain(hostile::CASES.iter().map(attacked));
+    let tests = tests.chain(fails::CASES.iter().map(failed));
     Suite::new("stops", tests.collect()).main(Threads::One)
 }
 
@@ -148,7 +168,9 @@ fn in_a_process_of_its_own(test: impl FnOnce() -> Vec<String>) -> Verdict {
             status => Verdict::Failed(format!("{status:?}")),
         },
         ForkResult::Child => {
-            let complaints = test();
+            // A panic must not unwind into the copy of the parent's suite.
+            let test = std::panic::AssertUnwindSafe(test);
+            let complaints = std::panic::catch_unwind(test).unwrap_or_else(|_| process::exit(101));
             complaints.iter().for_each(|complaint| println!("{complaint}"));
             // Exits without running the destructors of the parent's values.
             process::exit(i32::from(!complaints.is_empty()))
@@ -228,11 +250,11 @@ impl Drop for Workspace {
     }
 }
 
-/// Returns N of `NSEXEC_STOPS`: every Nth call is tested.
-fn every_nth_call() -> usize {
+/// Returns N of `NSEXEC_STOPS`, or the default: every Nth call is tested.
+fn every_nth_call(default: usize) -> usize {
     match std::env::var("NSEXEC_STOPS") {
         Ok(text) => text.parse().expect("NSEXEC_STOPS is a number"),
-        Err(_) => 1,
+        Err(_) => default,
     }
 }
 
@@ -242,8 +264,13 @@ fn run(case: &Case, workspace: &Workspace) -> Vec<String> {
     }
     let target = workspace.target().to_string();
     let args = case.args.iter().map(|arg| if *arg == "TARGET" { target.clone() } else { (*arg).to_owned() });
-    let launch = Launch { program: workspace.program.clone(), args: args.collect(), uid: case.uid };
-    let every = every_nth_call();
+    let launch = Launch {
+        program: workspace.program.clone(),
+        args: args.collect(),
+        uid: case.uid,
+        ..Launch::default()
+    };
+    let every = every_nth_call(1);
     let calls = launch.count();
     let total: usize = calls.iter().sum();
     let mut complaints = Vec::new();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -56,10 +57,15 @@ pub(crate) struct Outcome {
 }
 
 /// A launch: a program, its arguments, its user.
+#[derive(Default)]
 pub(crate) struct Launch {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
     pub(crate) uid: Option<u32>,
+    /// Variables of the environment, beside PATH and the locale.
+    pub(crate) env: Vec<CString>,
+    /// Descriptors that the program inherits, each with its number there.
+    pub(crate) fds: Vec<(RawFd, RawFd)>,
 }
 
 /// A process of the launch, in the order of birth.
@@ -119,24 +125,25 @@ impl Launch {
     }
 }
 
-struct Tracer {
-    launcher: Pid,
+pub(crate) struct Tracer {
+    pub(crate) launcher: Pid,
     processes: Vec<Process>,
-    err: File,
+    pub(crate) err: File,
     /// The end of the launcher, if the tracer has seen it.
     ended: Option<Ending>,
 }
 
 impl Tracer {
     #[allow(clippy::disallowed_methods, reason = "this program has one thread, and no handlers of a fork")]
-    fn start(launch: &Launch) -> Self {
+    pub(crate) fn start(launch: &Launch) -> Self {
         let err = File::from(memfd_create(c"standard-error", MFdFlags::empty()).expect("a file in memory"));
         let program = CString::new(launch.program.as_os_str().as_bytes()).expect("a path");
         let words = launch.args.iter().map(|arg| CString::new(arg.as_str()).expect("no NUL"));
         let argv: Vec<CString> = std::iter::once(program.clone()).chain(words).collect();
         let tools = launch.program.with_file_name("tools");
         let path = CString::new([b"PATH=", tools.as_os_str().as_encoded_bytes()].concat()).expect("a path");
-        let env = [path.as_c_str(), c"LC_ALL=C"];
+        let env = [path, c"LC_ALL=C".to_owned()].into_iter().chain(launch.env.iter().cloned());
+        let env: Vec<CString> = env.collect();
         nix::sys::prctl::set_child_subreaper(true).expect("a subreaper");
         let (wait, go) = nix::unistd::pipe().expect("a pipe");
         // SAFETY: this program has one thread.
@@ -151,6 +158,10 @@ impl Tracer {
                     nix::unistd::dup2_stdin(&null)?;
                     nix::unistd::dup2_stdout(&null)?;
                     nix::unistd::dup2_stderr(&err)?;
+                    for (fd, number) in &launch.fds {
+                        // SAFETY: dup2(2) takes two numbers. No object of this process has the second one.
+                        nix::errno::Errno::result(unsafe { nix::libc::dup2(*fd, *number) })?;
+                    }
                     if let Some(uid) = launch.uid {
                         nix::unistd::setgroups(&[])?;
                         nix::unistd::setgid(nix::unistd::Gid::from_raw(uid))?;
@@ -402,7 +413,7 @@ impl Tracer {
 
 /// Returns our children: this program is the subreaper of the launch. The entered container is not part of
 /// the launch.
-fn living() -> Vec<i32> {
+pub(crate) fn living() -> Vec<i32> {
     let me = std::process::id();
     let text = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
@@ -415,7 +426,7 @@ fn runs(pid: Pid) -> bool {
     state.is_some_and(|state| !["T", "Z", "X"].iter().any(|letter| state.trim_start().starts_with(letter)))
 }
 
-fn is_mapping_tool(pid: Pid) -> bool {
+pub(crate) fn is_mapping_tool(pid: Pid) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm"))
         .is_ok_and(|name| ["newuidmap\n", "newgidmap\n"].contains(&&*name))
 }

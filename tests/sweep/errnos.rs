@@ -89,6 +89,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         ],
         // pwritev2(2): the errnos that lead to a fallback, and those of write(2).
         Call::WriteNowait { .. } => &[
+            Errno::EPERM,
             Errno::EAGAIN,
             Errno::EINTR,
             Errno::EPIPE,
@@ -205,6 +206,17 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ENOSPC,
             Errno::EBUSY,
             Errno::ENOSYS,
+        ],
+        // The command. A file with ENOEXEC is a script for the shell: the scenarios `script` and
+        // `here_script_without_shell`.
+        Call::Execve { argv, .. } if argv.first().is_some_and(|name| name.0 == b"command") => &[
+            Errno::ENOENT,
+            Errno::EACCES,
+            Errno::ENOTDIR,
+            Errno::ETXTBSY,
+            Errno::E2BIG,
+            Errno::ENOMEM,
+            Errno::EPERM,
         ],
         // execve(2).
         Call::Execve { .. } => &[

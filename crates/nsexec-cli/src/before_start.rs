@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nsexec::launch::signals::Signals;
 use nsexec::launch::{is_open, open_pidfd, without_write_signals};
 use nsexec::sys::types::{Fd, Pid};
@@ -165,13 +166,15 @@ fn wait(fd: Fd, pid: Pid, signals: &Signals) -> io::Result<()> {
 fn until(script: BorrowedFd<'_>, event: PollFlags, pid: Pid, signals: &Signals) -> io::Result<bool> {
     // SAFETY: `signals` owns the descriptor.
     let interrupt = unsafe { BorrowedFd::borrow_raw(signals.interrupt().0) };
-    // Before Linux 5.3 only the script or a signal ends the wait.
+    // Before Linux 5.3, or under a filter, the process is looked at every 20 ms.
     let process = open_pidfd(pid.0).ok();
+    let limit = process.as_ref().map_or(PollTimeout::from(LOOK_MS), |_| PollTimeout::NONE);
     loop {
         let all = [Some(interrupt), process.as_ref().map(OwnedFd::as_fd)];
         let all = all.into_iter().flatten().map(|one| PollFd::new(one, PollFlags::POLLIN));
         let mut polled: Vec<PollFd<'_>> = core::iter::once(PollFd::new(script, event)).chain(all).collect();
-        match poll(&mut polled, PollTimeout::NONE) {
+        match poll(&mut polled, limit) {
+            Ok(0) if has_ended(pid) => return Ok(false),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -183,6 +186,16 @@ fn until(script: BorrowedFd<'_>, event: PollFlags, pid: Pid, signals: &Signals) 
             _ => {}
         }
     }
+}
+
+/// The time between two looks at a process without a pidfd, in milliseconds.
+const LOOK_MS: u16 = 20;
+
+/// Returns whether a child of this process has ended. It stays a zombie: the launcher waits for it.
+fn has_ended(pid: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+    let status = waitid(Id::Pid(nix::unistd::Pid::from_raw(pid.0)), flags);
+    status.is_ok_and(|status| status != WaitStatus::StillAlive)
 }
 
 /// Writes the file whole: a reader sees the earlier file, or the complete new one. A symbolic link to a

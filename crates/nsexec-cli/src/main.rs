@@ -67,6 +67,7 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     if let Some(name) = arguments.first().and_then(|name| linked::Name::of(name)) {
         return linked::run(name, &arguments);
     }
+    let given = arguments.clone();
     let arguments = letters::with_equals_signs(letters::with_joined_words(arguments));
     let command = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let cli = match Cli::try_parse_from(arguments) {
@@ -92,13 +93,13 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
             "trace",
             match &args.replay {
                 Some(file) => trace_replay::replay(file),
-                None => trace::trace(args),
+                None => trace::trace(args, &given),
             },
         ),
         Command::Show(args) => ("show", show::show(args)),
         Command::Diff(args) => ("diff", compare::diff(args)),
         Command::PlanEnter(args) => (PLAN_ENTER, plan::plan_enter(args)),
-        Command::TraceEnter(args) => (TRACE_ENTER, trace::trace_enter(args)),
+        Command::TraceEnter(args) => (TRACE_ENTER, trace::trace_enter(args, &given)),
         Command::Init(args) => ("init", init::init(args)),
         Command::Completions(args) => ("completions", manual::completions(args).map(|()| 0)),
         Command::Man(args) => ("man", manual::man(args).map(|()| 0)),

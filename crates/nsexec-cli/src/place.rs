@@ -62,14 +62,19 @@ pub(crate) fn directory(process: &Process, root: &Opened, searched: bool) -> Res
             "failed to check the working directory {shown} of the process: {}",
             words_and_limit(errno)
         )),
-        false => left(&errno.to_string()),
+        false => left(&words_and_limit(errno)),
     };
     let below = path.strip_prefix(&root.path).map_err(|_| left("it is not below its root directory"))?;
     let below = Path::new("/").join(below);
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let found = openat2(&root.fd, &below, how).map_err(refused)?;
+    let found = openat2(&root.fd, &below, how).map_err(|errno| match errno {
+        Errno::ENOSYS => {
+            left("this needs openat2(2) (Linux 5.6), which this kernel lacks or a seccomp filter refuses")
+        }
+        errno => refused(errno),
+    })?;
     if searched {
         let access = faccessat(&found, ".", AccessFlags::X_OK, AtFlags::AT_EACCESS);
         access.map_err(refused)?;

@@ -200,8 +200,14 @@ pub(crate) fn guarded(child: &Child, request: &Request) -> Result<Option<Guard>,
         }
         Err(error) => {
             let _ = child.kill();
+            let needed = match error.raw_os_error() == Some(Errno::ENOSYS.0) {
+                true => {
+                    " (this needs pidfd_open(2) and pidfd_send_signal(2), Linux 5.3; --kill-child=KILL does not)"
+                }
+                false => "",
+            };
             Err(Failure::ours(format!(
-                "--kill-child: failed to start the process that waits: {}",
+                "--kill-child: failed to start the process that waits: {}{needed}",
                 words(&error)
             )))
         }

@@ -56,14 +56,15 @@ impl Process {
             }
             Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(gone(pid)),
             Err(error) if inode.is_some() => Err(Failure::ours(format!(
-                "failed to enter process {pid}: its inode cannot be compared without a pidfd: {}",
+                "failed to enter process {pid}: its inode cannot be compared without pidfd_open(2): {}",
                 super::failure::words(&error)
             ))),
             // A kernel before 5.3, a seccomp filter, or the id of a thread: it has a directory, but no pidfd.
             Err(error) => match own_number_in_proc() {
                 Some(own) if own == std::process::id() => Self::at(pid, pid),
                 own => {
-                    Err(unless_limited(pid, "", &error, || foreign(pid, own, &super::failure::words(&error))))
+                    let why = format!("pidfd_open(2): {}", super::failure::words(&error));
+                    Err(unless_limited(pid, "", &error, || foreign(pid, own, &why)))
                 }
             },
         }
@@ -74,7 +75,7 @@ impl Process {
             pid_in_proc(&pidfd).map_err(|error| {
                 let reading = "failed to read /proc/self/fdinfo: ";
                 let why = format!("{reading}{}", super::failure::words(&error));
-                unless_limited(pid, reading, &error, || foreign(pid, own_number_in_proc(), &why))
+                unless_limited(pid, reading, &error, || unnumbered(pid, own_number_in_proc(), &why))
             })
         };
         match number()? {
@@ -121,11 +122,13 @@ impl Process {
     pub(crate) fn network_of_socket(&self, number: i32) -> Result<(OwnedFd, String), Failure> {
         let name = format!("the network namespace of descriptor {number} of process {}", self.pid);
         let failed = |why: &str| Failure::ours(format!("failed to open {name}: {why}"));
-        let pidfd = self.pidfd.as_ref().ok_or_else(|| failed("this needs a pidfd (Linux 5.6)"))?;
+        let needed = || failed("this needs pidfd_open(2) and pidfd_getfd(2) (Linux 5.6)");
+        let pidfd = self.pidfd.as_ref().ok_or_else(needed)?;
         match network_of_socket(pidfd, Fd(number)) {
             Ok(namespace) => Ok((namespace, name)),
             Err(error) => {
                 let cause = match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::ENOSYS) => return Err(needed()),
                     Some(Errno::ENOTTY) => " (it is not a socket)",
                     Some(Errno::EPERM) => {
                         " (this needs the permission to trace the process, and CAP_NET_ADMIN in that namespace)"
@@ -144,8 +147,8 @@ impl Process {
             Ok(text) if lives(&String::from_utf8_lossy(&text)) => Ok(()),
             Ok(_) => Err(gone(self.pid)),
             Err(error) => {
-                let reading = format!("failed to read /proc/{}/stat: ", self.number);
-                Err(unless_limited(self.pid, &reading, &error, || gone(self.pid)))
+                let path = format!("/proc/{}/stat", self.number);
+                Err(unread(self.pid, &path, &error))
             }
         }
     }
@@ -260,6 +263,17 @@ fn gone(pid: i32) -> Failure {
     ))
 }
 
+/// Returns the failure to read a file of process `pid`, which may have ended.
+fn unread(pid: i32, path: &str, error: &io::Error) -> Failure {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ESRCH) | None => gone(pid),
+        Some(errno) => {
+            let words = words_and_limit(errno);
+            Failure::ours(format!("failed to enter process {pid}: failed to read {path}: {words}"))
+        }
+    }
+}
+
 /// Returns the error for a /proc of another pid namespace. `own` is our pid in that /proc.
 fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
     let own = own.map_or("there is no /proc/self".to_owned(), |own| format!("/proc/self is {own}"));
@@ -268,6 +282,17 @@ fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
          {}, and {own}; mount a /proc of this pid namespace)",
         std::process::id()
     ))
+}
+
+/// Returns the failure to read the number of a process in /proc. `own` is our pid in that /proc: if it is our
+/// pid, /proc is not the cause.
+fn unnumbered(pid: i32, own: Option<u32>, why: &str) -> Failure {
+    match own {
+        Some(own) if own == std::process::id() => {
+            Failure::ours(format!("failed to enter process {pid}: {why}"))
+        }
+        own => foreign(pid, own, why),
+    }
 }
 
 /// Returns the failure of `doing`, a step on the way to process `pid`. EMFILE, ENFILE and ENOMEM are reported
@@ -318,6 +343,27 @@ mod tests {
         assert!(!lives("7 (sh) Z 1 7"));
         assert!(!lives("7 (sh) X 1 7"));
         assert!(!lives(""));
+    }
+
+    #[test]
+    fn only_a_missing_process_is_reported_as_ended() {
+        let text =
+            |errno: Errno| unread(7, "/proc/7/stat", &io::Error::from_raw_os_error(errno as i32)).to_string();
+        for errno in [Errno::ENOENT, Errno::ESRCH] {
+            assert!(text(errno).contains("process 7: No such process"), "{}", text(errno));
+        }
+        let expected = "failed to enter process 7: failed to read /proc/7/stat: Input/output error";
+        assert_eq!(text(Errno::EIO), expected);
+    }
+
+    #[test]
+    fn our_own_proc_is_not_called_that_of_another_pid_namespace() {
+        let ours = unnumbered(7, Some(std::process::id()), "it failed").to_string();
+        assert_eq!(ours, "failed to enter process 7: it failed");
+        for own in [None, Some(std::process::id() + 1)] {
+            let text = unnumbered(7, own, "it failed").to_string();
+            assert!(text.contains("mount a /proc of this pid namespace"), "{text}");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ const WITNESS_FILE: usize = 16 << 20;
 ///
 /// # Errors
 /// Wrong usage, or the reason why the command could not be started or recorded.
-pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
+pub(crate) fn trace(args: &TraceArgs, line: &[OsString]) -> Result<u8, Failure> {
     let merged = config::merged(&args.namespaces, &args.command)?;
     hand_over::check(&args.hand_over)?;
     before_start::check(&args.before_start)?;
@@ -69,7 +69,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     before_start::add_to(&mut request, &args.before_start);
     if args.record.witness {
         // The traced run prints the note.
-        return witnessed(&request, &facts);
+        return witnessed(&request, &facts, line);
     }
     run::ready(&request)?;
     merged.print_note();
@@ -86,11 +86,11 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// The same as [`trace`]; or the process does not exist, or may not be entered.
-pub(crate) fn trace_enter(args: &TraceEnterArgs) -> Result<u8, Failure> {
+pub(crate) fn trace_enter(args: &TraceEnterArgs, line: &[OsString]) -> Result<u8, Failure> {
     let entered = enter::decide(&args.flags, &args.hand_over, &args.before_start)?;
     let facts = Facts::gather(false, false);
     if args.record.witness {
-        return witnessed(&entered.request, &facts);
+        return witnessed(&entered.request, &facts, line);
     }
     entered.seal()?;
     entered.print_notes();
@@ -327,7 +327,7 @@ struct Traced {
 }
 
 /// Runs this program under strace, and compares strace's output with the record.
-fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
+fn witnessed(request: &Request, facts: &Facts, line: &[OsString]) -> Result<u8, Failure> {
     before_start::refuse_for_witness(request)?;
     let names_only = sees_names_only(request, facts)?;
     if largest_file() < WITNESS_FILE {
@@ -339,7 +339,7 @@ fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
     let mut folder = Folder::new().map_err(|error| {
         Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
     })?;
-    let (status, traced) = under_strace(&mut folder)?;
+    let (status, traced) = under_strace(&mut folder, line)?;
     if traced.record.is_empty() {
         // The run did not start, and has printed the reason.
         return match status {
@@ -385,12 +385,13 @@ fn sees_names_only(request: &Request, facts: &Facts) -> Result<bool, Failure> {
     Ok(names_only)
 }
 
-/// Runs this command line under strace, with `--witnessed`. Returns the exit status, strace's output and the
-/// record.
-fn under_strace(folder: &mut Folder) -> Result<(u8, Traced), Failure> {
+/// Runs this command line, which begins with the program's name, under strace, with `--witnessed`. Returns
+/// the exit status, strace's output and the record.
+fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::ours(format!("failed to find our own program: {}", words(&error))))?;
-    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Not from the standard library, which does not have them with musl: see `start`.
+    let mut arguments: Vec<OsString> = line.iter().skip(1).cloned().collect();
     // Flags precede the command, so the first match is our own flag.
     if let Some(flag) = arguments.iter_mut().find(|argument| *argument == "--witness") {
         *flag = OsString::from("--witnessed=");

@@ -1,5 +1,5 @@
-//! The reader of strace's output takes any text, and returns a run or an error. A run without two processes of
-//! one role can be written and read.
+//! The reader of strace's output takes any text, and returns a run or an error. A run without two processes
+//! of one role can be written and read.
 
 #![no_main]
 

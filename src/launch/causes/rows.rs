@@ -213,6 +213,15 @@ const MACHINE_LIMIT: Text = text(Cause::Resources, MACHINE_FILES, "");
 
 const SURROUNDING: &[Row] = rows! {
     [OomScoreAdj]: [EACCES] => text(Cause::Privilege, "lowering it needs CAP_SYS_RESOURCE", "");
+    [MountPoint WorkingDirectory MakeDirectory MakeLink]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_OPENAT2;
+    [MountPoint WorkingDirectory MakeDirectory MakeLink]: [ENOSYS] => NO_OPENAT2;
+    [BindSource]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_OPEN_TREE;
+    [BindSource]: [ENOSYS] => NO_OPEN_TREE;
+    [MountOn]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_MOUNT;
+    [NewRoot]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_NEW_ROOT;
+    [NewRoot]: [ENOSYS] => NO_NEW_ROOT;
+    [MountAttributes]: [ENOSYS] if Circumstances::seccomp => FILTER_OF_MOUNT_SETATTR;
+    [MountAttributes]: [ENOSYS] => NO_MOUNT_SETATTR;
     [MountPropagation MountProc MountOn]: [EPERM EACCES] if Circumstances::apparmor => APPARMOR;
     [MountProc]: [EPERM] if |known| known.in_new_user() && !known.enters(NsKind::Pid) => ADD_PID;
     [MountProc]: [EPERM EACCES] if Circumstances::proc_is_masked => MASKED_PROC;
@@ -226,6 +235,7 @@ const SURROUNDING: &[Row] = rows! {
         if |known| known.asked.mounts_proc && known.proc_is_foreign() => NO_PROC;
     [MountProc MountPropagation MountOn]: [EPERM] if Circumstances::is_unprivileged => ADD_USER_TO_MOUNT;
     [MountProc MountPropagation MountOn]: [EPERM EACCES ENOSYS] if Circumstances::seccomp => SECCOMP;
+    [MountOn]: [ENOSYS] => NO_MOUNT;
     [MountProc MountPropagation MountOn]: [EACCES] if Circumstances::selinux => SELINUX;
     [MountProc MountPropagation MountOn]: [EPERM] if Circumstances::is_labelled => SECURITY_MODULE;
     [MountProc MountPropagation MountOn]: [EACCES] => SECURITY_MODULE;
@@ -309,7 +319,7 @@ const SURROUNDING: &[Row] = rows! {
     [EnterCgroup]: [ENODEV] => text(Cause::Target, "the cgroup has been removed", "");
     [Exec]: [ENOENT] if |known| known.asked.command_path => text(
         Cause::Command,
-        "no such file, or the interpreter that it names is missing",
+        "no such file, or the interpreter that it names is missing; a script without a #! line needs /bin/sh",
         "",
     );
     [Exec]: [ENOENT] if |known| known.asked.path_of_caller => text(
@@ -327,7 +337,7 @@ const SURROUNDING: &[Row] = rows! {
         "it is not executable, or is a directory, or lies on a noexec mount, or a directory of its path cannot be searched", "");
     [Exec]: [ENOEXEC] => text(
         Cause::Command,
-        "it is not in a format that the kernel knows; a script needs a #! line",
+        "neither it nor /bin/sh, for a script without a #! line, is in a format that the kernel knows",
         "",
     );
 };

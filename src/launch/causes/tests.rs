@@ -242,6 +242,16 @@ fn refused_proc_mount_is_that_of_the_filter_or_the_security_module_and_not_of_a_
 }
 
 #[test]
+fn a_start_without_a_process_is_not_explained_by_a_refused_clone() {
+    for step in [Step::BlockSignals, Step::CheckCopy] {
+        let error = LaunchError::Start { step, errno: Errno::EPERM };
+        assert_eq!(error.to_string(), format!("{step}: Operation not permitted"));
+        let limit = LaunchError::Start { step, errno: Errno::EMFILE };
+        assert!(limit.to_string().contains("raise ulimit -n"), "{limit}");
+    }
+}
+
+#[test]
 fn read_only_proc_refused_clone_and_missing_call_have_causes() {
     let plain = user(|_, _| {});
     for code in [Code::UidMap, Code::GidMap, Code::SetgroupsFile, Code::OomScoreAdj, Code::TimeOffsets] {
@@ -264,6 +274,24 @@ fn read_only_proc_refused_clone_and_missing_call_have_causes() {
         cause(&user(|_, facts| facts.vantage.seccomp = true), Code::Setsid, Errno::ENOSYS).0,
         Cause::Seccomp
     );
+}
+
+#[test]
+fn missing_newer_call_is_named() {
+    let filter = user(|_, facts| facts.vantage.seccomp = true);
+    for (code, call) in [
+        (Code::MountPoint, "openat2(2)"),
+        (Code::WorkingDirectory, "openat2(2)"),
+        (Code::BindSource, "open_tree(2)"),
+        (Code::MountOn, "move_mount(2)"),
+        (Code::NewRoot, "mount_setattr(2)"),
+        (Code::MountAttributes, "mount_setattr(2)"),
+    ] {
+        let (found, text) = cause(&user(|_, _| {}), code, Errno::ENOSYS);
+        assert!(found == Cause::Kernel && text.contains(call), "{code:?}: {text}");
+        let (found, text) = cause(&filter, code, Errno::ENOSYS);
+        assert!(found == Cause::Seccomp && text.contains(call), "{code:?}: {text}");
+    }
 }
 
 #[test]

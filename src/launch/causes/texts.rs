@@ -109,6 +109,41 @@ pub(super) const NO_PROCESS: Text = text(
     "allow clone, clone3, fork and wait4 in the filter",
 );
 
+/// Declares the two texts for a missing call: on an older kernel, and under a seccomp filter.
+macro_rules! newer_call {
+    ($kernel:ident $filter:ident $call:literal $since:literal) => {
+        pub(super) const $kernel: Text = text(
+            Cause::Kernel,
+            concat!(
+                "this needs ",
+                $call,
+                " (Linux ",
+                $since,
+                "), which this kernel lacks or a seccomp filter refuses"
+            ),
+            concat!("use a newer kernel, or allow ", $call, " in the filter"),
+        );
+        pub(super) const $filter: Text = text(
+            Cause::Seccomp,
+            concat!(
+                "this needs ",
+                $call,
+                " (Linux ",
+                $since,
+                "); a seccomp filter is in force, and may refuse the call"
+            ),
+            concat!("allow ", $call, " in the filter, or use a newer kernel"),
+        )
+        .proven_by(&["the call failed with {errno} under a filter (/proc/self/status: Seccomp: 2)"]);
+    };
+}
+
+newer_call! { NO_OPENAT2 FILTER_OF_OPENAT2 "openat2(2)" "5.6" }
+newer_call! { NO_OPEN_TREE FILTER_OF_OPEN_TREE "open_tree(2) and move_mount(2)" "5.2" }
+newer_call! { NO_MOUNT FILTER_OF_MOUNT "mount(2), or open_tree(2) and move_mount(2)" "5.2" }
+newer_call! { NO_NEW_ROOT FILTER_OF_NEW_ROOT "open_tree(2), move_mount(2) and mount_setattr(2)" "5.12" }
+newer_call! { NO_MOUNT_SETATTR FILTER_OF_MOUNT_SETATTR "mount_setattr(2)" "5.12" }
+
 pub(super) const NO_CALL: Text = text(
     Cause::Kernel,
     "this kernel lacks the system call, or a seccomp filter refuses it",

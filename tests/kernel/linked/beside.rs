@@ -59,6 +59,8 @@ pub(super) fn both_unshare(ctx: &Ctx) {
             "$U -r -p -f --mount-proc sh -c 'echo $$; read stat rest < /proc/self/stat; echo $stat'",
             "$U -r no-such-command",
             "$U -r /etc/passwd",
+            // A script without a #! line.
+            "echo 'echo $0 $# $2; exit 5' > script; chmod +x script; for fork in '' -f; do $U -r $fork ./script 1 'a b'; echo $?; done; PATH=/nowhere:$PWD:$PATH; $U -r script",
             "$U --no-such-flag true",
             // No flag after --help is read.
             "$U -hx > /dev/null",
@@ -112,6 +114,7 @@ pub(super) fn both_nsenter(ctx: &Ctx) {
             "$N -t 99999999 -n true",
             "$N --net=/nonexistent true",
             "$N --no-such-flag",
+            "echo 'echo $0 $# $2; exit 5' > script; chmod +x script; $N ./script 1 'a b'",
             "$N -hx > /dev/null",
             "$U -r -n sleep 100 & is $! sleep; $N -t $! -U -n --preserve-credentials id -u; end $!",
             "$U -c -n sleep 100 & is $! sleep; $N -t $! -U -n --preserve-credentials id -u; end $!",

@@ -1,4 +1,5 @@
-//! For suites that start processes: the limit of every wait, default signals, and the seed.
+//! For suites that start processes: the limit of every wait, default signals, the seed, and the files of
+//! /proc/PID that another process must not read.
 
 use std::fmt::Display;
 use std::os::unix::process::CommandExt;
@@ -12,6 +13,34 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The limit of a whole test, which may wait several times.
 pub const TEST_LIMIT: Duration = Duration::from_secs(300);
+
+/// Files of /proc/PID that need the right to trace: they reveal the memory of a process, its files, its
+/// arguments in memory or its system calls.
+const SECRET: [&str; 16] = [
+    "environ",
+    "auxv",
+    "maps",
+    "smaps",
+    "smaps_rollup",
+    "numa_maps",
+    "pagemap",
+    "mem",
+    "stack",
+    "syscall",
+    "io",
+    "personality",
+    "fdinfo",
+    "map_files",
+    "patch_state",
+    "clear_refs",
+];
+
+/// Returns whether a file of /proc/PID is one that a process without the right to trace must not read. The
+/// entries of its folders have paths, such as `fd/3`.
+#[must_use]
+pub fn is_secret(file: &str) -> bool {
+    SECRET.contains(&file) || file.starts_with("fd") || file.starts_with("map_files")
+}
 
 /// Returns the seed in `NSEXEC_SEED`, if it is set.
 ///

@@ -1,5 +1,8 @@
 //! A seccomp profile of the OCI runtime specification as a program for the kernel, as a runtime makes it with
-//! libseccomp. Only the parts that `nsexec plan --emit seccomp` writes.
+//! libseccomp. Only the parts that `nsexec plan --emit seccomp` writes. And a program that refuses some
+//! calls.
+
+use std::io;
 
 use serde_json::Value;
 
@@ -208,4 +211,33 @@ pub fn program(profile: &Value) -> Vec<u8> {
         [&code.to_ne_bytes()[..], &[*jt, *jf], &k.to_ne_bytes()].concat()
     };
     program.iter().flat_map(bytes).collect()
+}
+
+/// Returns a program for the kernel that answers these calls with an errno each, and permits all others.
+#[must_use]
+pub fn refusing(calls: &[(libc::c_long, i32)]) -> Vec<libc::sock_filter> {
+    let mut program = vec![step(LOAD, 0, 0, NUMBER_AT)];
+    for (number, errno) in calls {
+        program.push(step(JUMP_EQUAL, 0, 1, u32::try_from(*number).unwrap()));
+        program.push(step(RETURN, 0, 0, ERRNO | u32::try_from(*errno).unwrap()));
+    }
+    program.push(step(RETURN, 0, 0, ALLOW));
+    program.iter().map(|&Instruction { code, jt, jf, k }| libc::sock_filter { code, jt, jf, k }).collect()
+}
+
+/// Installs a program as the seccomp filter of this process, between fork and exec too. Only a process
+/// without CAP_SYS_ADMIN gets no_new_privs, which would take the privileges from the mapping tools.
+///
+/// # Errors
+/// Those of seccomp(2).
+pub fn install(program: &mut [libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel reads the program, which outlives the call.
+    let set = || unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    if set() == 0 {
+        return Ok(());
+    }
+    // SAFETY: the arguments are numbers.
+    let restricted = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    if restricted == 0 && set() == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -351,8 +351,14 @@ mod tests {
         machine.files.insert("/bin/tool".into(), FileState::Refused(Refused::UnknownFormat));
         command.current_dir("/");
         machine.files.insert("/".into(), FileState::Usable);
+        assert_eq!(unknown(&command, &machine), ["whether /bin/sh can be executed"]);
+        machine.files.insert("/bin/sh".into(), FileState::Usable);
+        let plan = command.plan(&machine).unwrap();
+        assert_eq!(plan.verdict(), Verdict::Runs);
+        assert!(plan.run.to_json_lines().unwrap().contains("/bin/sh"));
+        machine.files.insert("/bin/sh".into(), FileState::Refused(Refused::Missing));
         let Verdict::Fails(fault) = command.plan(&machine).unwrap().verdict() else { panic!("it runs") };
-        assert!(fault.to_string().starts_with("failed to execute /bin/tool: Exec format error"), "{fault}");
+        assert!(fault.to_string().starts_with("failed to execute /bin/tool: No such file"), "{fault}");
     }
 
     #[test]

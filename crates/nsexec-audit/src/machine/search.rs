@@ -22,7 +22,7 @@ use nsexec::namespace::NsKind;
 
 use super::FileState;
 use crate::plan::Refused;
-use nsexec::sys::types::{Capability, CloneFlags};
+use nsexec::sys::types::{Capability, CloneFlags, ScriptArgs};
 
 const EACCES: i32 = nix::errno::Errno::EACCES as i32;
 const EPERM: i32 = nix::errno::Errno::EPERM as i32;
@@ -49,14 +49,22 @@ pub fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refuse
 }
 
 /// Searches for the command below an open root directory, which may be that of another mount namespace. A
-/// path is looked up as the kernel does in that root directory. Interpreters are not looked at.
+/// path is looked up as the kernel does in that root directory. Interpreters are not looked at, except the
+/// shell of a script without `#!`.
 #[must_use]
 pub fn search_below(
     prepared: &Prepared,
     root: BorrowedFd<'_>,
 ) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
     let look = |path: &[u8]| match metadata_below(root, &from_directory(prepared, path)) {
-        Ok(data) if data.is_file() && data.mode() & 0o111 != 0 => FileState::Usable,
+        Ok(data) if data.is_file() && data.mode() & 0o111 != 0 => {
+            match head_below(root, &from_directory(prepared, path)) {
+                Some(head) if !has_known_format(&head) && !has_other_formats() => {
+                    FileState::Refused(Refused::UnknownFormat)
+                }
+                _ => FileState::Usable,
+            }
+        }
         Ok(_) => FileState::Refused(Refused::NotExecutable),
         Err(error) => FileState::Refused(refused(&error)),
     };
@@ -68,6 +76,29 @@ pub fn search_below(
 fn metadata_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<fs::Metadata> {
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
     File::from(openat2(root, path, how)?).metadata()
+}
+
+/// Returns the first bytes of a file below an open root directory, if this process can read it.
+fn head_below(root: BorrowedFd<'_>, path: &[u8]) -> Option<Vec<u8>> {
+    // Another file may have taken the name: the open of a FIFO must not block.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    head(&File::from(openat2(root, path, how).ok()?)).ok()
+}
+
+/// Returns the bytes of a file by which the kernel finds its format.
+fn head(file: &File) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    file.take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// Returns whether a file with these first bytes is a script with an interpreter, or an ELF file.
+fn has_known_format(head: &[u8]) -> bool {
+    match head.strip_prefix(b"#!") {
+        Some(rest) => interpreter_of_script(rest).is_some(),
+        None => head.starts_with(b"\x7fELF"),
+    }
 }
 
 /// Returns the path as the command looks it up: from its working directory.
@@ -149,6 +180,16 @@ pub(super) fn search_with(prepared: &Prepared, mut look: impl FnMut(&[u8]) -> Fi
             FileState::Usable => return (Some(candidate.to_vec()), refused, None),
             FileState::Unknown => return (Some(candidate.to_vec()), refused, Some(candidate.to_vec())),
             FileState::Refused(Refused::Missing) => {}
+            FileState::Refused(Refused::UnknownFormat) => {
+                refused.insert(candidate.to_vec(), Refused::UnknownFormat);
+                // The shell runs it. Without the shell the search goes on, as execvp(3) does.
+                let shell = ScriptArgs::SHELL.to_bytes();
+                match look(shell) {
+                    FileState::Usable => return (None, refused, None),
+                    FileState::Unknown => return (None, refused, Some(shell.to_vec())),
+                    FileState::Refused(why) => drop(refused.insert(shell.to_vec(), why)),
+                }
+            }
             FileState::Refused(why) => drop(refused.insert(candidate.to_vec(), why)),
         }
     }
@@ -244,11 +285,8 @@ fn executable(path: &Path, depth: usize) -> FileState {
         Err(error) => return FileState::Refused(refused(&error)),
     }
     // A file may be executable and not readable.
-    let Ok(mut file) = File::open(path) else { return FileState::Unknown };
-    let mut head = Vec::new();
-    if (&mut file).take(HEAD as u64).read_to_end(&mut head).is_err() {
-        return FileState::Unknown;
-    }
+    let Ok(file) = File::open(path) else { return FileState::Unknown };
+    let Ok(head) = head(&file) else { return FileState::Unknown };
     let interpreter = match &head[..] {
         [b'#', b'!', rest @ ..] => match interpreter_of_script(rest) {
             Some(interpreter) => Some(interpreter.to_vec()),

@@ -163,10 +163,13 @@ impl Kernel {
 type Missing = (&'static str, Errno);
 
 /// Each kernel version with the call or flag that it introduced, newest first, and the errno of the call on
-/// an older kernel.
-const LEVELS: [(Kernel, &str, Option<Missing>); 5] = [
+/// an older kernel. `RWF_NOWAIT`: of a pipe.
+const LEVELS: [(Kernel, &str, Option<Missing>); 8] = [
+    (Kernel { major: 6, minor: 4 }, "6.4", Some(("RWF_NOWAIT", Errno::EOPNOTSUPP))),
+    (Kernel { major: 5, minor: 12 }, "5.12", Some(("mount_setattr", Errno::ENOSYS))),
     (Kernel { major: 5, minor: 11 }, "5.11", Some(("CLOSE_RANGE_CLOEXEC", Errno::EINVAL))),
     (Kernel { major: 5, minor: 9 }, "5.9", Some(("close_range", Errno::ENOSYS))),
+    (Kernel { major: 5, minor: 6 }, "5.6", Some(("openat2", Errno::ENOSYS))),
     (Kernel { major: 5, minor: 3 }, "5.3", Some(("pidfd_open", Errno::ENOSYS))),
     (Kernel { major: 5, minor: 2 }, "5.2", Some(("open_tree", Errno::ENOSYS))),
     (Kernel { major: 4, minor: 18 }, "4.18", None),
@@ -428,11 +431,15 @@ mod tests {
     #[test]
     fn kernels_with_the_same_calls_have_the_same_level() {
         let level = |text| Kernel::parse(text).unwrap().level();
-        assert_eq!((level("6.18.3-amd64"), level("5.11"), level("5.10.0")), ("5.11", "5.11", "5.9"));
-        assert_eq!((level("5.8"), level("4.19")), ("5.3", "4.18"));
+        assert_eq!((level("6.18.3-amd64"), level("5.11"), level("5.10.0")), ("6.4", "5.11", "5.9"));
+        assert_eq!(
+            (level("6.1.0"), level("5.8"), level("5.4"), level("4.19")),
+            ("5.12", "5.6", "5.3", "4.18")
+        );
         let lacks = |text| Kernel::parse(text).unwrap().lacks().into_keys().collect::<Vec<_>>();
-        assert_eq!(lacks("5.10"), ["CLOSE_RANGE_CLOEXEC"]);
-        assert_eq!(lacks("5.8"), ["CLOSE_RANGE_CLOEXEC", "close_range"]);
+        assert_eq!(lacks("6.1"), ["RWF_NOWAIT"]);
+        assert_eq!(lacks("5.10"), ["CLOSE_RANGE_CLOEXEC", "RWF_NOWAIT", "mount_setattr"]);
+        assert_eq!(lacks("5.8"), ["CLOSE_RANGE_CLOEXEC", "RWF_NOWAIT", "close_range", "mount_setattr"]);
         assert!(Kernel::CURRENT.lacks().is_empty());
         assert_eq!(Kernel::parse("six"), None);
     }

@@ -17,7 +17,7 @@ use nsexec::launch::script::Launched;
 use nsexec::launch::shape::Memory;
 use nsexec::launch::shared::Stack;
 use nsexec::launch::{Base, Collector, DEVICES, LaunchError, MountStep, Prepared, Root, SCAFFOLD};
-use nsexec::sys::types::{Errno, Fd, Signal, SignalSet};
+use nsexec::sys::types::{Errno, Fd, ScriptArgs, Signal, SignalSet};
 
 /// Creates the files that the search for the command meets.
 fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
@@ -51,6 +51,15 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     }
     if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
         sim.program(path, Program::ends(Ended::Stay));
+    }
+    // A file in no format that the kernel knows is a script for the shell.
+    let shell = ScriptArgs::SHELL;
+    if assumptions.refused.values().any(|why| *why == Refused::UnknownFormat)
+        && !assumptions.refused.contains_key(shell.to_bytes())
+    {
+        if let Ok(path) = shell.to_str() {
+            sim.program(path, Program::ends(Ended::Stay));
+        }
     }
 }
 

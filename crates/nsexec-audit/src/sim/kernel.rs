@@ -19,9 +19,7 @@ use super::streams::{Pair, Pipe, Writing};
 use crate::record::{Bytes, Call, Reply};
 use crate::state::Expected;
 use nsexec::namespace::NsKind;
-use nsexec::sys::types::{
-    CloneFlags, Errno, ExitSignal, FsType, Pid, PollFd, SigAction, Signal, SysResult, TidAddress,
-};
+use nsexec::sys::types::{CloneFlags, Errno, ExitSignal, FsType, Pid, PollFd, SigAction, Signal, SysResult};
 
 /// The reason why a call returns no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,8 +95,8 @@ pub struct Settings {
     /// The number of namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
     pub limits: BTreeMap<NsKind, usize>,
     /// System calls that this kernel lacks, by strace's name, and the errno that they return: `("pidfd_open",
-    /// ENOSYS)`. The flags `MFD_EXEC`, `O_TMPFILE`, `CLOSE_RANGE_CLOEXEC` and `CLONE_PIDFD` can be listed
-    /// too, the last for a clone with namespaces.
+    /// ENOSYS)`. The flags `MFD_EXEC`, `O_TMPFILE`, `CLOSE_RANGE_CLOEXEC`, `RWF_NOWAIT` (of a pipe)
+    /// and `CLONE_PIDFD` (of a clone with namespaces) can be listed too.
     pub lacks: BTreeMap<&'static str, Errno>,
     /// The bounding set: the capabilities that a process can gain by an exec (capabilities(7)).
     pub bounding: u64,
@@ -208,14 +206,14 @@ pub(super) struct Kernel {
 impl Kernel {
     /// Makes `call` for process `me`, unless the call blocks.
     pub(super) fn call(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
-        let lacks = match call {
-            Call::TidAddress => None,
-            Call::CloneInit { .. } if self.settings.lacks.contains_key("CLONE_PIDFD") => {
-                self.settings.lacks.get("CLONE_PIDFD")
-            }
-            _ => self.settings.lacks.get(call.name()),
+        let name = match call {
+            Call::TidAddress => "",
+            Call::CloneInit { .. } if self.settings.lacks.contains_key("CLONE_PIDFD") => "CLONE_PIDFD",
+            Call::OpenInRoot { .. } => "openat2",
+            Call::SetMountAttributes { .. } => "mount_setattr",
+            _ => call.name(),
         };
-        if let Some(errno) = lacks {
+        if let Some(errno) = self.settings.lacks.get(name) {
             return Ok(Reply::Errno(*errno));
         }
         let reply = self.dispatch(me, call);
@@ -415,19 +413,6 @@ impl Kernel {
         }
         self.process_mut(me).pdeathsig = Some(signal).filter(|signal| signal.0 != 0);
         Ok(())
-    }
-
-    fn tid_address(&self, me: Task) -> SysResult<TidAddress> {
-        if !self.settings.tid_cache {
-            return Err(Errno::EINVAL);
-        }
-        Ok(match self.process(me).tid_registered {
-            true => TidAddress {
-                address: 0x7f00_0000_0010,
-                cached: if self.settings.tid_elsewhere { 0 } else { self.own_pid(me).0 },
-            },
-            false => TidAddress { address: 0, cached: 0 },
-        })
     }
 
     /// Returns whether a process can run: the call in which it is blocked would now return.

@@ -15,7 +15,8 @@ use super::program::Program;
 use crate::record::{Call, Line, Reply};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{
-    Errno, ExitSignal, Fd, Pid, SigAction, Signal, SignalSet, SysResult, WaitFor, WaitStatus, Waited,
+    Errno, ExitSignal, Fd, Pid, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, WaitStatus,
+    Waited,
 };
 
 impl Kernel {
@@ -89,6 +90,20 @@ impl Kernel {
         self.processes.push(child);
         self.enter_copied_mounts(task, self.process(me).ns.get(NsKind::Mnt));
         Ok(task)
+    }
+
+    /// Returns the address that the libc registered, with the number in it.
+    pub(super) fn tid_address(&self, me: Task) -> SysResult<TidAddress> {
+        if !self.settings.tid_cache {
+            return Err(Errno::EINVAL);
+        }
+        Ok(match self.process(me).tid_registered {
+            true => TidAddress {
+                address: 0x7f00_0000_0010,
+                cached: if self.settings.tid_elsewhere { 0 } else { self.own_pid(me).0 },
+            },
+            false => TidAddress { address: 0, cached: 0 },
+        })
     }
 
     /// Returns the living processes that have the memory of this one, itself included.

@@ -111,6 +111,11 @@ impl Kernel {
         data: &[u8],
         how: Writing,
     ) -> Result<usize, Halt> {
+        if let (Object::PipeWrite(_), Writing::NoWait, Some(errno)) =
+            (object, how, self.settings.lacks.get("RWF_NOWAIT"))
+        {
+            return Err((*errno).into());
+        }
         let done = self.process(me).progress;
         let (queue, capacity, peer, atomic) = match *object {
             Object::Socket(pair, side) => {

@@ -60,6 +60,7 @@ pub(super) fn starts() -> Vec<Scenario> {
         "keep_credentials",
         "drop_groups",
         "command_in_path",
+        "script",
         "sigchld_ignored",
     ]
     .into_iter()
@@ -107,6 +108,9 @@ pub(super) fn refusals() -> Vec<Scenario> {
     let mut script =
         root("not_executable", "the command is not executable", &Bootstrap::new(CloneFlags::NEWUTS));
     script.sim.file("/bin/script", Extra::Regular(b"#!".as_slice().into()));
+    let mut shell =
+        root("script_without_shell", "a script without a #! line, and no shell", &mapped(&FIVE, WIDE));
+    shell.sim.file("/bin/script", Extra::Unrunnable(Errno::ENOEXEC));
     let no_process = |limit: usize| {
         root("no_process_left", "the limit of processes is reached at the helper", &mapped(&[], WIDE))
             .setting(|settings| settings.processes = limit)
@@ -118,6 +122,8 @@ pub(super) fn refusals() -> Vec<Scenario> {
             .refused("failed to execute command: No such file or directory"),
         here(Scenario { candidates: b"/bin/script\0", ..script })
             .refused("failed to execute command: Permission denied"),
+        here(Scenario { candidates: b"/bin/script\0", ..shell })
+            .refused("failed to execute command: No such file or directory"),
         here(no_process(1)).refused("unable to spawn stage-0: Resource temporarily unavailable"),
         here(
             root("net_limit", "user.max_net_namespaces is reached", &mapped(&FIVE, WIDE))

@@ -148,7 +148,7 @@ pub(super) fn our_own(
     });
     sim.launcher(move |sys| {
         let simulated = Stack::simulated().hiding(planned == Some(Memory::SharedNotDumpable));
-        let mut slots = [None; 2];
+        let mut slots = Slots::default();
         let around = surroundings_of(&policy);
         let moves = if around.is_some() { MOVES } else { &[] };
         // A start in place closes nothing.
@@ -208,7 +208,7 @@ pub fn start_and_tell(
     interrupt: Option<Fd>,
     tell: impl FnOnce(LaunchError),
 ) -> Ended {
-    let mut slots = [None; 2];
+    let mut slots = Slots::default();
     let candidates = b"/bin/command\0";
     let kept = kept([message, candidates], NAMED, &[], None);
     let tail = Tail { kept: kept.as_deref(), ..tail_of(policy, candidates, &mut slots) };
@@ -227,7 +227,15 @@ pub fn start_and_tell(
     launched(sys, &job, tell)
 }
 
-fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<ArgPtr<'a>>; 2]) -> Tail<'a> {
+/// The pointers of the argument arrays of `command`, which has at most two candidates.
+#[derive(Default)]
+struct Slots<'a> {
+    argv: [Option<ArgPtr<'a>>; 2],
+    scripts: [Option<ArgPtr<'a>>; 6],
+}
+
+fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut Slots<'a>) -> Tail<'a> {
+    let argv = ExecArgs::build(b"command\0", &mut slots.argv).expect("two slots");
     Tail {
         around: None,
         gid: policy.launch.gid,
@@ -244,7 +252,8 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         user_namespace: b"",
         name: b"command",
         candidates,
-        argv: ExecArgs::build(b"command\0", slots).expect("two slots"),
+        argv,
+        scripts: ScriptArgs::build(candidates, &argv, &mut slots.scripts).expect("slots of two files"),
         envp: ExecArgs::EMPTY,
     }
 }

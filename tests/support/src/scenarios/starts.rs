@@ -7,7 +7,7 @@ use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Propagation, Signal, SignalSet};
 use nsexec::timens::TimeOffsets;
-use nsexec_audit::sim::{Allowance, Container, Extra, Program, Settings, Sim, User, cap};
+use nsexec_audit::sim::{Allowance, Container, Ended, Extra, Program, Settings, Sim, User, cap};
 
 use super::{Scenario, Way, flags, leak, map, paths_of};
 
@@ -287,6 +287,13 @@ fn of_our_own() -> Vec<Scenario> {
         "the command is in the second folder of PATH",
         &Bootstrap::new(CloneFlags::NEWUTS),
     );
+    let mut script = ours(
+        "script",
+        "the command is a script without a #! line, so the shell runs it",
+        &Bootstrap::new(CloneFlags::NEWUTS),
+    )
+    .program("/bin/sh", Program::ends(Ended::Exit(0)));
+    script.sim.file("/bin/script", Extra::Unrunnable(Errno::ENOEXEC));
     let ignored = SignalSet(1 << (Signal::CHLD.0 - 1));
     vec![
         Scenario {
@@ -300,6 +307,7 @@ fn of_our_own() -> Vec<Scenario> {
         groups.policy(Setgroups::DropIfAllowed),
         kill_child("kill_child", &pid),
         Scenario { candidates: b"/usr/local/bin/command\0/bin/command\0", ..found },
+        Scenario { candidates: b"/usr/local/bin/script\0/bin/script\0", ..script },
         tools(Scenario {
             signals: ChildSignals { ignore: ignored, ..ChildSignals::default() },
             ..Scenario::new(
