@@ -481,3 +481,20 @@ pub(super) fn timer(limit: Duration) -> Result<TimerFd, LaunchError> {
     timer.set(limit, TimerSetTimeFlags::empty()).map_err(failed)?;
     Ok(timer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Launches;
+
+    #[test]
+    fn launch_begins_only_beside_launches_that_allow_it() {
+        let none = Launches { running: 0, alone: false, waiting: 0, waiting_alone: 0 };
+        let begins = |launches: &Launches| (launches.may_begin(true), launches.may_begin(false));
+        assert_eq!(begins(&none), (true, true));
+        assert_eq!(begins(&Launches { running: 1, ..none }), (false, true));
+        assert_eq!(begins(&Launches { running: 1, alone: true, ..none }), (false, false));
+        // A launch that waits to be alone is the next.
+        assert_eq!(begins(&Launches { running: 1, waiting: 1, waiting_alone: 1, ..none }), (false, false));
+        assert_eq!(begins(&Launches { waiting: 1, waiting_alone: 1, ..none }), (true, false));
+    }
+}
