@@ -87,8 +87,8 @@ static RAN: AtomicUsize = AtomicUsize::new(0);
 static FAILED: AtomicUsize = AtomicUsize::new(0);
 static REFUSED_FIRST: AtomicUsize = AtomicUsize::new(0);
 
-/// Paths of drawn commands that the plan takes to exist. A mount namespace of its own does not keep a command
-/// from creating them on the machine.
+/// Mount points that drawn commands create. The plan assumes that they exist, so the suite creates them
+/// first: a command with a mount namespace still creates files on the machine.
 const DIRECTORIES: [&str; 2] = ["/tmp/drawn", "/mnt/etc"];
 const LINK: &str = "/tmp/link";
 
@@ -101,7 +101,7 @@ impl Folder {
         fs::create_dir(&path).expect("a folder");
         // The ordinary user writes its record here.
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
-        // An ordinary user may not create that in /mnt, and neither may its commands.
+        // An ordinary user cannot create /mnt/etc; the user's commands cannot either.
         let mut created: Vec<PathBuf> =
             DIRECTORIES.iter().filter(|path| fs::create_dir(path).is_ok()).map(PathBuf::from).collect();
         if std::os::unix::fs::symlink("/usr/lib", LINK).is_ok() {

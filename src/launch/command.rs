@@ -56,8 +56,8 @@ use crate::words::log::Level;
 /// - The command enters its [`current_dir`](Self::current_dir) before its ids change, and its PATH is
 ///   searched in its own root directory.
 /// - A file in no format that the kernel knows, such as a script without a `#!` line, is a script for
-///   /bin/sh, as with execvp(3). std does the same in `exec` and after `pre_exec`; its other launches fail
-///   with `ENOEXEC`.
+///   /bin/sh, as with glibc's execvp(3). std does the same in `exec` and after `pre_exec`; its other launches
+///   fail with `ENOEXEC`.
 /// - [`Stdio`] of a file can be used for several launches.
 /// - [`Child::wait`] returns the same result again; [`Child::kill`] and [`Child::signal`] go through the
 ///   pidfd.

@@ -148,8 +148,8 @@ impl LaunchError {
         cause_of(self.step_of_cause(), self.is_killed_by_filter(), known, remedies)
     }
 
-    /// Returns the step whose likely causes apply. A start that fails before it creates a process has those
-    /// of a limit alone: the other causes of [`Code::Start`] are about a new process.
+    /// Returns the step and the errno whose likely causes apply. `None` for `EPERM` and `EACCES` before a
+    /// process is created: the causes that are listed for these errnos concern clone(2) and wait4(2).
     fn step_of_cause(&self) -> Option<(Code, Option<Errno>)> {
         match self {
             Self::Start { step: Step::CheckCopy | Step::BlockSignals, errno }

@@ -414,8 +414,8 @@ pub fn guard(child: &Child, signal: Signal) -> io::Result<Guard> {
     // alone, without an allocation or a lock, and ends: so it may also be that of a process with several
     // threads.
     let mut sys = unsafe { LinuxSys::new() };
-    // The null signal: the guard could not report that the call is missing. Other errors do not matter here:
-    // the command may have ended, or have other ids.
+    // Signal 0 shows whether pidfd_send_signal(2) exists: the guard could not report ENOSYS later. Other
+    // errors are ignored: the command may have ended, or have other ids.
     if let Err(errno @ Errno::ENOSYS) = sys.pidfd_send_signal(command, Signal(0)) {
         return Err(failed(errno));
     }

@@ -504,7 +504,7 @@ mod tests {
 
     #[test]
     fn shell_runs_a_file_without_a_format() {
-        // Its error is the file's: E2BIG ends the search, and ENOENT does not.
+        // The errno of the shell's exec counts as the file's: E2BIG ends the search, ENOENT does not.
         let (a, b) = (("/a: cmd -x", Errno::ENOENT), ("/b: cmd -x", Errno::ENOEXEC));
         let too_long = vec![a, b, ("/bin/sh: /bin/sh /b -x", Errno::E2BIG)];
         assert_eq!(runs(too_long, "failed to execute cmd: Argument list too long"), 126);

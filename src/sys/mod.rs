@@ -79,8 +79,9 @@ pub trait Sys {
     /// The program that runs after the bootstrap shares the open file description, so O_NONBLOCK must not be
     /// set on it.
     ///
-    /// Errors: `EAGAIN`: there is no room. `EOPNOTSUPP`, `EINVAL` and `ENOSYS`: this file or kernel does not
-    /// support the call, so poll and write. The same for `EPERM`, from a seccomp filter.
+    /// Errors: `EAGAIN`: there is no room. `EOPNOTSUPP`, `EINVAL`, `ESPIPE`, `ENOSYS`: this file or kernel
+    /// does not support the call. `EPERM`: a seccomp filter refuses it. After these the core polls and
+    /// writes.
     fn write_nowait(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize>;
 
     /// Sends a sync message, the pid line, or the bootstrap message: `sendto(fd, buf, len, MSG_NOSIGNAL,

@@ -1,5 +1,5 @@
 //! The main job without the newer system calls, as root and as an ordinary user. A seccomp filter answers a
-//! call with ENOSYS, as an old kernel does: one call in each test, and all of them in `all`.
+//! call with the errno of an old kernel: one call in each test, and all of them in `all`.
 //!
 //! `scripts` has the launches, as shell scripts. Each must have the result that it has without a filter, or a
 //! line that names the missing call, where `Script::needs` lists the call. The command checks that the filter
@@ -21,8 +21,8 @@ use support::{Ordinary, Suite, Test, Threads, Verdict, seccomp};
 
 use scripts::{SCRIPTS, Script};
 
-/// The newer system calls that nsexec makes, and the errno of an old kernel. clone3, faccessat2 and
-/// epoll_pwait2 are made by the libc alone.
+/// The newer system calls that nsexec or its libc makes, and the errno of an old kernel. Only the libc makes
+/// clone3, faccessat2 and epoll_pwait2.
 const CALLS: [(&str, libc::c_long, i32); 14] = [
     ("pwritev2", libc::SYS_pwritev2, libc::EOPNOTSUPP),
     ("pidfd_send_signal", libc::SYS_pidfd_send_signal, libc::ENOSYS),
@@ -119,7 +119,7 @@ impl Drop for Place {
     }
 }
 
-/// The result of a script: the lines of both outputs without those of the check, and those.
+/// The result of a script: the lines of both outputs, and separately the lines that the check printed.
 #[derive(Clone, Debug)]
 struct Seen {
     lines: Vec<String>,

@@ -1,7 +1,7 @@
 //! The launches, as shell scripts. `$N` is the program nsexec, `$CHECK` the command that checks the filter,
 //! and `$P` the program of the tests. Each script has an empty working directory.
 
-/// A script.
+/// One launch, and the calls that it cannot do without.
 pub(crate) struct Script {
     pub(crate) name: &'static str,
     pub(crate) text: &'static str,

@@ -163,8 +163,8 @@ fn filter_of_clone_is_the_cause(ctx: &Ctx) {
     );
 }
 
-/// Some filters kill the process, where others return ENOSYS, so that libc uses clone. glibc's posix_spawn
-/// makes this call. So does its pthread_create, which `doctor` without flags needs.
+/// Some filters kill the process for clone3(2); others return ENOSYS, and the libc then uses clone(2).
+/// glibc's posix_spawn and pthread_create call clone3; `doctor` without flags needs pthread_create.
 fn filter_that_kills_for_clone3_kills_nothing(ctx: &Ctx) {
     for args in [
         &["run", "-r", "--", "true"][..],

@@ -71,7 +71,7 @@ fn a_command_that_cannot_be_executed(ctx: &Ctx) {
     let search = format!("{folder}:/nonexistent");
     ctx.nsexec(["run", "--", "plain"]).env("PATH", &search).refused(126, &["plain", "Permission denied"]);
     fs::set_permissions(&plain, PermissionsExt::from_mode(0o755)).unwrap();
-    // A script without a #! line is one of /bin/sh.
+    // /bin/sh runs the file as a script, and does not find the command `no`.
     ctx.nsexec(["run", "--", path]).refused(127, &[path, "not found"]);
 }
 

@@ -1,9 +1,10 @@
-//! Failing calls: each system call of each process of a launch fails once, with one or two plausible errnos,
-//! on the real kernel.
+//! Failing calls: system calls of each process of a launch fail, one in each run, with one or two plausible
+//! errnos, on the real kernel. By default every second call fails.
 //!
 //! After each failure the launcher ends. No process, mount or descriptor is left, so no namespace is left
 //! either. While the launch lasts, no process waits for longer than a second for a partner that has ended.
-//! Either the command ran, or there is one error, which names the call or its object, and the errno.
+//! Either the command ran, or there is one error (two from a drop-in), which names the call or its object,
+//! and the errno.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -97,7 +98,7 @@ impl Case {
     }
 }
 
-/// Without `NSEXEC_STOPS` every Nth call of each process fails.
+/// The default of `NSEXEC_STOPS`: every second call of each process fails.
 const EVERY: usize = 2;
 
 /// The numbers of the init pipe and of the log pipe in a drop-in.
@@ -198,7 +199,7 @@ impl Surroundings {
     }
 }
 
-/// Lets each call of each process fail. Returns the complaints.
+/// Lets every Nth call of each process fail. Returns the complaints.
 pub(crate) fn run(case: &Case, workspace: &Workspace) -> Vec<String> {
     if case.uid.is_some() {
         crate::subordinate_ids(workspace);

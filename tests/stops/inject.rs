@@ -125,7 +125,7 @@ impl Injector<'_> {
     fn add(&mut self, pid: Pid) {
         self.processes.push(Process {
             pid,
-            // A forked process continues behind the loader.
+            // A forked process has already passed the loader.
             counts: !self.processes.is_empty(),
             is_tool: false,
             is_command: false,
@@ -147,8 +147,8 @@ impl Injector<'_> {
                         self.end.pause = waiting();
                     }
                     if last.elapsed() > LIMIT {
-                        self.end.left = family().iter().map(|pid| describe(*pid)).collect();
-                        for pid in family() {
+                        self.end.left = descendants().iter().map(|pid| describe(*pid)).collect();
+                        for pid in descendants() {
                             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                         }
                         last = Instant::now();
@@ -247,7 +247,7 @@ fn has_loaded(info: &Info, is_tool: bool) -> bool {
 }
 
 /// Returns the processes of the launch: all descendants of this process.
-fn family() -> Vec<i32> {
+fn descendants() -> Vec<i32> {
     let mut found = living();
     let mut at = 0;
     while let Some(pid) = found.get(at) {
@@ -261,7 +261,7 @@ fn family() -> Vec<i32> {
 
 /// Describes the processes of the launch, or returns `None` if one of them runs.
 fn waiting() -> Option<String> {
-    let states: Vec<String> = family().iter().map(|pid| describe(*pid)).collect();
+    let states: Vec<String> = descendants().iter().map(|pid| describe(*pid)).collect();
     let runs = states.iter().any(|state| state.contains(" R (running)"));
     (!runs && !states.is_empty()).then(|| states.join("; "))
 }

@@ -6,6 +6,8 @@
 //! processes. Then the launcher gets SIGTERM, or SIGKILL. Afterwards no process may be left, and after
 //! SIGTERM the launcher must have written one line with the reason. `NSEXEC_STOPS=N` tests every Nth call
 //! only.
+//!
+//! In the tests `fails_*` ([`fails`]) one system call fails instead.
 
 mod fails;
 mod hostile;

@@ -20,8 +20,8 @@ pub(crate) fn is_warning(line: &str) -> bool {
     line.contains("is not taken over") || line.contains("/root: ") || line.contains("/cwd: ")
 }
 
-/// Returns whether the call reads the accounts in the C library, which does not repeat an interrupted call.
-/// It reports a failed one as an unknown account (getpwuid(3)).
+/// Returns whether the call reads the accounts in the C library, which does not repeat an interrupted call,
+/// and reports a failed call as an unknown account (getpwuid(3)).
 pub(crate) fn is_lookup(call: &Call) -> bool {
     call.object == "/etc/passwd"
 }
@@ -35,7 +35,7 @@ pub(crate) fn is_named(call: &Call, errno: Errno, error: &str) -> bool {
     if is_lookup(call) {
         return error.contains("/etc/subuid has no range");
     }
-    // A candidate that cannot be found is not the program, whatever the errno is.
+    // The search of PATH takes every errno of statx(2) for "not found", so the error names the tool.
     if call.number == libc::SYS_statx && error.contains("is not in PATH") {
         return call.object.contains("map");
     }

@@ -223,10 +223,6 @@ impl fmt::Display for ReadError {
 
 impl core::error::Error for ReadError {}
 
-fn second_section(role: Role) -> serde_json::Error {
-    serde::ser::Error::custom(format_args!("a second section of the {role}"))
-}
-
 impl Run {
     /// Returns the section of a process, if it exists.
     #[must_use]
@@ -265,7 +261,9 @@ impl Run {
     pub fn to_json_lines(&self) -> Result<String, serde_json::Error> {
         for (index, section) in self.sections.iter().enumerate() {
             if self.sections.iter().take(index).any(|before| before.role == section.role) {
-                return Err(second_section(section.role));
+                let why =
+                    format_args!("the run cannot be written: two sections have the role {}", section.role);
+                return Err(serde::ser::Error::custom(why));
             }
         }
         let header = Header { schema: SCHEMA, run: self.origin, lost: self.lost, notes: self.notes.clone() };
@@ -308,7 +306,7 @@ impl Run {
                     serde_json::from_value(value).map_err(|error| refused(number, &error))?;
                 // Searches for a role would find only one of the two.
                 if run.section(role).is_some() {
-                    return Err(refused(number, &second_section(role)));
+                    return Err(refused(number, &std::format!("a second section of the {role}")));
                 }
                 run.sections.push(Section { role, name, lines: Vec::new(), end, foreign });
             } else {

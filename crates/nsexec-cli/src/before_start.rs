@@ -166,7 +166,7 @@ fn wait(fd: Fd, pid: Pid, signals: &Signals) -> io::Result<()> {
 fn until(script: BorrowedFd<'_>, event: PollFlags, pid: Pid, signals: &Signals) -> io::Result<bool> {
     // SAFETY: `signals` owns the descriptor.
     let interrupt = unsafe { BorrowedFd::borrow_raw(signals.interrupt().0) };
-    // Before Linux 5.3, or under a filter, the process is looked at every 20 ms.
+    // Before Linux 5.3, or under a seccomp filter, this looks every 20 ms whether the process has ended.
     let process = open_pidfd(pid.0).ok();
     let limit = process.as_ref().map_or(PollTimeout::from(LOOK_MS), |_| PollTimeout::NONE);
     loop {

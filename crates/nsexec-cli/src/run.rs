@@ -194,7 +194,7 @@ pub(crate) fn guarded(child: &Child, request: &Request) -> Result<Option<Guard>,
     let Some(signal) = request.signal_at_end else { return Ok(None) };
     match guard(child, signal) {
         Ok(guard) => Ok(Some(guard)),
-        // Linux before 5.3: the parent-death signal of the kernel remains.
+        // Linux before 5.3, or a seccomp filter: the parent-death signal of the kernel remains.
         Err(error) if error.raw_os_error() == Some(Errno::ENOSYS.0) && request.policy.launch.kill_child => {
             Ok(None)
         }
@@ -202,7 +202,8 @@ pub(crate) fn guarded(child: &Child, request: &Request) -> Result<Option<Guard>,
             let _ = child.kill();
             let needed = match error.raw_os_error() == Some(Errno::ENOSYS.0) {
                 true => {
-                    " (this needs pidfd_open(2) and pidfd_send_signal(2), Linux 5.3; --kill-child=KILL does not)"
+                    " (this needs pidfd_open(2) and pidfd_send_signal(2), Linux 5.3, which this kernel lacks or a seccomp \
+                     filter refuses; --kill-child=KILL does not)"
                 }
                 false => "",
             };

@@ -337,7 +337,7 @@ const SURROUNDING: &[Row] = rows! {
         "it is not executable, or is a directory, or lies on a noexec mount, or a directory of its path cannot be searched", "");
     [Exec]: [ENOEXEC] => text(
         Cause::Command,
-        "neither it nor /bin/sh, for a script without a #! line, is in a format that the kernel knows",
+        "the kernel does not know the format of the file, and could not run /bin/sh, which executes scripts without a #! line",
         "",
     );
 };

@@ -1,6 +1,6 @@
 //! A seccomp profile of the OCI runtime specification as a program for the kernel, as a runtime makes it with
-//! libseccomp. Only the parts that `nsexec plan --emit seccomp` writes. And a program that refuses some
-//! calls.
+//! libseccomp. Only the parts that `nsexec plan --emit seccomp` writes. Also builds a program that
+//! refuses given calls.
 
 use std::io;
 

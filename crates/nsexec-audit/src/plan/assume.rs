@@ -248,9 +248,9 @@ pub struct Assumptions {
     /// Whether the mapping tools refuse the caller whatever it asks for: its group is not that of its account
     /// (newuidmap(1), newgidmap(1)), or it has no account.
     pub tools_refuse: bool,
-    /// Whether the C library keeps no copy of its thread id at the address that it registers, so no clone
-    /// refreshes one: musl, but not glibc. By default that of this program.
-    pub tid_elsewhere: bool,
+    /// Whether the C library keeps its thread id at the address that it registers, so that each clone
+    /// refreshes it: glibc, but not musl. By default that of this program.
+    pub caches_tid: bool,
     /// The facts that were not looked at, one sentence each. The plan assumes that they do not prevent the
     /// run. Not part of the hash.
     pub unknown: Vec<String>,
@@ -310,7 +310,7 @@ impl Assumptions {
             user_refused: None,
             forbidden: NsSet::EMPTY,
             tools_refuse: false,
-            tid_elsewhere: cfg!(target_env = "musl"),
+            caches_tid: cfg!(not(target_env = "musl")),
             unknown: Vec::new(),
         }
     }
@@ -370,7 +370,7 @@ impl Assumptions {
                 "without effect (no_new_privs)".to_string(),
             ));
         }
-        if self.tid_elsewhere {
+        if !self.caches_tid {
             lines.push(("thread id".to_string(), "not cached by the C library (musl)".to_string()));
         }
         if self.hidepid != HidePid::Off {

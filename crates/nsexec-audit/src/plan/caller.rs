@@ -24,7 +24,7 @@ pub(super) fn settings(assumptions: &Assumptions) -> Settings {
         no_new_privs: assumptions.no_new_privs,
         uptime: assumptions.uptime,
         file_system: assumptions.file_system,
-        tid_elsewhere: assumptions.tid_elsewhere,
+        caches_tid: assumptions.caches_tid,
         ..Settings::default()
     }
 }

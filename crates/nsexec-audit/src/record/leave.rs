@@ -22,7 +22,8 @@ std::thread_local! {
 /// The payload of an unwinding that leaves a function.
 struct Left;
 
-/// Calls `run`. Meanwhile the functions of simulated processes in this thread are left by failing calls, as
+/// Calls `run`. Meanwhile the functions of simulated processes and of [`play_back`](super::play_back) in this
+/// thread are left by failing calls, as
 /// in a program with `panic = "abort"`, and not by unwinding.
 ///
 /// A function that ignores errors for ever cannot be left in this way: after 10,000 failed calls it panics.

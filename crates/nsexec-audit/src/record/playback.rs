@@ -43,17 +43,17 @@ pub struct Playback<'l> {
     lines: &'l [Line],
     /// The number of replies that have been returned.
     cursor: usize,
-    misfit: Option<(Box<Mismatch>, Leaving)>,
+    mismatch: Option<(Box<Mismatch>, Leaving)>,
 }
 
 impl Answer for Playback<'_> {
     fn answer(&mut self, call: Call) -> Reply {
         let name = call.name();
-        if let Some((_, leaving)) = &mut self.misfit {
+        if let Some((_, leaving)) = &mut self.mismatch {
             return leaving.reply(name);
         }
         let line = self.cursor;
-        let misfit = match self.lines.get(line) {
+        let mismatch = match self.lines.get(line) {
             None => Mismatch::ExtraCall { made: call },
             Some(Line { call: recorded, .. }) if *recorded != call => {
                 Mismatch::Other { line, recorded: recorded.clone(), made: call }
@@ -68,7 +68,7 @@ impl Answer for Playback<'_> {
                 return reply.clone();
             }
         };
-        let (_, leaving) = self.misfit.insert((Box::new(misfit), Leaving::default()));
+        let (_, leaving) = self.mismatch.insert((Box::new(mismatch), Leaving::default()));
         leaving.reply(name)
     }
 }
@@ -79,10 +79,10 @@ impl Answer for Playback<'_> {
 /// # Errors
 /// The first difference between the calls of `main` and the recording.
 pub fn play_back<T>(lines: &[Line], main: impl FnOnce(&mut Playback<'_>) -> T) -> Result<T, Box<Mismatch>> {
-    let mut sys = Playback { lines, cursor: 0, misfit: None };
+    let mut sys = Playback { lines, cursor: 0, mismatch: None };
     let end = leave::caught(|| main(&mut sys));
-    match (sys.misfit, end) {
-        (Some((misfit, _)), _) => Err(misfit),
+    match (sys.mismatch, end) {
+        (Some((mismatch, _)), _) => Err(mismatch),
         (None, Some(end)) if sys.cursor == lines.len() => Ok(end),
         (None, _) => Err(Box::new(Mismatch::EndedEarly { line: sys.cursor })),
     }

@@ -170,7 +170,7 @@ fn failure(seen: &AnnotatedLine<'_>, errno: Errno) -> Option<Note> {
             (Mark::Refused, format!("not there:\n{}", one_line(&path.0, DATA_LIMIT)))
         }
         (Call::Execve { path, .. }, Errno::ENOEXEC) => {
-            (Mark::Refused, format!("a script without #!:\n{}", one_line(&path.0, DATA_LIMIT)))
+            (Mark::Refused, format!("format unknown to the kernel:\n{}", one_line(&path.0, DATA_LIMIT)))
         }
         (Call::Mount { mount: Mount::Sysfs { .. } }, errno) if leaves_old_sys(errno) => {
             (Mark::Refused, format!("/sys stays as it is: {name}"))

@@ -128,10 +128,11 @@ pub struct Settings {
     pub uptime: i64,
     /// The file system of the files of a test (statfs(2)).
     pub file_system: FsType,
-    /// True if the libc caches its thread id at an address that the kernel has registered, as glibc does.
+    /// True if the kernel reports the registered address (`PR_GET_TID_ADDRESS`). Otherwise the call fails.
     pub tid_cache: bool,
-    /// True if the registered address holds something else than the thread id: musl registers that of a lock.
-    pub tid_elsewhere: bool,
+    /// True if the libc keeps its thread id at the address that it registers, as glibc does. musl registers
+    /// the address of a lock.
+    pub caches_tid: bool,
     /// The number of calls after which a run counts as endless.
     pub calls: usize,
 }
@@ -160,7 +161,7 @@ impl Default for Settings {
             uptime: 1000,
             file_system: TMPFS,
             tid_cache: true,
-            tid_elsewhere: false,
+            caches_tid: true,
             calls: 20_000,
         }
     }

@@ -100,7 +100,7 @@ impl Kernel {
         Ok(match self.process(me).tid_registered {
             true => TidAddress {
                 address: 0x7f00_0000_0010,
-                cached: if self.settings.tid_elsewhere { 0 } else { self.own_pid(me).0 },
+                cached: if self.settings.caches_tid { self.own_pid(me).0 } else { 0 },
             },
             false => TidAddress { address: 0, cached: 0 },
         })

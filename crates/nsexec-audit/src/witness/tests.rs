@@ -531,7 +531,8 @@ fn a_run_begins_at_the_mark_and_follows_the_clones() {
     assert_eq!((stage_0.role, stage_0.end), (Role::Stage(0), End::Exited(0)));
 }
 
-/// A run with two processes of one role can be compared. It could be written and not read.
+/// A run with two processes of one role can be compared, but is not written: `from_json_lines` would refuse
+/// it.
 #[test]
 fn run_with_two_processes_of_one_role_is_not_written() {
     let mark = |name: &str| {
@@ -554,7 +555,10 @@ fn run_with_two_processes_of_one_role_is_not_written() {
     let twice = run_of(&files(&[12, 13]), Role::Launcher).unwrap();
     assert_eq!([twice.sections[1].role, twice.sections[2].role], [once.sections[1].role; 2]);
     let refused = twice.to_json_lines().unwrap_err().to_string();
-    assert_eq!(refused, format!("a second section of the {}", once.sections[1].role));
+    assert_eq!(
+        refused,
+        format!("the run cannot be written: two sections have the role {}", once.sections[1].role)
+    );
     assert!(!crate::diff::compare(&once, &twice).is_empty());
 }
 
