@@ -840,6 +840,34 @@ fn witness_writes_no_environment_values_to_files() {
     }
 }
 
+/// The minimal init makes itself non-dumpable, and an ordinary user's strace then prints pointers. A repeated
+/// flag is harmless. Without memory for a thread there is one line, and no folder and no process is left.
+#[test]
+fn witness_of_an_init_of_a_repeated_flag_and_without_a_thread() {
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        println!("skipped: witness_of_an_init_of_a_repeated_flag_and_without_a_thread: no strace");
+        return;
+    }
+    for caller in Caller::all() {
+        if !caller.may_unshare("witness_of_an_init_of_a_repeated_flag_and_without_a_thread") {
+            continue;
+        }
+        for flags in ["--witness -r -p --init", "--witness --witness -r"] {
+            let text = format!("{} $N trace {flags} -- true", becoming(&caller));
+            let (status, _, err) = script(&caller, &text);
+            assert!(status == 0 && err.contains("the witness agrees"), "{flags}: {status} {err}");
+        }
+        let text = format!(
+            "mkdir t; chmod 777 t; export TMPDIR=$PWD/t; {} prlimit --as=20000000 $N trace --witness -r -- true; \
+             echo $?; ls t",
+            becoming(&caller)
+        );
+        let (_, out, err) = script(&caller, &text);
+        assert!(out == "1\n" && err.lines().count() == 1, "{out}{err}");
+        assert!(err.contains("thread") || err.contains("memory"), "{err}");
+    }
+}
+
 /// A message, a record or a file name may come from an untrusted source.
 #[test]
 fn control_characters_in_input_are_not_printed() {

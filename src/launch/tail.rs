@@ -350,11 +350,11 @@ fn exec_file<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, (index, path): (usize, &'
     }
 }
 
-/// Returns the exit status for a command that could not be executed, as a shell reports it.
+/// Returns the exit status for a command that could not be executed, as unshare(1), env(1) and bash(1) do.
 #[must_use]
 pub const fn exec_status(errno: Errno) -> i32 {
     match errno {
-        Errno::ENOENT | Errno::ENOTDIR => NOT_FOUND,
+        Errno::ENOENT => NOT_FOUND,
         _ => NOT_EXECUTABLE,
     }
 }

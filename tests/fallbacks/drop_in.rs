@@ -25,7 +25,7 @@ pub(crate) fn main(program: &Path) -> ExitCode {
     drop(theirs);
     ours.write_all(&encoded.stdout).expect("the drop-in reads");
     let mut line = String::new();
-    BufReader::new(ours).read_line(&mut line).expect("a line within the limit");
+    BufReader::new(&ours).read_line(&mut line).expect("a line within the limit");
     let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     println!("pids {}", line.as_object().map_or(0, |pids| pids.len()));
     // All three stages are children of this process.

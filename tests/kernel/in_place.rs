@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(with_fork_or_a_pid_namespace_the_command_is_a_child, BOTH),
     test!(the_command_has_no_child_of_the_launch, BOTH),
     test!(script_without_an_interpreter_runs_in_the_shell, BOTH),
+    test!(refused_commands_at_relative_paths_and_below_a_root_are_planned, BOTH),
     test!(missing_commands_have_the_status_of_a_shell, BOTH),
 ];
 
@@ -83,6 +84,32 @@ fn script_without_an_interpreter_runs_in_the_shell(ctx: &Ctx) {
     let plan = ctx.nsexec(["plan", "-r", "-n", "--", path]).ok();
     let shell = r#"execve("/bin/sh", ["/bin/sh", "/"#;
     assert!(plan.contains("ENOEXEC") && plan.contains(shell), "{plan}");
+}
+
+/// The plan knew refused files only by absolute paths of the caller's root directory.
+fn refused_commands_at_relative_paths_and_below_a_root_are_planned(ctx: &Ctx) {
+    let top = ctx.file("top");
+    for folder in ["dir", "root/s"] {
+        fs::create_dir_all(top.join(folder)).unwrap();
+    }
+    for (file, mode) in [("script", 0o755), ("closed", 0o644), ("root/s/closed", 0o644)] {
+        fs::write(top.join(file), "exit 5\n").unwrap();
+        fs::set_permissions(top.join(file), Permissions::from_mode(mode)).unwrap();
+    }
+    for (status, line) in [
+        (5, "-- ./script"),
+        (5, "-- dir/../script"),
+        (126, "-- ./closed"),
+        (126, "-- ./dir"),
+        (126, "-- ./script/x"),
+        (126, "-R root -- /s/closed"),
+        (126, "-R root -- /s"),
+        (127, "-R root -- /s/missing"),
+    ] {
+        let script = format!("cd {} && $N trace -r {line}", top.display());
+        let done = ctx.cmd("sh", ["-c", &script]).env("N", &ctx.bin).done();
+        assert!(exit_code(done.status) == status && done.err.contains("as planned"), "{line}: {}", done.err);
+    }
 }
 
 fn missing_commands_have_the_status_of_a_shell(ctx: &Ctx) {

@@ -52,7 +52,7 @@ fn a_command_that_is_not_there(ctx: &Ctx) {
         let run = |name: &str| ctx.nsexec(["run"].iter().chain(flags).chain(&["--", name]));
         run("no-such-command").refused(127, &["no-such-command", "No such file or directory", "PATH"]);
         run("/nonexistent/command").refused(127, &["/nonexistent/command", "No such file or directory"]);
-        run("/etc/passwd/command").refused(127, &["/etc/passwd/command", "Not a directory"]);
+        run("/etc/passwd/command").refused(126, &["/etc/passwd/command", "Not a directory"]);
     }
     let script = ctx.file("script");
     fs::write(&script, "#!/nonexistent/interpreter\n").unwrap();

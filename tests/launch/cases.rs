@@ -308,7 +308,7 @@ fn a_command_that_is_not_there() {
             (format!("failed to execute ''{text}"), 127)
         );
         let text = "failed to execute /dev/null/a: Not a directory".to_string();
-        assert_eq!(failure(shape.plain().command("/dev/null/a", [""; 0])), (text, 127));
+        assert_eq!(failure(shape.plain().command("/dev/null/a", [""; 0])), (text, 126));
         assert_eq!(failure(&mut shape.plain()), ("no command given".into(), 2));
     }
 }

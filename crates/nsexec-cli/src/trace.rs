@@ -67,7 +67,7 @@ pub(crate) fn trace(args: &TraceArgs, line: &[OsString]) -> Result<u8, Failure> 
     let facts = request::facts_of(&merged.flags, true);
     let mut request = run::request_of(&merged.flags, &args.hand_over, &facts)?;
     before_start::add_to(&mut request, &args.before_start);
-    if args.record.witness {
+    if args.record.witness && args.record.witnessed.is_none() {
         // The traced run prints the note.
         return witnessed(&request, &facts, line);
     }
@@ -89,7 +89,7 @@ pub(crate) fn trace(args: &TraceArgs, line: &[OsString]) -> Result<u8, Failure> 
 pub(crate) fn trace_enter(args: &TraceEnterArgs, line: &[OsString]) -> Result<u8, Failure> {
     let entered = enter::decide(&args.flags, &args.hand_over, &args.before_start)?;
     let facts = Facts::gather(false, false);
-    if args.record.witness {
+    if args.record.witness && args.record.witnessed.is_none() {
         return witnessed(&entered.request, &facts, line);
     }
     entered.seal()?;
@@ -300,9 +300,9 @@ impl Fifo {
         &mut self,
         mut kept: T,
         mut take: impl FnMut(&mut T, &str) + Send + 'static,
-    ) -> JoinHandle<io::Result<T>> {
+    ) -> io::Result<JoinHandle<io::Result<T>>> {
         let reader = self.reader.take();
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             let mut reader = BufReader::new(reader.ok_or(io::ErrorKind::NotFound)?);
             let mut line = Vec::new();
             while reader.read_until(b'\n', &mut line)? > 0 {
@@ -375,10 +375,16 @@ fn sees_names_only(request: &Request, facts: &Facts) -> Result<bool, Failure> {
              watch with strace -u, or leave --witness out",
         ));
     }
-    let names_only = !request.joined.is_empty();
-    if names_only {
+    // The minimal init makes itself non-dumpable, and a join makes the stages so.
+    let cause = match (request.joined.is_empty(), request.policy.launch.init) {
+        (false, _) => Some("joins make"),
+        (true, true) => Some("--init makes"),
+        (true, false) => None,
+    };
+    let names_only = cause.is_some();
+    if let Some(cause) = cause {
         output::print_to_stderr(format_args!(
-            "nsexec: joins make a process non-dumpable, so that its user's strace sees no strings: comparing names and \
+            "nsexec: {cause} a process non-dumpable, so that its user's strace sees no strings: comparing names and \
              numbers\n"
         ));
     }
@@ -398,6 +404,7 @@ fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), 
         flag.push(&folder.path);
     }
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
+    let unread = |what: &str| Failure::ours(format!("failed to read {what}"));
     // Ctrl-C reaches all processes of the terminal. This one must survive it, to report and to remove the
     // folder. strace gets the caller's mask and dispositions.
     let signals = run::take_signals()?;
@@ -405,6 +412,12 @@ fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), 
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
     let mut launcher = Launcher::new(&bootstrap, policy)
         .map_err(|error| Failure::ours(format!("failed to start strace: {error}")))?;
+    // The threads start after the launch. If there can be none, this is the last moment to say so.
+    let thread = thread::Builder::new().spawn(|| {});
+    thread
+        .map_err(|error| ours("failed to create a thread", &error))?
+        .join()
+        .map_err(|_| unread("a thread"))?;
     let out = folder.path.join(STRACE);
     let mut words_of_strace: Vec<&OsStr> = witness::FLAGS.iter().map(OsStr::new).collect();
     words_of_strace.extend([OsStr::new("-o"), out.as_os_str(), OsStr::new("--"), program.as_os_str()]);
@@ -422,11 +435,19 @@ fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), 
         record.push_str(line);
         record.push('\n');
     });
+    let (strace, record) = match strace.and_then(|strace| Ok((strace, record?))) {
+        Ok(both) => both,
+        Err(error) => {
+            // With -o strace blocks all signals but SIGKILL.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(ours("failed to create a thread that reads what strace writes", &error));
+        }
+    };
     let status = supervise(&mut child, &signals);
     folder.strace.finish();
     folder.record.finish();
     let status = status.map_err(|error| ours("failed to wait for strace", &error))?;
-    let unread = |what: &str| Failure::ours(format!("failed to read {what}"));
     let strace = strace.join().map_err(|_| unread("what strace wrote"))?;
     let strace = strace.map_err(|error| ours("failed to read what strace wrote", &error))?.into_files();
     let record = record.join().map_err(|_| unread("the record"))?;

@@ -7,8 +7,8 @@ use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
-use super::above;
 use super::assume::{Assumptions, Refused};
+use super::{above, absolute};
 use crate::note::descriptor_notes;
 use crate::record::AnySys;
 use crate::sim::{Ended, Extra, LauncherFile, Program, Sim};
@@ -22,23 +22,27 @@ use nsexec::sys::types::{Errno, Fd, ScriptArgs, Signal, SignalSet};
 /// Creates the files that the search for the command meets.
 fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     for (given, refused) in &assumptions.refused {
-        let Ok(path) = core::str::from_utf8(given) else { continue };
-        // The working directory of the simulated launcher is the root directory.
-        let relative = !path.starts_with('/') && is_directory(prepared, given);
-        let path = &*if relative { format!("/{path}") } else { path.to_string() };
-        match refused {
-            Refused::NotExecutable => sim.file(path, Extra::Forbidden),
-            Refused::Hidden => sim.file(path, Extra::Hidden),
-            Refused::NotPermitted => sim.file(path, Extra::NotPermitted),
-            Refused::Missing => sim.file(path, Extra::Missing),
-            Refused::NoInterpreter => sim.file(path, Extra::Unrunnable(Errno::ENOENT)),
-            Refused::UnknownFormat => sim.file(path, Extra::Unrunnable(Errno::ENOEXEC)),
-            // A working directory may be a file itself.
-            Refused::BelowFile if is_directory(prepared, given) => {
-                sim.file(path, Extra::Regular(Rc::from(&b""[..])));
-            }
-            Refused::BelowFile => sim.file(above(path), Extra::Regular(Rc::from(&b""[..]))),
+        let path = &*String::from_utf8_lossy(given);
+        let is_executed =
+            prepared.candidates().any(|path| path == given) || given == ScriptArgs::SHELL.to_bytes();
+        if is_executed {
+            let errno = match refused {
+                Refused::NotExecutable | Refused::Hidden => Errno::EACCES,
+                Refused::NotPermitted => Errno::EPERM,
+                Refused::Missing | Refused::NoInterpreter => Errno::ENOENT,
+                Refused::UnknownFormat => Errno::ENOEXEC,
+                Refused::BelowFile => Errno::ENOTDIR,
+            };
+            sim.refuse_exec(path, errno);
         }
+        // After EACCES the search looks whether the file is there.
+        let from = prepared.around.directory.as_ref().filter(|_| is_executed && !path.starts_with('/'));
+        let from = from.map_or(String::new(), |from| from.path.to_string_lossy().into_owned() + "/");
+        let path = &*format!("{from}{path}");
+        let path = &*absolute(path);
+        // A working directory may be a file itself.
+        let is_below = *refused == Refused::BelowFile && !is_directory(prepared, given);
+        sim.file(if is_below { above(path) } else { path }, unusable(*refused));
     }
     let first = || prepared.candidates().find(|path| !assumptions.refused.contains_key(*path));
     let found = assumptions.command.as_deref().or_else(first);
@@ -49,8 +53,9 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
             sim.file(path, Extra::Missing);
         }
     }
-    if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
-        sim.program(path, Program::ends(Ended::Stay));
+    if let Some(path) = found.filter(|path| !path.is_empty()) {
+        // The names of programs are compared in the same form.
+        sim.program(&String::from_utf8_lossy(path), Program::ends(Ended::Stay));
     }
     // A file in no format that the kernel knows is a script for the shell.
     let shell = ScriptArgs::SHELL;
@@ -59,6 +64,19 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     {
         if let Ok(path) = shell.to_str() {
             sim.program(path, Program::ends(Ended::Stay));
+        }
+    }
+}
+
+/// Returns the file in place of one that cannot be used.
+fn unusable(refused: Refused) -> Extra {
+    match refused {
+        Refused::NotExecutable => Extra::Forbidden,
+        Refused::Hidden => Extra::Hidden,
+        Refused::NotPermitted => Extra::NotPermitted,
+        Refused::Missing => Extra::Missing,
+        Refused::NoInterpreter | Refused::UnknownFormat | Refused::BelowFile => {
+            Extra::Regular(Rc::from(&b""[..]))
         }
     }
 }

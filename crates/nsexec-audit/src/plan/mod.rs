@@ -796,6 +796,35 @@ mod tests {
         }
     }
 
+    /// A file was refused at an absolute path of the caller's root directory only.
+    #[test]
+    fn search_is_refused_at_relative_paths_and_below_another_root() {
+        for (root, path) in [(None, "./script"), (None, "a/../script"), (Some("/srv"), "/script")] {
+            let mut command = nsexec::launch::Command::new(path);
+            command.unshare([NsKind::User, NsKind::Mnt]).map_root();
+            if let Some(root) = root {
+                command.root(root);
+            }
+            let start = Start::Launcher(command.launcher().unwrap().prepare().unwrap());
+            let caller = match std::fs::metadata("/proc/self").unwrap().uid() {
+                0 => Assumptions::root(),
+                uid => Assumptions::ordinary(uid),
+            };
+            for (why, answers) in
+                [(Refused::NotExecutable, "-1 EACCES"), (Refused::UnknownFormat, "-1 ENOEXEC")]
+            {
+                let refused = [(path.as_bytes().to_vec(), why)].into();
+                let plan = plan(&start, &Assumptions { refused, ..caller.clone() }).unwrap();
+                assert!(
+                    answer(&plan, "execve").starts_with(answers),
+                    "{root:?} {path} {why:?}: {:?}",
+                    plan.log
+                );
+                assert_eq!(plan.succeeds, why == Refused::UnknownFormat, "{root:?} {path}");
+            }
+        }
+    }
+
     #[test]
     fn root_directory_is_planned() {
         let mut command = nsexec::launch::Command::new("/bin/tool");

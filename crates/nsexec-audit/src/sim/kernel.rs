@@ -182,6 +182,8 @@ pub(super) struct Kernel {
     /// Mounts over paths below /proc: `/proc/PID` or `/proc/PID/FILE`, with the path that is bound there.
     pub(super) binds: BTreeMap<String, String>,
     pub(super) programs: BTreeMap<String, Program>,
+    /// The errors of the execs of these paths.
+    pub(super) refusals: BTreeMap<String, Errno>,
     /// The files that processes made, and the names of those that have one.
     pub(super) made: Vec<Made>,
     pub(super) names: BTreeMap<String, usize>,

@@ -128,6 +128,9 @@ impl Kernel {
         envp: Vec<Vec<u8>>,
     ) -> Result<(), Errno> {
         let text = String::from_utf8_lossy(path).into_owned();
+        if let Some(errno) = self.refusals.get(&text) {
+            return Err(*errno);
+        }
         let (program, exe) = match self.programs.get(&text) {
             Some(program) => {
                 self.check_reachable(me, &text)?;

@@ -21,7 +21,7 @@ use super::schedule::{self, Choice};
 use super::turn::SimSys;
 use crate::transcript::Role;
 use nsexec::namespace::NsKind;
-use nsexec::sys::types::{CloneFlags, ExitSignal, Fd, OpenFlags, Pid, Seals, Signal, SignalSet};
+use nsexec::sys::types::{CloneFlags, Errno, ExitSignal, Fd, OpenFlags, Pid, Seals, Signal, SignalSet};
 
 /// The first user namespace. The first namespaces are in [`CREATION_ORDER`], so it is number 0.
 const FIRST_USER: NsId = NsId(0);
@@ -223,6 +223,12 @@ impl Sim {
     /// Adds an executable file.
     pub fn program(&mut self, path: &str, program: Program) {
         self.kernel.programs.insert(path.to_string(), program);
+    }
+
+    /// Makes each exec of this path fail. The path is compared as it is given: it may be relative, or below
+    /// another root directory.
+    pub fn refuse_exec(&mut self, path: &str, errno: Errno) {
+        self.kernel.refusals.insert(path.to_string(), errno);
     }
 
     /// Adds a file that is not executable.
