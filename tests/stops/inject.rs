@@ -212,7 +212,7 @@ impl Injector<'_> {
     /// Handles a stop before or after a system call.
     fn call(&mut self, at: usize) {
         let process = &mut self.processes[at];
-        let info = info(process.pid);
+        let Some(info) = info(process.pid) else { return };
         if info.is_after {
             if let Some(errno) = process.fault.take() {
                 set_result(process.pid, errno);
@@ -315,8 +315,9 @@ struct Info {
     args: [u64; 6],
 }
 
-/// Returns the call of a stopped process (PTRACE_GET_SYSCALL_INFO, since Linux 5.3).
-fn info(pid: Pid) -> Info {
+/// Returns the call of a stopped process (PTRACE_GET_SYSCALL_INFO, since Linux 5.3). `None` if its parent has
+/// killed it meanwhile.
+fn info(pid: Pid) -> Option<Info> {
     /// PTRACE_SYSCALL_INFO_EXIT of linux/ptrace.h.
     const EXIT: u8 = 2;
     // struct ptrace_syscall_info: op and arch, instruction pointer, stack pointer, then number and arguments.
@@ -330,10 +331,13 @@ fn info(pid: Pid) -> Info {
             words.as_mut_ptr(),
         )
     };
+    if read < 0 && Errno::last() == Errno::ESRCH {
+        return None;
+    }
     assert!(read > 0, "no information on the call of {pid}: {}", Errno::last());
     let is_after = words[0].to_ne_bytes()[0] == EXIT;
     let args = words[4..10].try_into().expect("six arguments");
-    Info { is_after, number: i64::from_ne_bytes(words[3].to_ne_bytes()), args }
+    Some(Info { is_after, number: i64::from_ne_bytes(words[3].to_ne_bytes()), args })
 }
 
 /// Whether this tracer can change the calls of this architecture.
@@ -345,18 +349,24 @@ fn skip(_: Pid) {}
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn set_result(_: Pid, _: Errno) {}
 
+/// Checks that a register was written, or that the process has been killed meanwhile.
+#[cfg(target_arch = "x86_64")]
+fn written(result: nix::Result<()>) {
+    assert!(matches!(result, Ok(()) | Err(Errno::ESRCH)), "a register of a stopped process: {result:?}");
+}
+
 /// Removes the call that the process has begun.
 #[cfg(target_arch = "x86_64")]
 fn skip(pid: Pid) {
     let at = (libc::ORIG_RAX * 8) as ptrace::AddressType;
-    ptrace::write_user(pid, at, -1).expect("a stopped tracee");
+    written(ptrace::write_user(pid, at, -1));
 }
 
 /// Changes the result of the call that the process has made.
 #[cfg(target_arch = "x86_64")]
 fn set_result(pid: Pid, errno: Errno) {
     let at = (libc::RAX * 8) as ptrace::AddressType;
-    ptrace::write_user(pid, at, -i64::from(errno as i32)).expect("a stopped tracee");
+    written(ptrace::write_user(pid, at, -i64::from(errno as i32)));
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -386,5 +396,5 @@ fn registers<T>(pid: Pid, request: libc::c_uint, set: libc::c_int, value: &mut T
     let mut part = libc::iovec { iov_base: base, iov_len: std::mem::size_of::<T>() };
     // SAFETY: the kernel reads or writes at most the bytes of the value, whose types are plain integers.
     let done = unsafe { libc::ptrace(request, pid.as_raw(), set, &raw mut part) };
-    assert_eq!(done, 0, "the registers of {pid}: {}", Errno::last());
+    assert!(done == 0 || Errno::last() == Errno::ESRCH, "the registers of {pid}: {}", Errno::last());
 }

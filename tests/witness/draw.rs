@@ -52,7 +52,7 @@ const COMMANDS: &[Command] = &[
 const NO_COMMANDS: &[Command] = &[
     missing_command(&["no-such-command", "it", "ran"], 127),
     missing_command(&["/no/such/command"], 127),
-    missing_command(&["/etc/passwd/sh"], 127),
+    missing_command(&["/etc/passwd/sh"], 126),
     missing_command(&["/etc/passwd"], 126),
     missing_command(&["/etc"], 126),
 ];
