@@ -5,7 +5,6 @@
 //! result becomes the errno. A close is made, and its result is replaced: the kernel closes a descriptor also
 //! if close(2) fails.
 
-use std::collections::BTreeSet;
 use std::io::{Read, Seek};
 use std::time::{Duration, Instant};
 
@@ -13,9 +12,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::events::{Event, Events};
 use crate::stepper::{Ending, LIMIT, Launch, Tracer, is_mapping_tool, living};
 
 /// The longest time in which no process of a launch makes a step.
@@ -136,61 +135,49 @@ impl Injector<'_> {
 
     /// Follows all processes to their ends.
     fn follow(&mut self) {
-        // wait4(2) may report a child before its parent's event, which identifies the child.
-        let mut early = BTreeSet::new();
+        let mut events = Events::default();
         let mut last = Instant::now();
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
-                Ok(status) => status,
+            let known = |pid| self.processes.iter().position(|process| process.pid == pid);
+            let found = match events.next(known) {
                 Err(Errno::EINTR) => {
-                    if last.elapsed() > PAUSE && self.end.pause.is_none() {
-                        self.end.pause = waiting();
-                    }
-                    if last.elapsed() > LIMIT {
-                        self.end.left = descendants().iter().map(|pid| describe(*pid)).collect();
-                        for pid in descendants() {
-                            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                        }
-                        last = Instant::now();
-                    }
+                    self.look_at_the_clock(&mut last);
                     continue;
                 }
+                found => found,
+            };
+            last = Instant::now();
+            let (at, event) = match found {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
                 // ECHILD: no process is left.
                 Err(_) => return,
             };
-            last = Instant::now();
-            let Some(pid) = status.pid() else { continue };
-            let Some(at) = self.processes.iter().position(|process| process.pid == pid) else {
-                early.insert(pid.as_raw());
-                continue;
-            };
-            match status {
-                WaitStatus::Exited(_, code) => self.has_ended(at, Ending::Exited(code)),
-                WaitStatus::Signaled(_, signal, _) => self.has_ended(at, Ending::Signaled(signal as i32)),
-                WaitStatus::PtraceSyscall(_) => {
-                    self.call(at);
-                    let _ = ptrace::syscall(pid, None);
+            match event {
+                Event::Ended(ending) => {
+                    self.has_ended(at, ending);
+                    continue;
                 }
-                WaitStatus::PtraceEvent(_, _, event) => {
-                    if event == libc::PTRACE_EVENT_EXEC {
-                        self.has_executed(at);
-                    } else if event != libc::PTRACE_EVENT_STOP {
-                        if let Ok(child) = ptrace::getevent(pid) {
-                            let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
-                            self.add(child);
-                            if early.remove(&child.as_raw()) {
-                                let _ = ptrace::syscall(child, None);
-                            }
-                        }
-                    }
-                    let _ = ptrace::syscall(pid, None);
-                }
-                // A signal that is delivered to the process.
-                WaitStatus::Stopped(_, signal) => {
-                    let _ = ptrace::syscall(pid, signal);
-                }
-                _ => {}
+                Event::Call => self.call(at),
+                Event::Birth => {}
+                Event::Exec => self.has_executed(at),
+                Event::Created(child) => self.add(child),
             }
+            let _ = ptrace::syscall(self.processes[at].pid, None);
+        }
+    }
+
+    /// Notes a pause since the `last` event. Kills all processes after [`LIMIT`].
+    fn look_at_the_clock(&mut self, last: &mut Instant) {
+        if last.elapsed() > PAUSE && self.end.pause.is_none() {
+            self.end.pause = waiting();
+        }
+        if last.elapsed() > LIMIT {
+            self.end.left = descendants().iter().map(|pid| describe(*pid)).collect();
+            for pid in descendants() {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            *last = Instant::now();
         }
     }
 

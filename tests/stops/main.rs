@@ -9,6 +9,7 @@
 //!
 //! In the tests `fails_*` ([`fails`]) one system call fails instead.
 
+mod events;
 mod fails;
 mod hostile;
 mod inject;

@@ -1,6 +1,5 @@
 //! The tracer: steps a launch call by call, and stops one of its processes (ptrace(2)).
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -14,6 +13,8 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+
+use crate::events::{Event, Events, created_by};
 
 /// A limit far above the duration of a launch on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -80,6 +81,23 @@ struct Process {
     /// The process has executed the command, whose calls do not count.
     foreign: bool,
     alive: bool,
+}
+
+impl Process {
+    /// Counts a call at its beginning. Returns the moment after the counted calls before it.
+    fn enters_or_leaves_a_call(&mut self) -> Option<Moment> {
+        self.in_call = !self.in_call;
+        if !self.in_call {
+            return None;
+        }
+        self.counts |= is_socketpair(self.pid);
+        if !self.counts || self.foreign {
+            return None;
+        }
+        let moment = Moment::Call(self.calls);
+        self.calls += 1;
+        Some(moment)
+    }
 }
 
 impl Launch {
@@ -209,70 +227,39 @@ impl Tracer {
     /// Runs until all processes have ended, or the chosen process has reached the chosen moment. Then
     /// detaches from all, and stops the chosen process.
     fn walk(&mut self, until: Option<(usize, Moment)>) {
-        // wait4(2) may report a child before its parent's event, which identifies the child.
-        let mut early: BTreeMap<i32, Pid> = BTreeMap::new();
+        let mut events = Events::default();
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
-                Ok(status) => status,
-                Err(nix::errno::Errno::EINTR) => continue,
+            let known = |pid| self.processes.iter().position(|process| process.pid == pid);
+            let (at, event) = match events.next(known) {
+                Ok(Some(found)) => found,
+                Ok(None) | Err(nix::errno::Errno::EINTR) => continue,
                 Err(_) => return,
             };
-            let Some(pid) = status.pid() else { continue };
-            let Some(at) = self.processes.iter().position(|process| process.pid == pid) else {
-                early.insert(pid.as_raw(), pid);
-                continue;
+            let process = &mut self.processes[at];
+            let pid = process.pid;
+            let moment = match event {
+                Event::Ended(ending) => {
+                    self.has_ended(at, ending);
+                    continue;
+                }
+                Event::Call => process.enters_or_leaves_a_call(),
+                Event::Birth => Some(Moment::Birth),
+                Event::Exec => {
+                    // The launcher itself executes its sealed copy, whose calls count. The stop at the end of
+                    // the execve call follows.
+                    process.foreign = at != 0 && !is_mapping_tool(pid);
+                    None
+                }
+                Event::Created(child) => {
+                    self.add(child);
+                    None
+                }
             };
-            match status {
-                WaitStatus::Exited(_, code) => self.has_ended(at, Ending::Exited(code)),
-                WaitStatus::Signaled(_, signal, _) => self.has_ended(at, Ending::Signaled(signal as i32)),
-                WaitStatus::PtraceSyscall(_) => {
-                    let process = &mut self.processes[at];
-                    process.in_call = !process.in_call;
-                    if process.in_call {
-                        process.counts |= is_socketpair(pid);
-                        if process.counts && !process.foreign {
-                            if until == Some((at, Moment::Call(process.calls))) {
-                                self.detach_all(at, &early);
-                                return;
-                            }
-                            process.calls += 1;
-                        }
-                    }
-                    let _ = ptrace::syscall(pid, None);
-                }
-                // The first stop of a new process.
-                WaitStatus::PtraceEvent(_, _, nix::libc::PTRACE_EVENT_STOP) => {
-                    if until == Some((at, Moment::Birth)) {
-                        self.detach_all(at, &early);
-                        return;
-                    }
-                    let _ = ptrace::syscall(pid, None);
-                }
-                WaitStatus::PtraceEvent(_, _, event) => {
-                    if event == nix::libc::PTRACE_EVENT_EXEC {
-                        // The launcher itself executes its sealed copy, whose calls count. The stop at the
-                        // end of the execve call follows.
-                        self.processes[at].foreign = at != 0 && !is_mapping_tool(pid);
-                    } else if let Ok(child) = ptrace::getevent(pid) {
-                        let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
-                        self.add(child);
-                        if early.remove(&child.as_raw()).is_some() {
-                            let at = self.processes.len() - 1;
-                            if until == Some((at, Moment::Birth)) {
-                                self.detach_all(at, &early);
-                                return;
-                            }
-                            let _ = ptrace::syscall(child, None);
-                        }
-                    }
-                    let _ = ptrace::syscall(pid, None);
-                }
-                // A signal that is delivered to the process.
-                WaitStatus::Stopped(_, signal) => {
-                    let _ = ptrace::syscall(pid, signal);
-                }
-                _ => {}
+            if moment.is_some() && until == moment.map(|moment| (at, moment)) {
+                self.detach_all(at, &events);
+                return;
             }
+            let _ = ptrace::syscall(pid, None);
         }
     }
 
@@ -285,7 +272,7 @@ impl Tracer {
 
     /// Detaches from all processes; from `at`, which is in a call, with SIGSTOP. A running process must be
     /// stopped before the detach.
-    fn detach_all(&mut self, at: usize, early: &BTreeMap<i32, Pid>) {
+    fn detach_all(&mut self, at: usize, events: &Events) {
         let meant = self.processes[at].pid;
         // The kernel ignores a signal of the detach at the birth of a process.
         if self.processes[at].in_call {
@@ -294,8 +281,8 @@ impl Tracer {
             kill(meant, Signal::SIGSTOP).expect("a process");
             ptrace::detach(meant, None).expect("a stopped tracee");
         }
-        for pid in early.values() {
-            let _ = ptrace::detach(*pid, None);
+        for pid in events.early() {
+            let _ = ptrace::detach(pid, None);
         }
         let others: Vec<Pid> =
             self.processes.iter().filter(|p| p.alive && p.pid != meant).map(|p| p.pid).collect();
@@ -328,8 +315,7 @@ impl Tracer {
                 }
                 Ok(WaitStatus::PtraceEvent(_, _, event)) if event != nix::libc::PTRACE_EVENT_EXEC => {
                     // A child that was created meanwhile is a tracee too, and is detached as well.
-                    if let Ok(child) = ptrace::getevent(pid) {
-                        let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
+                    if let Some(child) = created_by(pid) {
                         self.add(child);
                         let _ = waitpid(child, Some(WaitPidFlag::__WALL));
                         let _ = ptrace::detach(child, None);
