@@ -426,7 +426,7 @@ fn small_buffers_do_not_change_the_result() {
 fn old_kernel_starts_every_container() {
     for mut scenario in for_runc() {
         let settings = scenario.sim.settings();
-        settings.tid_cache = false;
+        settings.reports_tid_address = false;
         settings.lacks.extend([
             ("pidfd_open", Errno::ENOSYS),
             ("close_range", Errno::ENOSYS),

@@ -129,7 +129,7 @@ pub struct Settings {
     /// The file system of the files of a test (statfs(2)).
     pub file_system: FsType,
     /// True if the kernel reports the registered address (`PR_GET_TID_ADDRESS`). Otherwise the call fails.
-    pub tid_cache: bool,
+    pub reports_tid_address: bool,
     /// True if the libc keeps its thread id at the address that it registers, as glibc does. musl registers
     /// the address of a lock.
     pub caches_tid: bool,
@@ -160,7 +160,7 @@ impl Default for Settings {
             directories_noexec: false,
             uptime: 1000,
             file_system: TMPFS,
-            tid_cache: true,
+            reports_tid_address: true,
             caches_tid: true,
             calls: 20_000,
         }

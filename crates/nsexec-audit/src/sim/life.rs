@@ -10,7 +10,7 @@ use super::files::Exe;
 use super::kernel::{Halt, Kernel};
 use super::namespaces::{NsId, NsProxy};
 use super::process::{Life, Reaper, Task};
-use super::procfs::{Extra, Node};
+use super::procfs::Node;
 use super::program::Program;
 use crate::record::{Call, Line, Reply};
 use nsexec::namespace::NsKind;
@@ -94,7 +94,7 @@ impl Kernel {
 
     /// Returns the address that the libc registered, with the number in it.
     pub(super) fn tid_address(&self, me: Task) -> SysResult<TidAddress> {
-        if !self.settings.tid_cache {
+        if !self.settings.reports_tid_address {
             return Err(Errno::EINVAL);
         }
         Ok(match self.process(me).tid_registered {
@@ -139,7 +139,6 @@ impl Kernel {
             None => match self.resolve(me, Fd::CWD, path)? {
                 Node::Made(index) => self.program_in(&Object::Made(index, Access::PathOnly))?,
                 Node::Opened(object) => self.program_in(&object)?,
-                Node::Extra(Extra::Unrunnable(errno)) => return Err(errno),
                 _ => return Err(Errno::EACCES),
             },
         };

@@ -98,9 +98,6 @@ pub enum Extra {
     Hidden,
     /// A file of a process that /proc hides (EPERM).
     NotPermitted,
-    /// An executable file whose execve(2) fails: `ENOENT`: its interpreter is missing. `ENOEXEC`: its format
-    /// is unknown.
-    Unrunnable(Errno),
     /// A path that does not exist (ENOENT), even if it names a simulated process in /proc.
     Missing,
 }
@@ -330,7 +327,6 @@ impl Kernel {
             Node::Opened(_) => Err(Errno::ENXIO),
             Node::Extra(Extra::Fifo) => Ok(Object::Fifo),
             Node::Extra(Extra::Regular(content)) => Ok(Object::Regular(content)),
-            Node::Extra(Extra::Unrunnable(_)) => Ok(Object::Regular(Rc::from(&b""[..]))),
             Node::Extra(Extra::Directory) => Ok(Object::Directory(TMPFS)),
             Node::Extra(Extra::Forbidden | Extra::Hidden) => Err(Errno::EACCES),
             Node::Extra(Extra::NotPermitted) => Err(Errno::EPERM),

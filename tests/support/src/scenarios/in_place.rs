@@ -110,7 +110,8 @@ pub(super) fn refusals() -> Vec<Scenario> {
     script.sim.file("/bin/script", Extra::Regular(b"#!".as_slice().into()));
     let mut shell =
         root("script_without_shell", "a script without a #! line, and no shell", &mapped(&FIVE, WIDE));
-    shell.sim.file("/bin/script", Extra::Unrunnable(Errno::ENOEXEC));
+    shell.sim.file("/bin/script", Extra::Regular(b"exit".as_slice().into()));
+    shell.sim.refuse_exec("/bin/script", Errno::ENOEXEC);
     let no_process = |limit: usize| {
         root("no_process_left", "the limit of processes is reached at the helper", &mapped(&[], WIDE))
             .setting(|settings| settings.processes = limit)

@@ -293,7 +293,8 @@ fn of_our_own() -> Vec<Scenario> {
         &Bootstrap::new(CloneFlags::NEWUTS),
     )
     .program("/bin/sh", Program::ends(Ended::Exit(0)));
-    script.sim.file("/bin/script", Extra::Unrunnable(Errno::ENOEXEC));
+    script.sim.file("/bin/script", Extra::Regular(b"exit".as_slice().into()));
+    script.sim.refuse_exec("/bin/script", Errno::ENOEXEC);
     let ignored = SignalSet(1 << (Signal::CHLD.0 - 1));
     vec![
         Scenario {
@@ -336,7 +337,7 @@ impl Scenario {
 /// A kernel without the features added since 4.18. The address of glibc's cached thread id is unavailable
 /// too.
 pub(super) fn old(settings: &mut Settings) {
-    settings.tid_cache = false;
+    settings.reports_tid_address = false;
     settings.lacks.extend([
         ("pidfd_open", Errno::ENOSYS),
         ("close_range", Errno::ENOSYS),
