@@ -56,17 +56,18 @@ pub fn search_below(
     prepared: &Prepared,
     root: BorrowedFd<'_>,
 ) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
-    let look = |path: &[u8]| match metadata_below(root, &from_directory(prepared, path)) {
-        Ok(data) if data.is_file() && data.mode() & 0o111 != 0 => {
-            match head_below(root, &from_directory(prepared, path)) {
-                Some(head) if !has_known_format(&head) && !has_other_formats() => {
+    let look = |path: &[u8]| {
+        let path = from_directory(prepared, path);
+        match metadata_below(root, &path) {
+            Ok(data) if data.is_file() && data.mode() & 0o111 != 0 => match head_below(root, &path) {
+                Some(head) if format(&head).is_none() && !has_other_formats() => {
                     FileState::Refused(Refused::UnknownFormat)
                 }
                 _ => FileState::Usable,
-            }
+            },
+            Ok(_) => FileState::Refused(Refused::NotExecutable),
+            Err(error) => FileState::Refused(refused(&error)),
         }
-        Ok(_) => FileState::Refused(Refused::NotExecutable),
-        Err(error) => FileState::Refused(refused(&error)),
     };
     let (found, refused, _) = search_with(prepared, look);
     (found, refused)
@@ -93,11 +94,18 @@ fn head(file: &File) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Returns whether a file with these first bytes is a script with an interpreter, or an ELF file.
-fn has_known_format(head: &[u8]) -> bool {
+/// A format that every kernel knows.
+enum Format<'h> {
+    /// A script with this interpreter.
+    Script(&'h [u8]),
+    Elf,
+}
+
+/// Returns the format of a file with these first bytes.
+fn format(head: &[u8]) -> Option<Format<'_>> {
     match head.strip_prefix(b"#!") {
-        Some(rest) => interpreter_of_script(rest).is_some(),
-        None => head.starts_with(b"\x7fELF"),
+        Some(rest) => interpreter_of_script(rest).map(Format::Script),
+        None => head.starts_with(b"\x7fELF").then_some(Format::Elf),
     }
 }
 
@@ -287,14 +295,11 @@ fn executable(path: &Path, depth: usize) -> FileState {
     // A file may be executable and not readable.
     let Ok(file) = File::open(path) else { return FileState::Unknown };
     let Ok(head) = head(&file) else { return FileState::Unknown };
-    let interpreter = match &head[..] {
-        [b'#', b'!', rest @ ..] => match interpreter_of_script(rest) {
-            Some(interpreter) => Some(interpreter.to_vec()),
-            None => return FileState::Refused(Refused::UnknownFormat),
-        },
-        [0x7f, b'E', b'L', b'F', ..] => interpreter_of_elf(&file, &head),
-        _ if has_other_formats() => return FileState::Unknown,
-        _ => return FileState::Refused(Refused::UnknownFormat),
+    let interpreter = match format(&head) {
+        Some(Format::Script(interpreter)) => Some(interpreter.to_vec()),
+        Some(Format::Elf) => interpreter_of_elf(&file, &head),
+        None if !head.starts_with(b"#!") && has_other_formats() => return FileState::Unknown,
+        None => return FileState::Refused(Refused::UnknownFormat),
     };
     match (interpreter, depth.checked_sub(1)) {
         (None, _) => FileState::Usable,
