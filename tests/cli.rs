@@ -694,18 +694,21 @@ fn unwritable_record_file_fails_before_the_launch() {
     }
 }
 
+/// Returns the callers that may create namespaces. Without strace there is none, and a line says that `test`
+/// is skipped.
+fn callers_with_strace(test: &str) -> Vec<Caller> {
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        println!("skipped: {test}: no strace");
+        return Vec::new();
+    }
+    Caller::all().into_iter().filter(|caller| caller.may_unshare(test)).collect()
+}
+
 /// Ctrl-C reaches nsexec, strace, nsexec under strace, and the command. nsexec still prints the result and
 /// removes the folder.
 #[test]
 fn interrupted_witness_reports_and_removes_its_folder() {
-    if !std::path::Path::new("/usr/bin/strace").exists() {
-        println!("skipped: interrupted_witness_reports_and_removes_its_folder: no strace");
-        return;
-    }
-    for caller in Caller::all() {
-        if !caller.may_unshare("interrupted_witness_reports_and_removes_its_folder") {
-            continue;
-        }
+    for caller in callers_with_strace("interrupted_witness_reports_and_removes_its_folder") {
         let text = "mkdir w; TMPDIR=$PWD/w setsid -w $N trace --witness -r -C -- sh -c 'kill -INT 0; sleep 50'; \
                     echo $?; ls w";
         let (_, out, err) = script(&caller, text);
@@ -717,14 +720,7 @@ fn interrupted_witness_reports_and_removes_its_folder() {
 /// `-v` shows the stages' records. The launcher must not write them while the witness counts calls.
 #[test]
 fn verbose_trace_agrees_with_the_witness() {
-    if !std::path::Path::new("/usr/bin/strace").exists() {
-        println!("skipped: verbose_trace_agrees_with_the_witness: no strace");
-        return;
-    }
-    for caller in Caller::all() {
-        if !caller.may_unshare("verbose_trace_agrees_with_the_witness") {
-            continue;
-        }
+    for caller in callers_with_strace("verbose_trace_agrees_with_the_witness") {
         for (command, status) in [("true", 0), ("/nonexistent", 127)] {
             let args = ["trace", "--witness", "-v", "-r", "-C", "--", command];
             let (code, _, err) = caller.run(&args);
@@ -819,14 +815,7 @@ fn plan_has_the_errnos_of_a_proc_with_hidepid() {
 /// is printed.
 #[test]
 fn witness_writes_no_environment_values_to_files() {
-    if !std::path::Path::new("/usr/bin/strace").exists() {
-        println!("skipped: witness_writes_no_environment_values_to_files: no strace");
-        return;
-    }
-    for caller in Caller::all() {
-        if !caller.may_unshare("witness_writes_no_environment_values_to_files") {
-            continue;
-        }
+    for caller in callers_with_strace("witness_writes_no_environment_values_to_files") {
         let text = format!(
             "mkdir w; touch r; chmod 777 w r; export TMPDIR=$PWD/w TOKEN=s3cret-value MARK=/nsexec-witness/end; \
              {} $N trace --witness --json r -r -C -- sh -c 'find w -type f; find w -type p | wc -l' /nsexec-witness/begin; \
@@ -844,14 +833,7 @@ fn witness_writes_no_environment_values_to_files() {
 /// flag is harmless. Without memory for a thread there is one line, and no folder and no process is left.
 #[test]
 fn witness_of_an_init_of_a_repeated_flag_and_without_a_thread() {
-    if !std::path::Path::new("/usr/bin/strace").exists() {
-        println!("skipped: witness_of_an_init_of_a_repeated_flag_and_without_a_thread: no strace");
-        return;
-    }
-    for caller in Caller::all() {
-        if !caller.may_unshare("witness_of_an_init_of_a_repeated_flag_and_without_a_thread") {
-            continue;
-        }
+    for caller in callers_with_strace("witness_of_an_init_of_a_repeated_flag_and_without_a_thread") {
         for flags in ["--witness -r -p --init", "--witness --witness -r"] {
             let text = format!("{} $N trace {flags} -- true", becoming(&caller));
             let (status, _, err) = script(&caller, &text);

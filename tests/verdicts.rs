@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, chroot, getegid, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{ForkResult, chroot, getegid, geteuid};
 use nsexec::launch::{Command, LaunchError, new_sysfs};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::BpfInstruction;
@@ -263,9 +263,7 @@ fn make(name: &str, caller: Caller, folder: &Path) {
 }
 
 fn become_user() {
-    setgroups(&[]).unwrap();
-    setresgid(USER.into(), USER.into(), USER.into()).unwrap();
-    setresuid(USER.into(), USER.into(), USER.into()).unwrap();
+    support::become_ids(USER, USER).unwrap();
     // Otherwise the files of this process in /proc belong to root.
     nix::sys::prctl::set_dumpable(true).unwrap();
 }

@@ -74,9 +74,7 @@ fn prepare(place: &Place, start: &Start, wires: &Wires<'_>) -> std::io::Result<(
         fs::write(place.pids_cgroup().join("cgroup.procs"), "0")?;
     }
     if start.shape.user {
-        nix::unistd::setgroups(&[])?;
-        nix::unistd::setresgid(place.gid, place.gid, place.gid)?;
-        nix::unistd::setresuid(place.uid, place.uid, place.uid)?;
+        support::become_ids(place.uid.as_raw(), place.gid.as_raw())?;
         // Otherwise the files in /proc of this process would belong to root.
         nix::sys::prctl::set_dumpable(true)?;
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::geteuid;
 use support::{Ordinary, Suite, Test, Threads, Verdict, seccomp};
 
 use scripts::{SCRIPTS, Script};
@@ -49,7 +49,7 @@ const CHECK: &str = "check-the-filter";
 /// The variable of the check: each refused call, as its number and errno.
 const REFUSED: &str = "NSEXEC_TEST_REFUSED";
 
-/// The first word of the lines of the check.
+/// The first word of each line that the check prints.
 const CHECKED: &str = "checked:";
 
 type Calls = Vec<(&'static str, libc::c_long, i32)>;
@@ -179,7 +179,7 @@ fn judge(script: &Script, calls: &Calls, plain: &Seen, seen: &Seen) -> Result<()
     if named == 0 { Err(format!("no line names {}", needed.join(" or "))) } else { Ok(()) }
 }
 
-/// Runs a script under a filter. Without calls there is no filter.
+/// Runs a script under a filter that refuses the calls. If there are none, it runs without a filter.
 fn run(script: &Script, calls: &[(&str, libc::c_long, i32)], ids: (u32, u32), place: &Place) -> Seen {
     let folder = place.folder.join("work");
     fs::create_dir(&folder).expect("a folder");
@@ -203,10 +203,7 @@ fn run(script: &Script, calls: &[(&str, libc::c_long, i32)], ids: (u32, u32), pl
                 seccomp::install(&mut program)?;
             }
             if changes && ids.0 != 0 {
-                setgroups(&[])?;
-                let (uid, gid) = (Uid::from_raw(ids.0), Gid::from_raw(ids.1));
-                setresgid(gid, gid, gid)?;
-                setresuid(uid, uid, uid)?;
+                support::become_ids(ids.0, ids.1)?;
             }
             Ok(())
         });

@@ -40,6 +40,11 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Returns the cause of ENOSYS: the `calls` exist since this version of Linux.
+pub(crate) fn needs(calls: &str, since: &str) -> String {
+    format!("this needs {calls} (Linux {since}), which this kernel lacks or a seccomp filter refuses")
+}
+
 /// Returns the errno in words, without the suffix "(os error 2)" of the standard library.
 pub(crate) fn words(error: &io::Error) -> String {
     match error.raw_os_error() {

@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, faccessat};
 use nsexec::idmap::parse_line;
 use nsexec::launch::StatusText;
 
-use super::failure::{Failure, words};
+use super::failure::{Failure, needs, words};
 use super::target::{Process, is_limit, words_and_limit};
 
 /// The mount points of the cgroup file system of version 2: alone, and beside version 1.
@@ -70,9 +70,7 @@ pub(crate) fn directory(process: &Process, root: &Opened, searched: bool) -> Res
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let found = openat2(&root.fd, &below, how).map_err(|errno| match errno {
-        Errno::ENOSYS => {
-            left("this needs openat2(2) (Linux 5.6), which this kernel lacks or a seccomp filter refuses")
-        }
+        Errno::ENOSYS => left(&needs("openat2(2)", "5.6")),
         errno => refused(errno),
     })?;
     if searched {

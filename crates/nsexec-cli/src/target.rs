@@ -16,7 +16,7 @@ use nsexec::namespace::NsKind;
 use nsexec::sys::types::Fd;
 
 use super::enter_flags::TargetValue;
-use super::failure::Failure;
+use super::failure::{Failure, needs};
 use super::hints::FLAGS;
 
 /// The flags to open a directory.
@@ -122,11 +122,7 @@ impl Process {
     pub(crate) fn network_of_socket(&self, number: i32) -> Result<(OwnedFd, String), Failure> {
         let name = format!("the network namespace of descriptor {number} of process {}", self.pid);
         let failed = |why: &str| Failure::ours(format!("failed to open {name}: {why}"));
-        let needed = || {
-            failed(
-                "this needs pidfd_open(2) and pidfd_getfd(2) (Linux 5.6), which this kernel lacks or a seccomp filter refuses",
-            )
-        };
+        let needed = || failed(&needs("pidfd_open(2) and pidfd_getfd(2)", "5.6"));
         let pidfd = self.pidfd.as_ref().ok_or_else(needed)?;
         match network_of_socket(pidfd, Fd(number)) {
             Ok(namespace) => Ok((namespace, name)),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `allocator` | an allocator that aborts in the processes of a launch |
 //! | `suite` | the main function of the suites that are not run by libtest |
-//! | `process` | the limit of every wait, default signals for the processes of a test, and the files of /proc/PID that they must not read |
+//! | `process` | the limit of every wait, default signals and ids for the processes of a test, and the files of /proc/PID that they must not read |
 //! | `ordinary` | the ordinary user that the suites `kernel` and `witness` start programs as |
 //! | `seccomp` | an emitted seccomp profile as a program for the kernel |
 //! | `message` | the decoder of the message beside an independent reader. Needs the feature `scenarios` |
@@ -24,5 +24,7 @@ pub mod values;
 
 pub use allocator::AbortsInChildren;
 pub use ordinary::Ordinary;
-pub use process::{LIMIT, TEST_LIMIT, begin, default_signals, fresh, given_seed, is_secret, success};
+pub use process::{
+    LIMIT, TEST_LIMIT, become_ids, begin, default_signals, fresh, given_seed, is_secret, success,
+};
 pub use suite::{SKIPPED, Suite, Test, Threads, Verdict, ends_within, skip_line};

@@ -1,10 +1,12 @@
-//! For suites that start processes: the limit of every wait, default signals, the seed, and the files of
+//! For suites that start processes: the limit of every wait, default signals, ids, the seed, and the files of
 //! /proc/PID that another process must not read.
 
 use std::fmt::Display;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 use std::time::Duration;
+
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 /// The limit of every wait for something that happens soon, much longer than it takes, since the machine may
 /// be busy. A test checks that something happens, never how fast. A process that must not end meanwhile lives
@@ -40,6 +42,17 @@ const SECRET: [&str; 16] = [
 #[must_use]
 pub fn is_secret(file: &str) -> bool {
     SECRET.contains(&file) || file.starts_with("fd") || file.starts_with("map_files")
+}
+
+/// Gives this process other user and group ids, and no supplementary groups. It may be between fork and exec.
+///
+/// # Errors
+/// Those of setgroups(2), setresgid(2) and setresuid(2).
+pub fn become_ids(uid: u32, gid: u32) -> nix::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setgroups(&[])?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)
 }
 
 /// Returns the seed in `NSEXEC_SEED`, if it is set.
