@@ -79,9 +79,9 @@ pub trait Sys {
     /// The program that runs after the bootstrap shares the open file description, so O_NONBLOCK must not be
     /// set on it.
     ///
-    /// Errors: `EAGAIN`: there is no room. `EOPNOTSUPP`, `EINVAL`, `ESPIPE`, `ENOSYS`: this file or kernel
-    /// does not support the call. `EPERM`: a seccomp filter refuses it. After these the core polls and
-    /// writes.
+    /// Errors: `EAGAIN`: there is no room. The core polls and writes instead after `EOPNOTSUPP`, `EINVAL`,
+    /// `ESPIPE` and `ENOSYS`, because this file or kernel does not support the call, and after `EPERM`,
+    /// because a seccomp filter refuses it.
     fn write_nowait(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize>;
 
     /// Sends a sync message, the pid line, or the bootstrap message: `sendto(fd, buf, len, MSG_NOSIGNAL,

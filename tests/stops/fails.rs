@@ -113,7 +113,7 @@ struct Ran {
     log: String,
 }
 
-/// What a launch needs: the case's arguments for this container, and the message of a drop-in.
+/// A case with the arguments for the container of this run. A drop-in also has its bootstrap message.
 struct Ready<'a> {
     case: &'a Case,
     workspace: &'a Workspace,

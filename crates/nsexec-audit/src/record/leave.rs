@@ -23,12 +23,11 @@ std::thread_local! {
 struct Left;
 
 /// Calls `run`. Meanwhile the functions of simulated processes and of [`play_back`](super::play_back) in this
-/// thread are left by failing calls, as
-/// in a program with `panic = "abort"`, and not by unwinding.
+/// thread are left by failing calls, as in a program with `panic = "abort"`, and not by unwinding.
 ///
 /// A function that ignores errors for ever cannot be left in this way: after 10,000 failed calls it panics.
 pub fn by_errors<T>(run: impl FnOnce() -> T) -> T {
-    /// Restores the way also after a panic of `run`.
+    /// Restores the earlier way when it is dropped: after a panic of `run` too.
     struct Restored(bool);
     impl Drop for Restored {
         fn drop(&mut self) {

@@ -138,7 +138,7 @@ pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
 /// record. Such a run cannot be written: see [`Run::to_json_lines`].
 ///
 /// # Errors
-/// [`WitnessError::NoBegin`] if there is no begin mark, [`WitnessError::Missing`] for a process without a
+/// [`WitnessError::NoBegin`]: no process made the begin mark. [`WitnessError::Missing`]: a process has no
 /// file.
 pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessError> {
     let lines = lines_between_marks(files)?;
