@@ -261,9 +261,10 @@ impl Run {
     pub fn to_json_lines(&self) -> Result<String, serde_json::Error> {
         for (index, section) in self.sections.iter().enumerate() {
             if self.sections.iter().take(index).any(|before| before.role == section.role) {
-                let why =
-                    format_args!("the run cannot be written: two sections have the role {}", section.role);
-                return Err(serde::ser::Error::custom(why));
+                let role = section.role;
+                return Err(serde::ser::Error::custom(format_args!(
+                    "the run cannot be written: two sections have the role {role}"
+                )));
             }
         }
         let header = Header { schema: SCHEMA, run: self.origin, lost: self.lost, notes: self.notes.clone() };
