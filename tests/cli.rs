@@ -832,21 +832,30 @@ fn witness_writes_no_environment_values_to_files() {
 /// The minimal init makes itself non-dumpable, and an ordinary user's strace then prints pointers. A repeated
 /// flag is harmless. Without memory for a thread there is one line, and no folder and no process is left.
 #[test]
-fn witness_of_an_init_of_a_repeated_flag_and_without_a_thread() {
-    for caller in callers_with_strace("witness_of_an_init_of_a_repeated_flag_and_without_a_thread") {
+fn witness_of_an_init_and_of_a_repeated_flag() {
+    for caller in callers_with_strace("witness_of_an_init_and_of_a_repeated_flag") {
         for flags in ["--witness -r -p --init", "--witness --witness -r"] {
             let text = format!("{} $N trace {flags} -- true", becoming(&caller));
             let (status, _, err) = script(&caller, &text);
             assert!(status == 0 && err.contains("the witness agrees"), "{flags}: {status} {err}");
         }
-        let text = format!(
-            "mkdir t; chmod 777 t; export TMPDIR=$PWD/t; {} prlimit --as=20000000 $N trace --witness -r -- true; \
-             echo $?; ls t",
-            becoming(&caller)
-        );
-        let (_, out, err) = script(&caller, &text);
-        assert!(out == "1\n" && err.lines().count() == 1, "{out}{err}");
-        assert!(err.contains("thread") || err.contains("memory"), "{err}");
+    }
+}
+
+/// Below the first of these limits the dynamic linker fails.
+#[test]
+fn witness_without_memory_says_so_and_leaves_nothing() {
+    for caller in callers_with_strace("witness_without_memory_says_so_and_leaves_nothing") {
+        for limit in (15..40).map(|limit| limit * 1_000_000) {
+            let text = format!(
+                "mkdir -p t; chmod 777 t; export TMPDIR=$PWD/t; \
+                 {} prlimit --as={limit} $N trace --witness -r -- true; echo $?; ls t; pgrep -cf \"strace.* $PWD/t/\"",
+                becoming(&caller)
+            );
+            let (_, out, err) = script(&caller, &text);
+            assert!(out == "1\n0\n" && err.lines().count() == 1, "{limit}: {out}{err}");
+            assert!(err.contains("memory") || err.contains("thread"), "{limit}: {err}");
+        }
     }
 }
 

@@ -9,11 +9,14 @@ tests/allowed-skips lists the skips that are not a failure, and the users for wh
 "skipped: " and has another form fails the runner.
 """
 
+import contextlib
 import fnmatch
 import json
 import os
 import re
+import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +56,9 @@ EVENTS = ["--format", "json", "-Z", "unstable-options", "--show-output"]
 # rustdoc runs the tests of the documentation itself.
 RUSTDOC = '#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc "$@"\n'
 
+# A test program that takes longer, in seconds, is killed and reported. None takes a quarter of it.
+LIMIT = 900
+
 EVENT = re.compile(r'\{ ?"type": ?"')
 SKIP = re.compile(r"^skipped: (\S+): .")
 
@@ -63,7 +69,7 @@ class Runner:
     def __init__(self, name):
         self.name, self.start = name, time.monotonic()
         self.output, self.problems = [], []
-        self.failed, self.skips, self.ignored = [], [], []
+        self.failed, self.skips, self.ignored, self.begun = [], [], [], []
         self.passed = 0
         self.open, self.closings, self.counted = 0, 0, 0
 
@@ -99,7 +105,11 @@ class Runner:
         elif kind == "suite":
             self.closings += 1
             self.counted += event["passed"] + event["failed"] + event["ignored"]
+        elif kind == "test" and what == "started":
+            self.begun.append(event["name"])
         elif kind == "test" and what in ("ok", "failed", "ignored", "timeout"):
+            if what != "timeout" and event["name"] in self.begun:
+                self.begun.remove(event["name"])
             text = event.get("stdout", "")
             if what == "failed":
                 self.failed.append(event["name"])
@@ -215,6 +225,34 @@ def programs(arguments):
     return [(name, path, folder) for folder, _, name, path in found]
 
 
+def lines(process, runner):
+    """Yields the lines of a runner's output. At the limit the runner is killed. It may have ended before: a
+    process that a test left can keep the output open."""
+    rest, complete = b"", False
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while (left := runner.start + LIMIT - time.monotonic()) > 0:
+                if not selector.select(left):
+                    continue
+                data = os.read(process.stdout.fileno(), 1 << 16)
+                if not data:
+                    complete = True
+                    break
+                *whole, rest = (rest + data).split(b"\n")
+                yield from (line.decode(errors="replace") + "\n" for line in whole)
+        if rest:
+            yield rest.decode(errors="replace")
+        if not complete:
+            what = "it has not ended" if process.poll() is None else "a process that it left has its output open"
+            runner.problems.append(f"killed after {LIMIT} s: {what}")
+            runner.problems.extend(f"begun, but not ended: {name}" for name in runner.begun)
+    finally:
+        if not complete:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def run(name, words, folder, environment):
     """Runs one test program, or the tests of the documentation of one package."""
     runner = Runner(name)
@@ -228,13 +266,13 @@ def run(name, words, folder, environment):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            text=True,
-            errors="replace",
+            process_group=0,
         )
-        for line in process.stdout:
+        for line in lines(process, runner):
             log.write(line)
             runner.read(line)
         status = process.wait()
+        process.stdout.close()
         complaints.seek(0)
         for line in complaints:
             log.write(line)

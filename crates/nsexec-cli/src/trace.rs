@@ -55,6 +55,10 @@ const RECORD: &str = "record.jsonl";
 /// a byte: that takes half of it. The other half is for the remaining calls.
 const WITNESS_FILE: usize = 16 << 20;
 
+/// The memory in bytes of the two reading threads: the stacks, which the standard library makes 2 MiB large,
+/// and what the launch and the start of a thread take.
+const THREADS: usize = 2 * (2 << 20) + (4 << 20);
+
 /// Runs a command, records it, and compares the record with the plan. Returns the command's exit status if
 /// both agree, else 3.
 ///
@@ -336,6 +340,9 @@ fn witnessed(request: &Request, facts: &Facts, line: &[OsString]) -> Result<u8, 
              that a witness may need: raise it, or leave --witness out"
         )));
     }
+    // A thread that starts without memory aborts the program (std::thread). If there is not enough, this ends
+    // the program with the reason. What is freed here stays available, for nothing else runs in this process.
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(THREADS)));
     let mut folder = Folder::new().map_err(|error| {
         Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
     })?;
@@ -408,7 +415,11 @@ fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), 
     // Ctrl-C reaches all processes of the terminal. This one must survive it, to report and to remove the
     // folder. strace gets the caller's mask and dispositions.
     let signals = run::take_signals()?;
-    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep);
+    // If this process dies, strace must not wait for a reader of the FIFO for ever.
+    let policy = Policy::runc(&Dialect::V1_2)
+        .with_session(Session::Keep)
+        .with_credentials(Credentials::Keep)
+        .with_kill_child(true);
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
     let mut launcher = Launcher::new(&bootstrap, policy)
         .map_err(|error| Failure::ours(format!("failed to start strace: {error}")))?;
