@@ -17,13 +17,14 @@ from packages import Suite, Unavailable, output
 @dataclass(frozen=True)
 class Kernel:
     """A kernel: its version as the lab names it, the suite of Debian that has it, and the architecture. `arguments`
-    are of the kernel's command line, and `suites` those that run by default."""
+    are of the kernel's command line, and `suites` those that run by default, in their order: `lockdown` is the last,
+    because it changes the kernel."""
 
     name: str
     suite: str
     architecture: str = "amd64"
     arguments: tuple = ()
-    suites: tuple = ("first", "parity", "drawn")
+    suites: tuple = ("first", "parity", "drawn", "lockdown")
 
     @property
     def version(self):

@@ -19,7 +19,7 @@ PROGRAMS = {
 
 # `command`, `launch`, `protocol` and the whole of `drawn` take minutes without KVM, and run if the caller names them
 # (kernels.py has the suites that run by default).
-NAMES = ["first", "selinux", "apparmor", *PROGRAMS]
+NAMES = ["first", "selinux", "apparmor", *PROGRAMS, "lockdown"]
 
 # Arguments of a suite. The other modes of hidepid repeat each rule.
 WORDS = {"parity": "@hidepid-off"}
@@ -78,8 +78,8 @@ def jobs(wanted, programs, whole):
     for name in wanted:
         if name == "first":
             found.append(Job(name, f"/lab/first {programs['nsexec']}", 300))
-        elif name == "apparmor":
-            found.append(Job(name, f"/lab/apparmor {programs['nsexec']}", 300))
+        elif name in ("apparmor", "lockdown"):
+            found.append(Job(name, f"/lab/{name} {programs['nsexec']}", 300))
         elif name == "selinux":
             runcs = [f"{key}={path}" for key, path in programs.items() if key.startswith(tuple(runtimes.LINES))]
             found.append(Job(name, f"/lab/selinux.py {programs['nsexec']} {' '.join(runcs)}", 300))
