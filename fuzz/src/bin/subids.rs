@@ -1,6 +1,6 @@
-//! The two readers of subordinate-id files agree with a second one, which looks at each line alone: the launcher's,
-//! and the one of a machine's facts, which skips malformed lines. An error names the first malformed line of the
-//! caller.
+//! The two readers of subordinate-id files agree with a second one, which looks at each line alone: the
+//! launcher's, and the one of a machine's facts, which skips malformed lines. An error names the first
+//! malformed line of the caller.
 //!
 //! The first byte of the input selects whether the caller's user id has a name.
 
