@@ -194,7 +194,7 @@ pub use subordinate::Mapping;
 #[doc(hidden)]
 pub use subordinate::{
     Caller, Range, StatedCaller, find_in_path, find_program, in_order, map_of_caller, ranges_of_caller,
-    split_at_borders,
+    ranges_of_file, split_at_borders,
 };
 #[doc(hidden)]
 pub use supervise::{Guard, guard, without_sigxfsz, without_write_signals};
@@ -203,7 +203,7 @@ pub use surroundings::Surroundings;
 #[doc(hidden)]
 pub use surroundings::{Base, CgroupFile, Directory, MountStep, Move, NewSysfs, Persistent, Place, Root};
 #[doc(hidden)]
-pub use sys_mounts::new_sysfs;
+pub use sys_mounts::{new_sysfs, of_mountinfo};
 #[doc(hidden)]
 pub use sysfs::leaves_old_sys;
 

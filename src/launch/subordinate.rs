@@ -303,7 +303,8 @@ fn ranges_of_tool(text: &str) -> Vec<Range> {
 /// # Errors
 /// The number of a line of this user that is malformed, and what is wrong with it. Lines of others do not
 /// matter.
-fn ranges_of_file(text: &str, name: Option<&str>, uid: u32) -> Result<Vec<Range>, (usize, &'static str)> {
+#[doc(hidden)]
+pub fn ranges_of_file(text: &str, name: Option<&str>, uid: u32) -> Result<Vec<Range>, (usize, &'static str)> {
     let uid = uid.to_string();
     let mut ranges = Vec::new();
     for (number, line) in (1..).zip(text.split('\n')) {

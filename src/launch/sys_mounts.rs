@@ -73,7 +73,8 @@ impl<'t> Line<'t> {
 }
 
 /// Decides from the text of mountinfo. `id`: that of the mount at /sys.
-fn of_mountinfo(text: &str, id: &str) -> Option<NewSysfs> {
+#[must_use]
+pub fn of_mountinfo(text: &str, id: &str) -> Option<NewSysfs> {
     let lines: Vec<Line<'_>> = text.lines().filter_map(Line::parse).collect();
     let present = lines.iter().find(|line| line.id == id)?;
     if !present.is_whole_sysfs() || present.point != "/sys" {
@@ -111,7 +112,9 @@ fn unescaped(path: &str) -> Vec<u8> {
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('\\') {
         bytes.extend(before.as_bytes());
-        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        // `from_str_radix` would take a sign, too.
+        let digits = after.get(..3).filter(|digits| !digits.starts_with('+'));
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
         bytes.push(code.unwrap_or(b'\\'));
         rest = if code.is_some() { after.get(3..).unwrap_or_default() } else { after };
     }
@@ -179,5 +182,6 @@ mod tests {
     #[test]
     fn escapes_of_a_path_are_replaced() {
         assert_eq!(unescaped("/sys/a\\040b\\134\\"), b"/sys/a b\\\\");
+        assert_eq!(unescaped("/sys/a\\+40\\777"), b"/sys/a\\+40\\777");
     }
 }

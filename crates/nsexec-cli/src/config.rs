@@ -1,77 +1,21 @@
 //! `--config`: the parts of an OCI runtime configuration (config.json) that belong to the bootstrap:
 //! namespaces, id maps, time offsets, the OOM score, and the command.
 //!
-//! A pure function, apart from the file that it reads. The other parts of the file are named in one line.
+//! A pure function, apart from the file that it reads: see [`config_text`]. The other parts of the file are
+//! named in one line.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
-
 use super::args::NamespaceFlags;
+use super::config_text::{self, Mapping, Parts, one_line};
 use super::failure::{Failure, words};
 use super::output;
 use super::values::{JoinValue, MapValue};
 
 /// The largest file that is read, in bytes.
 const SIZE_MAX: u64 = 4 << 20;
-
-/// The parts of a configuration that are applied.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Config {
-    linux: Linux,
-    process: Process,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Linux {
-    namespaces: Vec<Namespace>,
-    uid_mappings: Vec<Mapping>,
-    gid_mappings: Vec<Mapping>,
-    time_offsets: std::collections::BTreeMap<String, Offset>,
-}
-
-#[derive(Deserialize)]
-struct Namespace {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    path: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mapping {
-    #[serde(rename = "containerID")]
-    inside: u32,
-    #[serde(rename = "hostID")]
-    outside: u32,
-    size: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[derive(Default)]
-struct Offset {
-    secs: i64,
-    nanosecs: u32,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Process {
-    args: Vec<String>,
-    oom_score_adj: Option<i16>,
-}
-
-/// The keys that are applied. Every other key of the file is named as not applied.
-const TOP: &[&str] = &["linux", "process", "ociVersion"];
-const LINUX: &[&str] = &["namespaces", "uidMappings", "gidMappings", "timeOffsets"];
-const PROCESS: &[&str] = &["args", "oomScoreAdj"];
 
 /// The request of the command line together with that of the file.
 #[derive(Debug)]
@@ -108,7 +52,7 @@ pub(crate) fn merged(flags: &NamespaceFlags, command: &[OsString]) -> Result<Mer
         merged.note = Some(format!(
             "{}: not applied, since it is outside of the bootstrap: {}",
             file.display(),
-            outside.join(", ").chars().map(super::printable).collect::<String>()
+            one_line(&outside.join(", ")).chars().map(super::printable).collect::<String>()
         ));
     }
     Ok(merged)
@@ -133,46 +77,29 @@ fn merge(
     flags: &NamespaceFlags,
     command: &[OsString],
 ) -> Result<(Merged, Vec<String>), Failure> {
-    let name = file.display();
-    let malformed = |error: serde_json::Error| Failure::ours(format!("{name}: {error}"));
-    let value: Value = serde_json::from_str(text).map_err(malformed)?;
-    let config: Config = serde_json::from_str(text).map_err(malformed)?;
+    let refused = |why: String| Failure::ours(format!("{}: {}", file.display(), one_line(&why)));
+    let Parts { namespaces, users, groups, monotonic, boottime, oom_score_adj, args, outside } =
+        config_text::parse(text).map_err(refused)?;
     refuse_conflicts(flags)?;
-    let mut merged = flags.clone();
-    merged.config = None;
-    let Linux { namespaces, uid_mappings, gid_mappings, time_offsets } = config.linux;
-    for Namespace { kind, path } in namespaces {
-        add_namespace(&mut merged, &kind, &path)
-            .map_err(|why| Failure::ours(format!("{name}: linux.namespaces: {why}")))?;
+    let mut merged = NamespaceFlags { config: None, monotonic, boottime, oom_score_adj, ..flags.clone() };
+    for (kind, path) in namespaces {
+        match path {
+            Some(path) => {
+                let join = JoinValue::of(kind, path.as_bytes());
+                merged.join.push(join.map_err(|why| refused(format!("linux.namespaces: {why}")))?);
+            }
+            None => merged.kinds.name(kind, None),
+        }
     }
-    for (mappings, values) in [(uid_mappings, &mut merged.map_users), (gid_mappings, &mut merged.map_groups)]
-    {
+    for (mappings, values) in [(users, &mut merged.map_users), (groups, &mut merged.map_groups)] {
         for Mapping { inside, outside, size } in mappings {
             let line = format!("{inside}:{outside}:{size}").parse::<MapValue>();
-            values.push(line.map_err(|why| Failure::ours(format!("{name}: an id mapping: {why}")))?);
+            values.push(line.map_err(|why| refused(format!("an id mapping: {why}")))?);
         }
     }
-    for (clock, Offset { secs, nanosecs }) in time_offsets {
-        if nanosecs != 0 {
-            let why = "nsexec sets whole seconds: nanosecs must be 0";
-            return Err(Failure::ours(format!("{name}: linux.timeOffsets.{clock}: {why}")));
-        }
-        match clock.as_str() {
-            "monotonic" => merged.monotonic = Some(secs),
-            "boottime" => merged.boottime = Some(secs),
-            _ => return Err(Failure::ours(format!("{name}: linux.timeOffsets: unknown clock {clock}"))),
-        }
-    }
-    if let Some(score) = config.process.oom_score_adj {
-        if !(-1000..=1000).contains(&score) {
-            let why = "expected -1000 to 1000";
-            return Err(Failure::ours(format!("{name}: process.oomScoreAdj is {score}, {why}")));
-        }
-        merged.oom_score_adj = Some(score);
-    }
-    let own: Vec<OsString> = config.process.args.into_iter().map(OsString::from).collect();
+    let own: Vec<OsString> = args.into_iter().map(OsString::from).collect();
     let command = if command.is_empty() { own } else { command.to_vec() };
-    Ok((Merged { flags: merged, command, note: None }, outside(&value)))
+    Ok((Merged { flags: merged, command, note: None }, outside))
 }
 
 /// Refuses flags that the file decides too.
@@ -201,45 +128,6 @@ fn refuse_conflicts(flags: &NamespaceFlags) -> Result<(), Failure> {
     }
     let why = "--config already defines the namespaces, the id maps, the offsets and the OOM score: leave out their flags";
     Err(Failure::Usage(why.to_owned()))
-}
-
-/// Adds a namespace under its name in the configuration.
-fn add_namespace(flags: &mut NamespaceFlags, kind: &str, path: &str) -> Result<(), String> {
-    let name = match kind {
-        "network" => "net",
-        kind => kind,
-    };
-    if !path.is_empty() {
-        flags.join.push(JoinValue::parse(&OsString::from(format!("{name}={path}")))?);
-        return Ok(());
-    }
-    let kinds = &mut flags.kinds;
-    let flag = match name {
-        "user" => &mut kinds.user,
-        "mount" => &mut kinds.mount,
-        "pid" => &mut kinds.pid,
-        "net" => &mut kinds.net,
-        "ipc" => &mut kinds.ipc,
-        "uts" => &mut kinds.uts,
-        "cgroup" => &mut kinds.cgroup,
-        "time" => &mut kinds.time,
-        _ => return Err(format!("unknown type {kind}")),
-    };
-    if flag.replace(None).is_some() {
-        return Err(format!("the type {kind} is listed twice"));
-    }
-    Ok(())
-}
-
-/// Returns the keys of the file that are not applied, such as `linux.resources`.
-fn outside(value: &Value) -> Vec<String> {
-    let keys = |at: &str, known: &[&str]| -> Vec<String> {
-        let object = if at.is_empty() { value.as_object() } else { value.get(at).and_then(Value::as_object) };
-        let prefix = if at.is_empty() { String::new() } else { format!("{at}.") };
-        let unknown = |key: &&String| !known.contains(&key.as_str());
-        object.into_iter().flat_map(Map::keys).filter(unknown).map(|key| format!("{prefix}{key}")).collect()
-    };
-    [keys("", TOP), keys("process", PROCESS), keys("linux", LINUX)].concat()
 }
 
 #[cfg(test)]
@@ -290,6 +178,13 @@ mod tests {
             assert!(error.starts_with("config.json: ") && error.contains(fault), "{error}");
             assert_eq!(error.lines().count(), 1);
         }
+    }
+
+    #[test]
+    fn words_of_the_file_cannot_begin_a_line_of_the_output() {
+        let text = r#"{"linux": {"namespaces": [{"type": "pid", "path": "/a,\nb"}]}}"#;
+        let Err(Failure::Other { text, .. }) = merge(text, &NamespaceFlags::default()) else { panic!() };
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod before_start;
 mod before_start_flags;
 mod compare;
 mod config;
+mod config_text;
 mod decode;
 mod defaults;
 mod doctor;

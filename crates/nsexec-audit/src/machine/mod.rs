@@ -44,6 +44,10 @@ use crate::sim::{ALL_CAPS, OwnUser, ProcOwner, Settings};
 pub use caller::Account;
 pub use command::PlanCommand;
 pub use proc::ProcState;
+#[doc(hidden)]
+pub use proc::{covers_proc, hidepid, is_chrooted};
+#[doc(hidden)]
+pub use read::sub_ranges;
 
 /// The facts of a machine, and of the process on it that launches commands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

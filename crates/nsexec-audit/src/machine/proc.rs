@@ -48,7 +48,8 @@ pub(super) fn state(mountinfo: &str, groups: &[u32]) -> ProcState {
 
 /// Returns whether this process has changed its root directory, if that is visible: no mount is at `/`. A
 /// root directory that is a mount point itself looks like any other.
-pub(super) fn is_chrooted(mountinfo: &str) -> bool {
+#[must_use]
+pub fn is_chrooted(mountinfo: &str) -> bool {
     let mut points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).peekable();
     points.peek().is_some() && !points.any(|point| point == "/")
 }
@@ -59,13 +60,15 @@ const EMPTY: [&str; 3] = ["/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/op
 
 /// Returns whether something is mounted below /proc, as in a container. In a user namespace the kernel then
 /// refuses to mount a new proc file system.
-fn covers_proc(mountinfo: &str) -> bool {
+#[must_use]
+pub fn covers_proc(mountinfo: &str) -> bool {
     let mut points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
     points.any(|point| point.starts_with("/proc/") && !EMPTY.contains(&point))
 }
 
 /// Returns /proc's hidepid mode for a caller in these groups. The last mount at /proc is the visible one.
-fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
+#[must_use]
+pub fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
     let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
     // The options follow the file system's type and its source.
     let options = line.and_then(|line| line.split_once(" - ")?.1.split(' ').nth(2)).unwrap_or_default();

@@ -142,7 +142,8 @@ pub(super) fn try_user_namespace() -> Permission {
 
 /// Returns the ranges in the lines `name:first:count` of a user, given by name or by number, in the order of
 /// the file (subuid(5)). Skips malformed lines, as newuidmap does.
-fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
+#[must_use]
+pub fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
     let uid = uid.to_string();
     let range = |line: &str| {
         let mut words = line.trim_end().split(':');
