@@ -107,11 +107,7 @@ fn recorded(
     let lines = Arc::clone(&shown);
     let mut launcher = run::launcher_of(&bootstrap, job, move |line| locked(&lines).push_str(line))?;
     let signals = run::take_signals()?;
-    if flags.witnessed.is_some() {
-        // SIGKILL to the process that started strace kills strace (see `under_strace`). This process then
-        // ends too, so that `--kill-child` holds. Set before the begin mark, so no record contains the call.
-        set_pdeathsig(Signal::SIGKILL).map_err(|error| ours("failed to set a signal", &error.into()))?;
-    }
+    end_with_strace(flags)?;
     // Each process has a copy of the recorder.
     launcher.supervised(&signals).copy_memory();
     let plan = planned(&launcher, facts, place)?;
@@ -169,6 +165,19 @@ fn recorded(
     }
     kept?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
+}
+
+/// Sets the signal that ends this process with strace, if it runs under strace.
+///
+/// SIGKILL to the process that started strace kills strace, and would leave this process. Then `--kill-child`
+/// would not hold. Called before the begin mark, so no record contains the call.
+fn end_with_strace(flags: &RecordFlags) -> Result<(), Failure> {
+    if flags.witnessed.is_none() {
+        return Ok(());
+    }
+    set_pdeathsig(Signal::SIGKILL).map_err(|error| {
+        Failure::ours(format!("failed to set the parent-death signal: {}", words(&error.into())))
+    })
 }
 
 /// Returns the plan of this launch on this machine.
