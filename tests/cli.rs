@@ -717,6 +717,50 @@ fn interrupted_witness_reports_and_removes_its_folder() {
     }
 }
 
+/// strace blocks all signals but SIGKILL, so they go to nsexec under strace, which passes them on. SIGUSR1
+/// would end strace alone. A signal that the command sends to its process group reaches it once.
+#[test]
+fn witness_passes_signals_on_to_the_command() {
+    for caller in callers_with_strace("witness_passes_signals_on_to_the_command") {
+        let start = format!(
+            "mkdir -p w; chmod 777 w; export TMPDIR=$PWD/w; {} setsid -w $N trace --witness -r -C",
+            becoming(&caller)
+        );
+        let ends = "pid=$!; until pgrep -x sleep -s $pid >out; do sleep 0.02; done";
+        for (signal, status) in [("TERM", 143), ("HUP", 129), ("INT", 130), ("QUIT", 131), ("USR1", 138)] {
+            // A command in the background ignores SIGINT and SIGQUIT.
+            let text = format!(
+                "{start} -- env --default-signal sleep 50 & {ends}; kill -{signal} $pid; wait $pid; echo $?; \
+                 pgrep -s $pid; ls w"
+            );
+            let (_, out, err) = script(&caller, &text);
+            assert_eq!(out, format!("{status}\n"), "{signal}: {err}");
+            assert!(err.contains("the witness agrees"), "{signal}: {err}");
+        }
+        let group =
+            format!("{start} -- sh -c 'trap \"echo caught\" INT; kill -INT 0; sleep 0.3; exit 5'; echo $?");
+        let (_, out, err) = script(&caller, &group);
+        assert_eq!(out, "caught\n5\n", "{err}");
+    }
+}
+
+/// strace is killed with the process that started it. The process under strace ends with strace, so
+/// `--kill-child` holds.
+#[test]
+fn killed_witness_leaves_no_process_of_the_program() {
+    for caller in callers_with_strace("killed_witness_leaves_no_process_of_the_program") {
+        let text = format!(
+            "mkdir -p w; chmod 777 w; export TMPDIR=$PWD/w; \
+             {} setsid $N trace --witness -r -C --kill-child -- sleep 50 & \
+             pid=$!; until pgrep -x sleep -s $pid >out; do sleep 0.02; done; sleep 0.3; kill -KILL $pid; wait $pid; \
+             i=0; while pgrep -l -s $pid >left && [ $i -lt 100 ]; do sleep 0.05; i=$((i + 1)); done; cat left",
+            becoming(&caller)
+        );
+        let (_, out, err) = script(&caller, &text);
+        assert_eq!(out, "", "{err}");
+    }
+}
+
 /// `-v` shows the stages' records. The launcher must not write them while the witness counts calls.
 #[test]
 fn verbose_trace_agrees_with_the_witness() {

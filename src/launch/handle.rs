@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::vec::Vec;
 
-use super::query::{namespace_of, open_pidfd, pid_in_proc};
+use super::query::{namespace_of, open_pidfd, parent_in_proc, pid_in_proc};
 use crate::deciders::namespace::NsKind;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
@@ -123,6 +123,20 @@ impl Child {
         let before = number().ok_or_else(gone)?;
         let opened = namespace_of(before, kind)?;
         if number() == Some(before) { Ok(opened) } else { Err(gone()) }
+    }
+
+    /// Returns a handle for signals to a child of the command. `pid` is its pid in our pid namespace. `None`:
+    /// the command has no such child, /proc does not show it, or the kernel has no pidfds.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn child(&self, pid: Pid) -> Option<Self> {
+        let number = |child: &Self| {
+            child.identify();
+            pid_in_proc(child.pidfd.get()?).ok().filter(|number| *number > 0)
+        };
+        let child = Self::new(pid, false);
+        let parent = parent_in_proc(number(&child)?)?;
+        (number(self)? == parent).then_some(child)
     }
 
     /// Waits until the command has ended. Later calls return the same status again. Closes

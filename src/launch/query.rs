@@ -216,6 +216,12 @@ pub fn pid_in_proc(pidfd: &OwnedFd) -> io::Result<i32> {
     number_of_fdinfo(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line Pid"))
 }
 
+/// Reads the pid of the parent of a process. Both are numbers of /proc (proc_pid_status(5)).
+pub(super) fn parent_in_proc(pid: i32) -> Option<i32> {
+    let text = StatusText::new(&read(&format!("/proc/{pid}/status")).ok()?);
+    text.field("PPid")?.parse().ok()
+}
+
 /// Reads the name of this process (proc_pid_comm(5)); empty without a /proc.
 pub(super) fn own_name() -> Vec<u8> {
     let mut name = fs::read("/proc/self/comm").unwrap_or_default();

@@ -6,4 +6,4 @@
 //! module.
 
 pub use super::signals_error::{SignalsError, SignalsStep};
-pub use super::supervise::{Signals, end_by, supervise};
+pub use super::supervise::{Signals, end_by, supervise, supervise_tracer};

@@ -136,8 +136,20 @@ impl Signals {
 /// # Errors
 /// The error of a call that waits for the command or sends it a signal.
 pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
+    supervise_tracer(child, signals, None)
+}
+
+/// Does the same as [`supervise`] for a command that traces another program and blocks signals, as strace
+/// does. The signals go to `traced`, a child of the command. Those of job control go to the command, so that
+/// it stops and continues with this process.
+///
+/// # Errors
+/// The same as [`supervise`].
+#[doc(hidden)]
+pub fn supervise_tracer(child: &mut Child, signals: &Signals, traced: Option<&Child>) -> io::Result<i32> {
     nix_set(STOPPING).thread_block()?;
     let pidfd = pidfd(child);
+    let traced = traced.map(|traced| (traced, traced.pidfd().and_then(|fd| fd.try_clone_to_owned()).ok()));
     let is_process_1 = std::process::id() == 1;
     let mut killed_for = None;
     let mut job = Job::default();
@@ -146,7 +158,11 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     let mut command_ran = false;
     loop {
         while let Some(info) = read_signal(&signals.descriptor)? {
-            match pass_on((child, pidfd.as_ref()), &info, command_ran)? {
+            let receiver = match &traced {
+                Some((traced, pidfd)) if !is_of_job_control(&info) => (*traced, pidfd.as_ref(), true),
+                _ => (&*child, pidfd.as_ref(), false),
+            };
+            match pass_on(receiver, &info, command_ran)? {
                 Effect::None => {}
                 Effect::Killed(signal) => killed_for = killed_for.or(Some(signal)),
                 Effect::AskedToEnd => job.ending = Some(Instant::now()),
@@ -271,10 +287,16 @@ enum Effect {
     JobStops(Signal),
 }
 
-/// Handles one signal. `command_ran`: the command already ran when the signal arrived. Then a terminal has
-/// sent the signal to the command too.
+/// Returns whether the signal stops or continues a job, or reports an event of a child.
+fn is_of_job_control(info: &siginfo) -> bool {
+    let signals = STOPPING.into_iter().chain([Signal::CONT, Signal::CHLD]);
+    signals.map(|signal| signal.0).any(|number| i32::try_from(info.ssi_signo) == Ok(number))
+}
+
+/// Handles one signal. `child` receives it, and `traced` is whether a tracer runs it. `command_ran`: the
+/// command already ran when the signal arrived. Then a terminal has sent the signal to the command too.
 fn pass_on(
-    (child, pidfd): (&Child, Option<&OwnedFd>),
+    (child, pidfd, traced): (&Child, Option<&OwnedFd>, bool),
     info: &siginfo,
     command_ran: bool,
 ) -> io::Result<Effect> {
@@ -283,8 +305,10 @@ fn pass_on(
     let stops = STOPPING.into_iter().find(|late| *late == signal);
     let done = stops.map_or(Effect::None, Effect::JobStops);
     // The command has sent the signal to its whole process group, which includes this process.
-    let own = info.ssi_code <= 0 && i32::try_from(info.ssi_pid) == Ok(child.pid().0);
-    if own {
+    let sender = i32::try_from(info.ssi_pid).map_or(Pid(0), Pid);
+    // A traced program is a launcher, whose child is the command.
+    let own = sender == child.pid() || traced && child.child(sender).is_some();
+    if info.ssi_code <= 0 && own {
         return Ok(done);
     }
     if number == libc::SIGCHLD {
@@ -294,7 +318,8 @@ fn pass_on(
     let has_seen = command_ran || number == libc::SIGWINCH;
     let context = Context {
         delivered: has_seen && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
-        command: signals_of_child(child.pid(), pidfd),
+        // A traced program blocks the signals, and decides by the state of its own command.
+        command: if traced { None } else { signals_of_child(child.pid(), pidfd) },
         first: child.is_process_1(),
         own_session: leads_a_session(child),
     };
@@ -302,12 +327,17 @@ fn pass_on(
     // A terminal sends a signal to a whole process group. A command with its own session has another process
     // group, so this process sends the signal there.
     let whole_group = context.own_session && (info.ssi_code == libc::SI_KERNEL || number == libc::SIGCONT);
-    match reaction(signal, context) {
+    let sent = match reaction(signal, context) {
         Reaction::Leave if context.ignored(signal) => Ok(Effect::None),
         Reaction::Leave => Ok(done),
         Reaction::Forward => send(child, whole_group, number).map(|()| done),
         Reaction::Stop => send(child, context.own_session, libc::SIGSTOP).map(|()| done),
         Reaction::Kill => child.kill().map(|()| Effect::Killed(signal)),
+    };
+    match sent {
+        // The tracer has reaped it, and ends too.
+        Err(error) if traced && error.raw_os_error() == Some(Errno::ESRCH.0) => Ok(Effect::None),
+        sent => sent,
     }
 }
 

@@ -317,6 +317,11 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "crates/nsexec-cli/src/trace.rs",
+        uses: &["nix", "std::fs"],
+        why: "writes the record to the process that compares it, and ends with strace",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/trace_witness.rs",
         uses: &[ENV, "nix", "std::fs", "std::process", "std::thread"],
         why: "reads the lines of strace through pipes with a name",
     },

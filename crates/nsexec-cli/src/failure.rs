@@ -7,6 +7,8 @@ use std::io;
 pub(crate) const FAILED: u8 = 1;
 /// The exit status of wrong usage.
 pub(crate) const USAGE: u8 = 2;
+/// The exit status of `trace` if the run differs from the plan.
+pub(crate) const NOT_AS_PLANNED: u8 = 3;
 
 /// An error for standard error, with its exit status.
 #[derive(Clone, PartialEq, Eq, Debug)]

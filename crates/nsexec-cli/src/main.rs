@@ -47,6 +47,7 @@ mod target;
 mod testing;
 mod trace;
 mod trace_replay;
+mod trace_witness;
 mod values;
 
 use std::ffi::OsString;
