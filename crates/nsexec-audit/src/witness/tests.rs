@@ -477,6 +477,10 @@ fn only_lines_of_the_allocator_are_left_out() {
         (r#"write(3, "\n{\"of\":[0],\"line\":{}}", 20) = 20"#, false),
         (r#"write(3, "a line", 6) = 6"#, false),
         ("uname({sysname=\"Linux\", ...}) = 0", false),
+        // The process was killed in the call; then also with a line of another process in between.
+        ("prctl(PR_SET_PDEATHSIG, SIGKILL <unfinished ...>) = ?", true),
+        ("prctl(PR_SET_PDEATHSIG, SIGKILL) = ?", true),
+        ("poll([{fd=5, events=POLLIN}], 1, -1) = ? ERESTART_RESTARTBLOCK (Interrupted by signal)", false),
     ] {
         assert_eq!(is_left_out(line), left_out, "{line}");
     }
