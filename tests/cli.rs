@@ -886,6 +886,23 @@ fn witness_of_an_init_and_of_a_repeated_flag() {
     }
 }
 
+/// strace executes an output file whose name begins with `|`. A strace that does nothing is no witness.
+#[test]
+fn witness_takes_any_temporary_folder_and_no_idle_strace() {
+    for caller in callers_with_strace("witness_takes_any_temporary_folder_and_no_idle_strace") {
+        let text = format!(
+            "mkdir '|touch pwn #' idle; chmod 777 '|touch pwn #'; printf '#!/bin/sh\n' >idle/strace; chmod 755 idle/strace; \
+             TMPDIR='|touch pwn #' {0} $N trace --witness -r -- true; echo $?; ls '|touch pwn #'; \
+             TMPDIR=/nonexistent {0} $N trace --witness -r -- true; echo $?; \
+             PATH=$PWD/idle:$PATH {0} $N trace --witness -r -- true; echo $?; ls",
+            becoming(&caller)
+        );
+        let (_, out, err) = script(&caller, &text);
+        assert!(out.starts_with("0\n1\n1\n") && !out.contains("pwn\n"), "{out}{err}");
+        assert!(err.contains("in /nonexistent: ") && err.contains("the traced run left no record"), "{err}");
+    }
+}
+
 /// Below the first of these limits the dynamic linker fails.
 #[test]
 fn witness_without_memory_says_so_and_leaves_nothing() {

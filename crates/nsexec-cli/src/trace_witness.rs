@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{mkdtemp, mkfifo};
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::signals::supervise_tracer;
 use nsexec::launch::{Child, LaunchError, Launcher};
@@ -56,22 +56,38 @@ struct Folder {
 }
 
 impl Folder {
-    fn new() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("nsexec-witness.{}", std::process::id()));
-        // Other users must not read the command's arguments.
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let inboxes = Fifo::new(&path.join(STRACE))
-            .and_then(|strace| Ok((strace, Fifo::new(&path.join(RECORD))?)))
-            .inspect_err(|_| drop(fs::remove_dir_all(&path)));
-        let (strace, record) = inboxes?;
-        Ok(Self { path, strace, record })
+    fn new() -> Result<Self, Failure> {
+        let temporary = std::env::temp_dir();
+        let made = || {
+            // strace executes a name that begins with "|" or "!".
+            let template = std::path::absolute(&temporary)?.join("nsexec-witness.XXXXXX");
+            // Only its owner can read it: other users must not read the command's arguments.
+            let path = mkdtemp(&template)?;
+            let inboxes = Fifo::new(&path.join(STRACE))
+                .and_then(|strace| Ok((strace, Fifo::new(&path.join(RECORD))?)))
+                .inspect_err(|_| remove(&path));
+            let (strace, record) = inboxes?;
+            Ok(Self { path, strace, record })
+        };
+        made().map_err(|error: io::Error| {
+            let place = temporary.display();
+            Failure::ours(format!("failed to make a folder for the witness in {place}: {}", words(&error)))
+        })
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        remove(&self.path);
     }
+}
+
+/// Removes the folder, also at the limit on open files.
+fn remove(folder: &Path) {
+    for name in [STRACE, RECORD] {
+        let _ = fs::remove_file(folder.join(name));
+    }
+    let _ = fs::remove_dir(folder);
 }
 
 /// A FIFO that another program opens by its path and writes to.
@@ -140,14 +156,12 @@ pub(crate) fn witnessed(request: &Request, facts: &Facts, line: &[OsString]) -> 
     // A thread that starts without memory aborts the program (std::thread). If there is not enough, this ends
     // the program with the reason. What is freed here stays available, for nothing else runs in this process.
     drop(std::hint::black_box(Vec::<u8>::with_capacity(THREADS)));
-    let mut folder = Folder::new().map_err(|error| {
-        Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
-    })?;
+    let mut folder = Folder::new()?;
     let (status, traced) = under_strace(&mut folder, line)?;
     if traced.record.is_empty() {
         // The run did not start, and has printed the reason.
         return match status {
-            NOT_AS_PLANNED => Err(Failure::ours("the traced run left no record")),
+            0 | NOT_AS_PLANNED => Err(Failure::ours("the traced run left no record")),
             status => Ok(status),
         };
     }
