@@ -886,7 +886,7 @@ fn witness_of_an_init_and_of_a_repeated_flag() {
     }
 }
 
-/// strace executes an output file whose name begins with `|`. A strace that does nothing is no witness.
+/// strace executes an output file whose name begins with `|`. If strace does nothing, the run fails.
 #[test]
 fn witness_takes_any_temporary_folder_and_no_idle_strace() {
     for caller in callers_with_strace("witness_takes_any_temporary_folder_and_no_idle_strace") {

@@ -322,7 +322,7 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "crates/nsexec-cli/src/trace_witness.rs",
-        uses: &[ENV, "nix", "std::fs", "std::process", "std::thread"],
+        uses: &[ENV, "nix", "std::fs", "std::thread"],
         why: "reads the lines of strace through pipes with a name",
     },
 ];
