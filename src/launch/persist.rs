@@ -7,6 +7,7 @@ use core::fmt::Write as _;
 use super::job::Job;
 use super::outcome::FailureKind;
 use super::pipes::{LogReader, add_error, close};
+use super::root::open_in_root;
 use super::steps::StageStep;
 use super::surroundings::Persistent;
 use crate::scripts::procfs::ProcDir;
@@ -54,7 +55,7 @@ fn mount_all<'m, S: Sys>(sys: &mut S, all: &'m [Persistent], process: Pid) -> Re
 /// Opens the file that becomes the mount point.
 fn open_file<S: Sys>(sys: &mut S, file: &CStr) -> SysResult<Fd> {
     let root = sys.openat(Fd::CWD, c"/", OpenFlags::Directory)?;
-    let opened = sys.open_in_root(root, file, OpenFlags::Path);
+    let opened = open_in_root(sys, root, file, OpenFlags::Path);
     close(sys, root);
     opened
 }

@@ -197,11 +197,11 @@ fn mount_devices<S: Sys>(sys: &mut S, top: Fd, target: Fd, path: &CStr) -> SysRe
     }
     mount_on(sys, target, MountKind::Tmpfs, c"mode=755")?;
     close(sys, target);
-    let dev = sys.open_in_root(top, path, OpenFlags::Directory)?;
+    let dev = open_in_root(sys, top, path, OpenFlags::Directory)?;
     for ((_, name), copy) in DEVICES.iter().zip(copies) {
-        let file = sys.open_in_root(dev, name, OpenFlags::New)?;
+        let file = open_in_root(sys, dev, name, OpenFlags::New)?;
         close(sys, file);
-        let file = sys.open_in_root(dev, name, OpenFlags::Path)?;
+        let file = open_in_root(sys, dev, name, OpenFlags::Path)?;
         sys.move_mount(copy, file)?;
         close(sys, file);
         close(sys, copy);
@@ -214,12 +214,29 @@ fn mount_devices<S: Sys>(sys: &mut S, top: Fd, target: Fd, path: &CStr) -> SysRe
         (c"shm", MountKind::Tmpfs, c"mode=1777"),
     ] {
         sys.mkdirat(dev, name, 0o755)?;
-        let directory = sys.open_in_root(dev, name, OpenFlags::Directory)?;
+        let directory = open_in_root(sys, dev, name, OpenFlags::Directory)?;
         mount_on(sys, directory, kind, options)?;
         close(sys, directory);
     }
     close(sys, dev);
     Ok(())
+}
+
+/// The number of times that an open which [`Errno::EAGAIN`] refuses is repeated.
+const REPEATS: usize = 255;
+
+/// Opens a file below a directory, as [`Sys::open_in_root`].
+///
+/// While any process of the machine renames or mounts a file, openat2(2) returns `EAGAIN` for a path or link
+/// with `..`: it cannot tell whether the path stays below the directory. So the open is repeated.
+pub(super) fn open_in_root<S: Sys>(sys: &mut S, root: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
+    for _ in 0..REPEATS {
+        match sys.open_in_root(root, path, flags) {
+            Err(Errno::EAGAIN) => {}
+            opened => return opened,
+        }
+    }
+    sys.open_in_root(root, path, flags)
 }
 
 /// Opens a mount point, and creates it if it does not exist: as a file for a mount of a file, otherwise as a
@@ -231,7 +248,7 @@ fn open_point<'m, S: Sys>(
     source: Option<Fd>,
 ) -> Result<Fd, Error<'m>> {
     let failed = |errno| StageStep::MountPoint(point.path.to_bytes()).failed(errno);
-    match sys.open_in_root(top, &point.path, OpenFlags::Path) {
+    match open_in_root(sys, top, &point.path, OpenFlags::Path) {
         Err(Errno::ENOENT) => {}
         opened => return opened.map_err(failed),
     }
@@ -242,15 +259,15 @@ fn open_point<'m, S: Sys>(
     };
     in_parent(sys, top, point, |sys, parent, name| match is_directory {
         true => sys.mkdirat(parent, name, 0o755),
-        false => sys.open_in_root(parent, name, OpenFlags::New).map(|file| close(sys, file)),
+        false => open_in_root(sys, parent, name, OpenFlags::New).map(|file| close(sys, file)),
     })
-    .and_then(|()| sys.open_in_root(top, &point.path, OpenFlags::Path))
+    .and_then(|()| open_in_root(sys, top, &point.path, OpenFlags::Path))
     .map_err(failed)
 }
 
 /// Returns whether the copy of a mount is of a directory.
 fn is_directory<S: Sys>(sys: &mut S, mount: Fd) -> SysResult<bool> {
-    match sys.open_in_root(mount, c"/", OpenFlags::Directory) {
+    match open_in_root(sys, mount, c"/", OpenFlags::Directory) {
         Ok(directory) => {
             close(sys, directory);
             Ok(true)
@@ -293,7 +310,7 @@ fn in_directory<S: Sys>(
     path: &CStr,
     act: impl FnOnce(&mut S, Fd) -> SysResult<()>,
 ) -> SysResult<()> {
-    let directory = sys.open_in_root(top, path, OpenFlags::Directory)?;
+    let directory = open_in_root(sys, top, path, OpenFlags::Directory)?;
     let done = act(sys, directory);
     close(sys, directory);
     done
@@ -323,10 +340,31 @@ fn enter_directory<S: Sys>(sys: &mut S, directory: &Directory) -> SysResult<()> 
         return sys.chdir(&directory.path);
     }
     let root = sys.openat(Fd::CWD, c"/", OpenFlags::Directory)?;
-    let opened = sys.open_in_root(root, &directory.path, OpenFlags::Directory);
+    let opened = open_in_root(sys, root, &directory.path, OpenFlags::Directory);
     close(sys, root);
     let opened = opened?;
     let entered = sys.fchdir(opened);
     close(sys, opened);
     entered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::MockSys;
+
+    #[test]
+    fn open_is_repeated_while_others_rename() {
+        for (refused, opened) in [(2, Ok(Fd(9))), (REPEATS, Ok(Fd(9))), (REPEATS + 1, Err(Errno::EAGAIN))] {
+            let (mut sys, mut calls) = (MockSys::new(), 0);
+            sys.expect_open_in_root().returning(move |_, _, _| {
+                calls += 1;
+                if calls <= refused { Err(Errno::EAGAIN) } else { Ok(Fd(9)) }
+            });
+            assert_eq!(open_in_root(&mut sys, Fd(3), c"/a", OpenFlags::Path), opened);
+        }
+        let mut sys = MockSys::new();
+        sys.expect_open_in_root().once().returning(|_, _, _| Err(Errno::ENOENT));
+        assert_eq!(open_in_root(&mut sys, Fd(3), c"/a", OpenFlags::Path), Err(Errno::ENOENT));
+    }
 }

@@ -553,6 +553,8 @@ pub trait Sys {
     /// Opens a file below a directory as if this were the root directory: `openat2(root, path, {flags, 0,
     /// RESOLVE_IN_ROOT|RESOLVE_NO_MAGICLINKS}, 24)`, openat2(2), Linux 5.6. Neither `..` nor a symbolic link
     /// leads out of it.
+    ///
+    /// Errors: `EAGAIN`: the path has `..`, and a process of the machine renames or mounts a file meanwhile.
     #[cfg(feature = "std")]
     fn open_in_root(&mut self, root: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd>;
 

@@ -155,12 +155,35 @@ fn links_of_the_root_do_not_lead_out_of_it() {
     let mut command = sh("cat /inside/new");
     command.unshare(KINDS).root(&root).bind_read_only("/usr", "/usr").bind(&given, "/upwards/new");
     assert_eq!(stdout(&mut command), "given");
+    // The kernel answers EAGAIN for `..` while any process renames a file.
+    while_files_are_renamed(&folder, || {
+        for _ in 0..20 {
+            assert_eq!(stdout(&mut command), "given");
+        }
+    });
     let mut command = sh("");
     command.unshare(KINDS).root(&root).bind_read_only("/usr", "/usr").bind(&given, "/absolute/new");
     // The link is followed below the root directory, where it leads to nothing.
     let error = command.spawn().unwrap_err().to_string();
     assert!(error.contains("the mount point /absolute/new"), "{error}");
     assert_eq!(fs::read_dir(&outside.0).unwrap().count(), 0);
+}
+
+/// Calls a function while a thread renames a file, again and again.
+fn while_files_are_renamed(folder: &Folder, run: impl FnOnce()) {
+    let [one, other] = [folder.file("renamed", ""), folder.0.join("again")];
+    let ends = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+                fs::rename(&one, &other).unwrap();
+                fs::rename(&other, &one).unwrap();
+            }
+        });
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        ends.store(true, std::sync::atomic::Ordering::Relaxed);
+        ran.unwrap();
+    });
 }
 
 /// In the root directory, and in a directory that is mounted below it: nothing is created, removed or mounted
