@@ -717,8 +717,9 @@ fn interrupted_witness_reports_and_removes_its_folder() {
     }
 }
 
-/// strace blocks all signals but SIGKILL, so they go to nsexec under strace, which passes them on. SIGUSR1
-/// would end strace alone. A signal that the command sends to its process group reaches it once.
+/// With `-o`, strace ignores SIGHUP, SIGINT, SIGQUIT and SIGTERM (strace(1), -I 3), and SIGUSR1 ends strace
+/// alone. The signals go to nsexec under strace, which sends them to the command. A signal that the command
+/// sends to its process group reaches it once.
 #[test]
 fn witness_passes_signals_on_to_the_command() {
     for caller in callers_with_strace("witness_passes_signals_on_to_the_command") {
@@ -874,7 +875,7 @@ fn witness_writes_no_environment_values_to_files() {
 }
 
 /// The minimal init makes itself non-dumpable, and an ordinary user's strace then prints pointers. A repeated
-/// flag is harmless. Without memory for a thread there is one line, and no folder and no process is left.
+/// flag is harmless.
 #[test]
 fn witness_of_an_init_and_of_a_repeated_flag() {
     for caller in callers_with_strace("witness_of_an_init_and_of_a_repeated_flag") {
@@ -903,7 +904,8 @@ fn witness_takes_any_temporary_folder_and_no_idle_strace() {
     }
 }
 
-/// Below the first of these limits the dynamic linker fails.
+/// Without memory for its threads, nsexec prints one line and leaves no folder and no process. Below the
+/// first of these limits the dynamic linker fails.
 #[test]
 fn witness_without_memory_says_so_and_leaves_nothing() {
     for caller in callers_with_strace("witness_without_memory_says_so_and_leaves_nothing") {

@@ -56,7 +56,7 @@ EVENTS = ["--format", "json", "-Z", "unstable-options", "--show-output"]
 # rustdoc runs the tests of the documentation itself.
 RUSTDOC = '#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc "$@"\n'
 
-# A test program that takes longer, in seconds, is killed and reported. None takes a quarter of it.
+# The time limit of a test program in seconds. A program that reaches it is killed and reported.
 LIMIT = 900
 
 EVENT = re.compile(r'\{ ?"type": ?"')
@@ -226,8 +226,8 @@ def programs(arguments):
 
 
 def lines(process, runner):
-    """Yields the lines of a runner's output. At the limit the runner is killed. It may have ended before: a
-    process that a test left can keep the output open."""
+    """Yields the lines of a test program's output. At the time limit it kills the program's process group: the
+    program still runs, or a process that a test left has the output open."""
     rest, complete = b"", False
     try:
         with selectors.DefaultSelector() as selector:

@@ -267,7 +267,7 @@ fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), 
     let (strace, record) = match strace.and_then(|strace| Ok((strace, record?))) {
         Ok(both) => both,
         Err(error) => {
-            // With -o strace blocks all signals but SIGKILL.
+            // With -o, strace ignores SIGTERM and SIGINT (strace(1), -I 3).
             let _ = child.kill();
             let _ = child.wait();
             return Err(ours("failed to create a thread that reads what strace writes", &error));
