@@ -159,7 +159,7 @@ pub fn supervise_tracer(child: &mut Child, signals: &Signals, traced: Option<&Ch
     loop {
         while let Some(info) = read_signal(&signals.descriptor)? {
             let receiver = match &traced {
-                Some((traced, pidfd)) if !is_of_job_control(&info) => (*traced, pidfd.as_ref(), true),
+                Some((traced, pidfd)) if !stays_with_the_tracer(&info) => (*traced, pidfd.as_ref(), true),
                 _ => (&*child, pidfd.as_ref(), false),
             };
             match pass_on(receiver, &info, command_ran)? {
@@ -287,8 +287,8 @@ enum Effect {
     JobStops(Signal),
 }
 
-/// Returns whether the signal stops or continues a job, or reports an event of a child.
-fn is_of_job_control(info: &siginfo) -> bool {
+/// Returns whether the tracer, and not the traced program, receives the signal: job control, and SIGCHLD.
+fn stays_with_the_tracer(info: &siginfo) -> bool {
     let signals = STOPPING.into_iter().chain([Signal::CONT, Signal::CHLD]);
     signals.map(|signal| signal.0).any(|number| i32::try_from(info.ssi_signo) == Ok(number))
 }

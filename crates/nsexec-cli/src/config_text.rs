@@ -77,7 +77,8 @@ struct Process {
     oom_score_adj: Option<i16>,
 }
 
-/// The keys that are applied. Every other key of the file is named as not applied.
+/// The keys that are applied, and `ociVersion`, which is ignored. Every other key of the file, of `process`
+/// and of `linux` is reported as not applied.
 const TOP: &[&str] = &["linux", "process", "ociVersion"];
 const LINUX: &[&str] = &["namespaces", "uidMappings", "gidMappings", "timeOffsets"];
 const PROCESS: &[&str] = &["args", "oomScoreAdj"];
@@ -98,7 +99,7 @@ const KINDS: [(&str, NsKind); 9] = [
 /// Reads the text of a configuration.
 ///
 /// # Errors
-/// What is wrong, in one line.
+/// A description of the first fault, in one line.
 pub(crate) fn parse(text: &str) -> Result<Parts, String> {
     read(text).map_err(|why| one_line(&why))
 }
@@ -146,8 +147,8 @@ fn read(text: &str) -> Result<Parts, String> {
     }
 }
 
-/// Refuses an array in the place of an object. `serde` would take its elements for the fields, in their
-/// order.
+/// Returns an error if the file has an array where the specification has an object. `serde` reads the
+/// elements of such an array as the fields of the object, in their order.
 fn only_objects(value: &Value) -> Result<(), String> {
     let part = |at: &str| value.pointer(at).into_iter();
     let elements = |at: &str| value.pointer(at).and_then(Value::as_array).into_iter().flatten();

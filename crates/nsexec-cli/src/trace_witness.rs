@@ -63,10 +63,10 @@ impl Folder {
             let template = std::path::absolute(&temporary)?.join("nsexec-witness.XXXXXX");
             // Only its owner can read it: other users must not read the command's arguments.
             let path = mkdtemp(&template)?;
-            let inboxes = Fifo::new(&path.join(STRACE))
+            let fifos = Fifo::new(&path.join(STRACE))
                 .and_then(|strace| Ok((strace, Fifo::new(&path.join(RECORD))?)))
                 .inspect_err(|_| remove(&path));
-            let (strace, record) = inboxes?;
+            let (strace, record) = fifos?;
             Ok(Self { path, strace, record })
         };
         made().map_err(|error: io::Error| {
@@ -101,10 +101,10 @@ impl Fifo {
     fn new(path: &Path) -> io::Result<Self> {
         mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
         // A blocking open of a FIFO waits for the other end.
-        let unhurried =
+        let open_nonblocking =
             |options: &mut fs::OpenOptions| options.custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
-        let reader = unhurried(fs::OpenOptions::new().read(true))?;
-        let writer = unhurried(fs::OpenOptions::new().write(true))?;
+        let reader = open_nonblocking(fs::OpenOptions::new().read(true))?;
+        let writer = open_nonblocking(fs::OpenOptions::new().write(true))?;
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty()))?;
         Ok(Self { reader: Some(reader), writer: Some(writer) })
     }
@@ -153,8 +153,9 @@ pub(crate) fn witnessed(request: &Request, facts: &Facts, line: &[OsString]) -> 
              that a witness may need: raise it, or leave --witness out"
         )));
     }
-    // A thread that starts without memory aborts the program (std::thread). If there is not enough, this ends
-    // the program with the reason. What is freed here stays available, for nothing else runs in this process.
+    // If a new thread has no memory, std::thread aborts the program. This allocation fails first, and the
+    // program then exits with an "out of memory" line. The freed memory stays available, because no other
+    // thread runs.
     drop(std::hint::black_box(Vec::<u8>::with_capacity(THREADS)));
     let mut folder = Folder::new()?;
     let (status, traced) = under_strace(&mut folder, line)?;
@@ -165,7 +166,7 @@ pub(crate) fn witnessed(request: &Request, facts: &Facts, line: &[OsString]) -> 
             status => Ok(status),
         };
     }
-    let agrees = confront(&traced, names_only)?;
+    let agrees = compare_with_strace(&traced, names_only)?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }
 
@@ -267,7 +268,7 @@ fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), 
     let (strace, record) = match strace.and_then(|strace| Ok((strace, record?))) {
         Ok(both) => both,
         Err(error) => {
-            // With -o, strace ignores SIGTERM and SIGINT (strace(1), -I 3).
+            // With -o, strace ignores SIGTERM and SIGINT (strace(1), -I 3), so it is killed.
             let _ = child.kill();
             let _ = child.wait();
             return Err(ours("failed to create a thread that reads what strace writes", &error));
@@ -285,7 +286,7 @@ fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), 
     Ok((u8::try_from(status).unwrap_or(FAILED), Traced { strace, record }))
 }
 
-/// Returns the pid at the beginning of a line of strace; 0 if there is none.
+/// Returns the pid with which a line of strace's output begins, or 0 if the line begins with another word.
 fn pid_of(line: &str) -> i32 {
     line.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default()
 }
@@ -304,7 +305,7 @@ fn traced_program(strace: &mut Child, first: &AtomicI32) -> io::Result<Option<Ch
 }
 
 /// Compares the record with strace's output. Returns whether they agree.
-fn confront(traced: &Traced, names_only: bool) -> Result<bool, Failure> {
+fn compare_with_strace(traced: &Traced, names_only: bool) -> Result<bool, Failure> {
     let record = Run::from_json_lines(&traced.record).map_err(|error| Failure::ours(error.to_string()))?;
     let of_strace = |error: witness::WitnessError| Failure::ours(format!("strace's output: {error}"));
     let (agrees, differences, calls) = if names_only {

@@ -267,8 +267,8 @@ impl RunReader<'_> {
     }
 }
 
-/// Returns whether a line is left out: [`LEFT_OUT`], and the call in which the process was killed. The
-/// recorder writes most calls only after their return. strace shows no result of such a call.
+/// Returns whether a line is left out: [`LEFT_OUT`], and the call in which the process was killed. strace
+/// prints `= ?` for that call. The recorder has no line, since it writes most calls only after their return.
 fn is_left_out(line: &str) -> bool {
     LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning)) && !maps_a_file_or_code(line)
         || line.ends_with(") = ?")
