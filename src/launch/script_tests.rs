@@ -83,9 +83,10 @@ impl Kernel {
         });
         // The mock gives the pidfd of a process the number of its pid.
         sys.expect_pidfd_open().returning(|pid| Ok(Fd(pid.0)));
-        // The first polled descriptor is always ready.
+        // The last polled descriptor is always ready: the wanted one, after a process's end.
         sys.expect_poll().returning(|fds, _| {
-            fds[0].revents = fds[0].events;
+            let wanted = fds.last_mut().unwrap();
+            wanted.revents = wanted.events;
             Ok(1)
         });
         let say = note(&seen);
