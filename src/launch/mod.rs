@@ -171,7 +171,7 @@ pub use proc_status::StatusText;
 #[doc(hidden)]
 pub use query::{
     creator_of, is_open, is_own_namespace, kind_of, network_of_socket, open_owner_of, open_pidfd,
-    own_capabilities, own_protection, own_status, owner_of, pid_in_proc,
+    own_capabilities, own_protection, own_status, owner_of, pid_in_proc, reports_tid_address,
 };
 #[doc(hidden)]
 pub use record::Collector;

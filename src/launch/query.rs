@@ -28,6 +28,14 @@ use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd, FsType, Pid, SysResult};
 use crate::words::error::Refusal;
 
+/// Returns whether the kernel reports the address of this thread's id (PR_GET_TID_ADDRESS(2const)). A kernel
+/// that is built without CONFIG_CHECKPOINT_RESTORE does not.
+#[must_use]
+pub fn reports_tid_address() -> bool {
+    // SAFETY: reads this thread's own registration, and changes nothing.
+    unsafe { LinuxSys::new() }.tid_address().is_ok()
+}
+
 /// Returns the ids of this thread for files (setfsuid(2)).
 fn ids_for_files() -> (Uid, Gid) {
     // These calls change nothing, since the id is not valid, and return the present one.

@@ -1,6 +1,7 @@
 //! The types of the calls with which our own launcher sets the surroundings of its command. `types` exports
 //! them.
 
+use core::ffi::CStr;
 use core::fmt;
 
 use super::types::SysResult;
@@ -248,6 +249,25 @@ pub enum MountKind {
     Devpts,
     /// `"overlay"`, `MS_NOSUID|MS_NODEV`: a writable layer over others (Linux 5.11 for unprivileged users).
     Overlay,
+}
+
+impl MountKind {
+    /// All kinds, in the order of their declaration.
+    pub const ALL: [Self; 6] =
+        [Self::Tmpfs, Self::Proc, Self::Sysfs, Self::Mqueue, Self::Devpts, Self::Overlay];
+
+    /// Returns the name of the file system, as in /proc/filesystems (proc_filesystems(5)).
+    #[must_use]
+    pub const fn name(self) -> &'static CStr {
+        match self {
+            Self::Tmpfs => c"tmpfs",
+            Self::Proc => c"proc",
+            Self::Sysfs => c"sysfs",
+            Self::Mqueue => c"mqueue",
+            Self::Devpts => c"devpts",
+            Self::Overlay => c"overlay",
+        }
+    }
 }
 
 /// Code of the caller, for [`Sys::run_hook`](super::Sys::run_hook).

@@ -99,6 +99,21 @@ fn a_minimal_dev_works() {
     }
 }
 
+/// The lab runs this test on a kernel without POSIX message queues.
+#[test]
+fn message_queues_are_mounted_or_the_kernel_is_named() {
+    let mut command = boxed("stat -f -c %t /queues");
+    command.mqueue("/queues");
+    if fs::read_to_string("/proc/filesystems").unwrap().lines().any(|line| line.ends_with("\tmqueue")) {
+        // MQUEUE_MAGIC of the kernel's ipc/mqueue.c.
+        assert_eq!(stdout(&mut command), "19800202");
+        return;
+    }
+    let text = command.output().unwrap_err().to_string();
+    assert!(text.contains("failed to mount on /queues: No such device"), "{text}");
+    assert!(text.contains("this kernel does not have the file system"), "{text}");
+}
+
 #[test]
 fn the_callers_root_is_read_only_with_a_writable_folder() {
     let folder = Folder::new();

@@ -236,6 +236,7 @@ const SURROUNDING: &[Row] = rows! {
     [MountProc MountPropagation MountOn]: [EPERM] if Circumstances::is_unprivileged => ADD_USER_TO_MOUNT;
     [MountProc MountPropagation MountOn]: [EPERM EACCES ENOSYS] if Circumstances::seccomp => SECCOMP;
     [MountOn]: [ENOSYS] => NO_MOUNT;
+    [MountOn MountProc]: [ENODEV] => NO_FILE_SYSTEM;
     [MountProc MountPropagation MountOn]: [EACCES] if Circumstances::selinux => SELINUX;
     [MountProc MountPropagation MountOn]: [EPERM] if Circumstances::is_labelled => SECURITY_MODULE;
     [MountProc MountPropagation MountOn]: [EACCES] => SECURITY_MODULE;

@@ -277,6 +277,12 @@ fn read_only_proc_refused_clone_and_missing_call_have_causes() {
 }
 
 #[test]
+fn missing_file_system_is_a_fact_of_the_kernel() {
+    let (found, text) = cause(&user(|_, _| {}), Code::MountOn, Errno::ENODEV);
+    assert!(found == Cause::Kernel && text.contains("/proc/filesystems"), "{text}");
+}
+
+#[test]
 fn missing_newer_call_is_named() {
     let filter = user(|_, facts| facts.vantage.seccomp = true);
     for (code, call) in [

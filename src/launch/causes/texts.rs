@@ -144,6 +144,11 @@ newer_call! { NO_MOUNT FILTER_OF_MOUNT "mount(2), or open_tree(2) and move_mount
 newer_call! { NO_NEW_ROOT FILTER_OF_NEW_ROOT "open_tree(2), move_mount(2) and mount_setattr(2)" "5.12" }
 newer_call! { NO_MOUNT_SETATTR FILTER_OF_MOUNT_SETATTR "mount_setattr(2)" "5.12" }
 
+pub(super) const NO_FILE_SYSTEM: Text = text(
+    Cause::Kernel,
+    "this kernel does not have the file system (/proc/filesystems lists those that it has), or cannot load its module",
+    "load the module as root (modprobe overlay), or use a kernel that is built with the file system",
+);
 pub(super) const NO_CALL: Text = text(
     Cause::Kernel,
     "this kernel lacks the system call, or a seccomp filter refuses it",

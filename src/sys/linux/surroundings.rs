@@ -61,12 +61,11 @@ pub(super) const OPEN_TREE: c_uint = 0x1 | libc::O_CLOEXEC as c_int as c_uint;
 /// Returns the name of a file system, and the flags that it is mounted with.
 pub(super) const fn mount_kind(kind: MountKind) -> (&'static CStr, c_ulong) {
     let (nosuid, nodev, noexec) = (libc::MS_NOSUID, libc::MS_NODEV, libc::MS_NOEXEC);
-    match kind {
-        MountKind::Tmpfs => (c"tmpfs", nosuid | nodev),
-        MountKind::Proc => (c"proc", nosuid | nodev | noexec),
-        MountKind::Sysfs => (c"sysfs", libc::MS_RDONLY | nosuid | nodev | noexec),
-        MountKind::Mqueue => (c"mqueue", nosuid | nodev | noexec),
-        MountKind::Devpts => (c"devpts", nosuid | noexec),
-        MountKind::Overlay => (c"overlay", nosuid | nodev),
-    }
+    let flags = match kind {
+        MountKind::Tmpfs | MountKind::Overlay => nosuid | nodev,
+        MountKind::Proc | MountKind::Mqueue => nosuid | nodev | noexec,
+        MountKind::Sysfs => libc::MS_RDONLY | nosuid | nodev | noexec,
+        MountKind::Devpts => nosuid | noexec,
+    };
+    (kind.name(), flags)
 }

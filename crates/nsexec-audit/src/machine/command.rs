@@ -1,6 +1,7 @@
 //! [`PlanCommand`]: the plan of a [`Command`].
 
 use std::borrow::ToOwned;
+use std::collections::BTreeSet;
 use std::format;
 use std::path::Path;
 use std::string::{String, ToString};
@@ -144,8 +145,13 @@ fn unknown(machine: &Machine, asked: &Asked, prepared: &Prepared) -> Vec<String>
         if !machine.limits.contains_key(kind.name()) && (kind, machine.user_namespaces) != PERMITTED {
             unknown.push(format!("the limit user.max_{}_namespaces", kind.name()));
         }
-        if !machine.kinds.iter().any(|name| name == kind.name()) {
+        if machine.kinds.is_empty() {
             unknown.push(format!("whether this kernel has namespaces of kind {}", kind.name()));
+        }
+    }
+    for name in new_file_systems(prepared) {
+        if !machine.file_systems.contains(&name) {
+            unknown.push(format!("whether this kernel has the file system {name}"));
         }
     }
     if asked.joined.contains(NsKind::User) && machine.own_user.is_some() {
@@ -275,6 +281,17 @@ fn mounts_proc(prepared: &Prepared) -> bool {
     steps.any(|step| matches!(step, MountStep::New { kind: MountKind::Proc, .. }))
 }
 
+/// Returns the names of the file systems that the launch mounts below the command's root directory.
+fn new_file_systems(prepared: &Prepared) -> BTreeSet<String> {
+    let steps = prepared.around.root.iter().flat_map(|root| &root.mounts);
+    let kinds = steps.flat_map(|step| match step {
+        MountStep::New { kind, .. } => [*kind].to_vec(),
+        MountStep::Devices { .. } => [MountKind::Tmpfs, MountKind::Devpts].to_vec(),
+        _ => Vec::new(),
+    });
+    kinds.map(|kind| kind.name().to_string_lossy().into_owned()).collect()
+}
+
 /// Decides whether mounts over /proc prevent a new one. Those that a new user namespace gets from another one
 /// do. Others may be mounts of the same user namespace, which do not (`MNT_LOCKED` in the kernel's
 /// `mnt_already_visible`), and no file tells.
@@ -359,6 +376,40 @@ mod tests {
         machine.files.insert("/bin/sh".into(), FileState::Refused(Refused::Missing));
         let Verdict::Fails(fault) = command.plan(&machine).unwrap().verdict() else { panic!("it runs") };
         assert!(fault.to_string().starts_with("failed to execute /bin/tool: No such file"), "{fault}");
+    }
+
+    #[test]
+    fn file_system_that_the_kernel_does_not_list_is_unknown() {
+        let mut command = in_user();
+        command.unshare([NsKind::Mnt, NsKind::Ipc]).mqueue("/dev/mqueue");
+        let with = |command: &Command, names: &[&str]| {
+            let mut machine = Machine::ordinary(1000);
+            machine.file_systems.retain(|name| names.contains(&name.as_str()));
+            let unknown = unknown(command, &machine);
+            unknown
+                .iter()
+                .filter_map(|fact| fact.split_once("the file system "))
+                .map(|(_, name)| name.to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(with(&command, &["mqueue"]), [""; 0]);
+        assert_eq!(with(&command, &["tmpfs", "devpts"]), ["mqueue"]);
+        command.dev("/dev");
+        assert_eq!(with(&command, &[]), ["devpts", "mqueue", "tmpfs"]);
+    }
+
+    #[test]
+    fn kind_that_the_kernel_lacks_fails_and_is_named() {
+        for (kind, name) in [(NsKind::Time, "time"), (NsKind::User, "user")] {
+            let mut machine = Machine::ordinary(1000);
+            machine.kinds.retain(|known| known != name);
+            let mut command = in_user();
+            command.unshare([kind]);
+            let Verdict::Fails(fault) = command.plan(&machine).unwrap().verdict() else { panic!("it runs") };
+            let text = fault.to_string();
+            assert!(text.contains("Invalid argument"), "{text}");
+            assert!(text.contains(&format!("this kernel has no {name} namespaces")), "{text}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ use std::vec::Vec;
 use nsexec::launch::causes;
 use nsexec::launch::shape::Protection;
 use nsexec::namespace::{NsKind, NsSet};
-use nsexec::sys::types::{Errno, SignalSet};
+use nsexec::sys::types::{Errno, MountKind, SignalSet};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Assumptions, Kernel, Refused};
@@ -76,6 +76,13 @@ pub struct Machine {
     pub kernel: Kernel,
     /// The names of the kinds of namespace that the kernel has.
     pub kinds: Vec<String>,
+    /// The names of the file systems that the kernel has, of those that a command can mount
+    /// (/proc/filesystems). The kernel may load another one as a module when it is mounted.
+    #[serde(default = "mountable")]
+    pub file_systems: Vec<String>,
+    /// Whether the kernel reports the address of a thread's id (PR_GET_TID_ADDRESS(2const)).
+    #[serde(default = "yes")]
+    pub reports_tid_address: bool,
     /// The limits user.max_*_namespaces (namespaces(7)), by the name of the kind. A kind without an entry has
     /// an unknown limit.
     pub limits: BTreeMap<String, u64>,
@@ -149,6 +156,15 @@ pub struct OwnNamespace {
     pub owns: Vec<String>,
 }
 
+const fn yes() -> bool {
+    true
+}
+
+/// Returns the names of the file systems that a command can mount.
+fn mountable() -> Vec<String> {
+    MountKind::ALL.into_iter().map(|kind| kind.name().to_string_lossy().into_owned()).collect()
+}
+
 /// The limit of namespaces on a machine that is made by hand.
 const USUAL_LIMIT: u64 = 63_000;
 
@@ -170,6 +186,8 @@ impl Machine {
             own_user: None,
             kernel: Kernel::CURRENT,
             kinds: names().collect(),
+            file_systems: mountable(),
+            reports_tid_address: true,
             limits: names().map(|name| (name, USUAL_LIMIT)).collect(),
             unprivileged_userns_clone: None,
             apparmor_restricts: None,
@@ -241,6 +259,13 @@ impl Machine {
         NsKind::ALL.into_iter().filter(|kind| self.limits.get(kind.name()) == Some(&0)).collect()
     }
 
+    /// Returns the kinds that the kernel does not have. None if no kind is known.
+    #[must_use]
+    pub fn absent(&self) -> NsSet {
+        let known = set_of(&self.kinds);
+        NsKind::ALL.into_iter().filter(|kind| !known.is_empty() && !known.contains(*kind)).collect()
+    }
+
     /// Returns the facts that the cause of a failure depends on.
     #[must_use]
     pub fn causes(&self) -> causes::Facts {
@@ -306,6 +331,8 @@ impl Machine {
             user_refused: self.user_refused(),
             forbidden: self.forbidden(),
             tools_refuse: self.uid != 0 && !has_tools_account,
+            reports_tid_address: self.reports_tid_address,
+            absent: self.absent(),
             ..Assumptions::root()
         }
     }

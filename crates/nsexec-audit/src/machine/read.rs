@@ -16,6 +16,7 @@ use nsexec::error::Code;
 use nsexec::idmap::parse_line;
 use nsexec::launch::{
     Command, LaunchError, own_capabilities, own_protection, own_status, owner_of, ranges_of_caller,
+    reports_tid_address,
 };
 use nsexec::namespace::NsKind;
 
@@ -51,6 +52,8 @@ pub(super) fn machine() -> Machine {
         own_user: own_namespace(),
         kernel: kernel(),
         kinds: kinds_of_kernel().iter().map(|kind| kind.name().to_string()).collect(),
+        file_systems: listed(&fs::read_to_string("/proc/filesystems").unwrap_or_default()),
+        reports_tid_address: reports_tid_address(),
         limits: limits(),
         unprivileged_userns_clone: sysctl("/proc/sys/kernel/unprivileged_userns_clone"),
         apparmor_restricts: sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
@@ -79,6 +82,12 @@ fn kernel() -> Kernel {
 
 fn sysctl(path: impl AsRef<Path>) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Returns the file systems that a command can mount and that /proc/filesystems lists (proc_filesystems(5)).
+fn listed(text: &str) -> Vec<String> {
+    let is_listed = |name: &String| text.lines().any(|line| line.split('\t').nth(1) == Some(name.as_str()));
+    super::mountable().into_iter().filter(is_listed).collect()
 }
 
 /// Reads the limits user.max_*_namespaces of the caller's user namespace.

@@ -251,6 +251,11 @@ pub struct Assumptions {
     /// Whether the C library keeps its thread id at the address that it registers, so that each clone
     /// refreshes it: glibc, but not musl. By default that of this program.
     pub caches_tid: bool,
+    /// Whether the kernel reports that address: one that is built with CONFIG_CHECKPOINT_RESTORE
+    /// (PR_GET_TID_ADDRESS(2const)).
+    pub reports_tid_address: bool,
+    /// The kinds of namespace that the kernel does not have.
+    pub absent: NsSet,
     /// The facts that were not looked at, one sentence each. The plan assumes that they do not prevent the
     /// run. Not part of the hash.
     pub unknown: Vec<String>,
@@ -311,6 +316,8 @@ impl Assumptions {
             forbidden: NsSet::EMPTY,
             tools_refuse: false,
             caches_tid: cfg!(not(target_env = "musl")),
+            reports_tid_address: true,
+            absent: NsSet::EMPTY,
             unknown: Vec::new(),
         }
     }

@@ -25,6 +25,8 @@ pub(super) fn settings(assumptions: &Assumptions) -> Settings {
         uptime: assumptions.uptime,
         file_system: assumptions.file_system,
         caches_tid: assumptions.caches_tid,
+        reports_tid_address: assumptions.reports_tid_address,
+        absent: assumptions.absent,
         ..Settings::default()
     }
 }
@@ -61,6 +63,12 @@ pub(super) fn lines(assumptions: &Assumptions) -> Vec<(String, String)> {
     }
     for kind in assumptions.forbidden.iter() {
         add(&format!("user.max_{}_namespaces", kind.name()), "0".into());
+    }
+    for kind in assumptions.absent.iter() {
+        add(&format!("{} namespaces", kind.name()), "the kernel does not have them".into());
+    }
+    if !assumptions.reports_tid_address {
+        add("address of the thread id", "not reported by the kernel (CONFIG_CHECKPOINT_RESTORE)".into());
     }
     if assumptions.tools_refuse {
         add("the mapping tools", "refuse the caller: its group is not that of its account".into());

@@ -18,7 +18,7 @@ use super::program::Program;
 use super::streams::{Pair, Pipe, Writing};
 use crate::record::{Bytes, Call, Reply};
 use crate::state::Expected;
-use nsexec::namespace::NsKind;
+use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{CloneFlags, Errno, ExitSignal, FsType, Pid, PollFd, SigAction, Signal, SysResult};
 
 /// The reason why a call returns no value.
@@ -128,6 +128,8 @@ pub struct Settings {
     pub uptime: i64,
     /// The file system of the files of a test (statfs(2)).
     pub file_system: FsType,
+    /// The kinds of namespace that this kernel does not have: to create one fails with `EINVAL`.
+    pub absent: NsSet,
     /// True if the kernel reports the registered address (`PR_GET_TID_ADDRESS`). Otherwise the call fails.
     pub reports_tid_address: bool,
     /// True if the libc keeps its thread id at the address that it registers, as glibc does. musl registers
@@ -160,6 +162,7 @@ impl Default for Settings {
             directories_noexec: false,
             uptime: 1000,
             file_system: TMPFS,
+            absent: NsSet::EMPTY,
             reports_tid_address: true,
             caches_tid: true,
             calls: 20_000,

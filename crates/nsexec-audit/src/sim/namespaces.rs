@@ -303,10 +303,13 @@ impl Kernel {
 
     /// Creates a user namespace (create_user_ns).
     ///
-    /// Errors: `ENOSPC`: the limit is reached, or the nesting would be 33 levels deep. `EPERM`: the caller
-    /// has changed its root, or its ids are not mapped in its user namespace. Any errno: the setting
-    /// `user_refused`.
+    /// Errors: `EINVAL`: the kernel does not have the kind. `ENOSPC`: the limit is reached, or the nesting
+    /// would be 33 levels deep. `EPERM`: the caller has changed its root, or its ids are not mapped in its
+    /// user namespace. Any errno: the setting `user_refused`.
     fn create_user(&mut self, me: Task) -> SysResult<NsId> {
+        if self.settings.absent.contains(NsKind::User) {
+            return Err(Errno::EINVAL);
+        }
         if let Some(errno) = self.settings.user_refused {
             return Err(errno);
         }
@@ -333,6 +336,9 @@ impl Kernel {
     }
 
     fn create(&mut self, me: Task, kind: NsKind, owner: NsId) -> SysResult<NsId> {
+        if self.settings.absent.contains(kind) {
+            return Err(Errno::EINVAL);
+        }
         let proxy = self.process(me).ns;
         let state = match kind {
             NsKind::Pid => {
