@@ -152,9 +152,9 @@ def begin(path):
     return archive
 
 
-def foreign(path, folder, suite, architecture, program):
-    """Writes the guest of another architecture: packages of Debian's suite, unpacked below `folder`, and the program
-    at /usr/bin/nsexec."""
+def foreign(path, folder, suite, architecture, programs):
+    """Writes the guest of another architecture: packages of Debian's suite, unpacked below `folder`, and the programs
+    in /usr/bin."""
     root = folder / "root"
     mark = folder / "complete"
     if not mark.exists():
@@ -175,7 +175,8 @@ def foreign(path, folder, suite, architecture, program):
             archive.copy(file, f"{LINKS[head]}/{tail}" if head in LINKS and tail else name)
     for name, target in (("usr/bin/sh", "dash"), ("usr/bin/awk", "mawk")):
         archive.link(name, target)
-    archive.text("usr/bin/nsexec", Path(program).read_bytes(), 0o755)
+    for program in programs:
+        archive.text(f"usr/bin/{program.name}", program.read_bytes(), 0o755)
     archive.close()
 
 

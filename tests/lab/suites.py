@@ -10,16 +10,19 @@ from packages import ROOT, Unavailable, say
 
 # Name of the suite in `cargo test`, its package, and its limit in seconds, which is for a machine without KVM.
 PROGRAMS = {
-    "parity": ("nsexec-audit", 180),
-    "drawn": ("nsexec-audit", 1500),
-    "command": ("nsexec", 1200),
-    "launch": ("nsexec-audit", 1500),
-    "protocol": ("nsexec-cli", 1500),
+    "parity": ("nsexec-audit", 300),
+    "drawn": ("nsexec-audit", 2400),
+    "command": ("nsexec", 2400),
+    "launch": ("nsexec-audit", 2400),
+    "protocol": ("nsexec-cli", 2400),
 }
+
+# The programs in a guest of another architecture: nsexec and a test program.
+FOREIGN = ["nsexec", "parity"]
 
 # `command`, `launch`, `protocol` and the whole of `drawn` take minutes without KVM, and run if the caller names them
 # (kernels.py has the suites that run by default).
-NAMES = ["first", "selinux", "apparmor", *PROGRAMS, "lockdown"]
+NAMES = ["first", "selinux", "apparmor", "small", "no-userns", *PROGRAMS, "lockdown"]
 
 # Arguments of a suite. The other modes of hidepid repeat each rule.
 WORDS = {"parity": "@hidepid-off"}
@@ -35,6 +38,8 @@ EVENTS = "--format json -Z unstable-options --show-output"
 def build(wanted):
     """Builds the program and the test programs. Returns the path of each, by name."""
     tests = [name for name in wanted if name in PROGRAMS]
+    if "small" in wanted and "command" not in tests:
+        tests.append("command")
     commands = [["build", "-p", "nsexec-cli", "--bin", "nsexec"]]
     if tests:
         words = [word for name in tests for word in ("-p", PROGRAMS[name][0], "--test", name)]
@@ -78,7 +83,9 @@ def jobs(wanted, programs, whole):
     for name in wanted:
         if name == "first":
             found.append(Job(name, f"/lab/first {programs['nsexec']}", 300))
-        elif name in ("apparmor", "lockdown"):
+        elif name == "small":
+            found.append(Job(name, f"/lab/small {programs['nsexec']} {programs['command']}", 300))
+        elif name in ("apparmor", "lockdown", "no-userns"):
             found.append(Job(name, f"/lab/{name} {programs['nsexec']}", 300))
         elif name == "selinux":
             runcs = [f"{key}={path}" for key, path in programs.items() if key.startswith(tuple(runtimes.LINES))]

@@ -201,6 +201,7 @@ class Pipe(fixture.ProtocolTest):
         run = self.start(log_size=4096, log_filled=True, log_reader=False)
         run.until(lambda: run.reads_init(), "stage 0 waits for its message")
         run.read_log_from_now_on()
+        run.until(lambda: len(run.log_bytes) >= 4096, "the log pipe is read")
         run.like_init(message(FIVE))
         run.finish()
         by_0 = lambda run: run.texts("setup") + run.texts("0")

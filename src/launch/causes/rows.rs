@@ -53,6 +53,9 @@ impl Row {
 }
 
 const CREATING: &[Row] = rows! {
+    // Debian's kernels refuse it with EPERM before they look whether they have user namespaces.
+    [UnshareUser]: [EPERM EACCES EINVAL ENOSYS]
+        if |known| known.missing().contains(NsKind::User) => MISSING_KIND;
     [UnshareUser UnshareRemaining UnshareCgroup EnterTimeNamespace]: [EPERM EACCES ENOSYS]
         if |known| known.facts.filter_is_proven() => SECCOMP_PROVEN;
     [UnshareUser]: [EPERM]

@@ -277,6 +277,19 @@ fn read_only_proc_refused_clone_and_missing_call_have_causes() {
 }
 
 #[test]
+fn missing_user_namespaces_are_the_cause_of_each_errno() {
+    let known = user(|asked, facts| {
+        asked.created = NsSet::ALL;
+        facts.kinds = NsSet::ALL.without(NsKind::User);
+        facts.vantage.chroot = Some(false);
+    });
+    for errno in [Errno::EPERM, Errno::EACCES, Errno::EINVAL, Errno::ENOSYS] {
+        let (found, text) = cause(&known, Code::UnshareUser, errno);
+        assert!(found == Cause::Kernel && text.contains("this kernel has no user namespaces"), "{text}");
+    }
+}
+
+#[test]
 fn missing_file_system_is_a_fact_of_the_kernel() {
     let (found, text) = cause(&user(|_, _| {}), Code::MountOn, Errno::ENODEV);
     assert!(found == Cause::Kernel && text.contains("/proc/filesystems"), "{text}");
