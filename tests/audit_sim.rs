@@ -148,7 +148,7 @@ fn variations(line: &Line) -> Vec<Line> {
 
 /// Returns whether a comparison with the plan ignores the change. It ignores the cached thread id of a clone,
 /// which the kernel does not read; the length of the launcher's reads of the log; whether data came with the
-/// end of the log; and the events of a descriptor on which the launcher does not act, since an earlier one is
+/// end of the log; and the events of a descriptor on which the launcher does not act, since another one is
 /// ready.
 fn is_ignored_by_compare(line: &Line, other: &Line) -> bool {
     let without_cached = |call: &Call| match call {
@@ -178,7 +178,11 @@ fn is_ignored_by_compare(line: &Line, other: &Line) -> bool {
     };
     let acts_on = |line: &Line| match &line.reply {
         Reply::Polled { count, fds } => {
-            let first = fds.iter().position(|fd| fd.revents != PollEvents::NONE)?;
+            let is_ready = |fd: &PollFd| fd.revents != PollEvents::NONE;
+            // The init pipe comes after the pidfd of a stage, and before it in priority.
+            let both = matches!(&fds[..], [one, two, ..]
+                if is_ready(one) && is_ready(two) && one.events == two.events);
+            let first = if both { 1 } else { fds.iter().position(is_ready)? };
             let ready = fds.iter().filter(|fd| fd.revents != PollEvents::NONE).count();
             Some((*count, ready, first, fds[first]))
         }

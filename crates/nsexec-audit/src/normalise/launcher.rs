@@ -69,7 +69,8 @@ pub(super) fn merge_log_reads(lines: &mut Vec<Line>) {
     }
 }
 
-/// Reduces each poll to its first ready descriptor, on which the launcher acts: the others depend on timing.
+/// Reduces each poll to the ready descriptor on which the launcher acts: the others depend on timing. It is the init
+/// pipe, before the pidfd of a stage, and otherwise the first.
 /// When the stages have died, the launcher may see the end of the init pipe or the pidfd of stage 0 first.
 /// Both become a hang-up of the init pipe.
 pub(super) fn reduce_polls(lines: &mut Vec<Line>) {
@@ -85,17 +86,23 @@ pub(super) fn reduce_polls(lines: &mut Vec<Line>) {
         if let Line { call: Call::Socketpair, reply: Reply::Pair(pipe, _) } = &lines[index] {
             init = Some(*pipe);
         }
+        // The wait for the pid line: the init pipe with the pidfd of a stage, before or after it.
+        let place = match &lines[index].call {
+            Call::Poll { fds, .. } => fds.iter().take(2).position(|fd| Some(fd.fd) == init),
+            _ => None,
+        };
         let next_ends = match &lines[index].call {
-            Call::Poll { fds, .. } => fds.first().is_some_and(|first| ends(lines.get(index + 1), first.fd)),
+            Call::Poll { fds, .. } => {
+                fds.get(place.unwrap_or(0)).is_some_and(|wanted| ends(lines.get(index + 1), wanted.fd))
+            }
             _ => false,
         };
         if let Line { call: Call::Poll { .. }, reply: Reply::Polled { count, fds } } = &mut lines[index] {
             let is_ready = |fd: &PollFd| fd.revents != PollEvents::NONE;
-            let first = fds.iter().position(is_ready);
-            // This is the wait for the pid line. The second descriptor is the pidfd.
-            let for_line = init.is_some() && fds.first().map(|fd| fd.fd) == init;
-            let as_end = for_line && (next_ends || first == Some(1));
-            let shown = if as_end { Some(0) } else { first };
+            let wanted = place.filter(|place| fds.get(*place).is_some_and(is_ready));
+            let first = wanted.or_else(|| fds.iter().position(is_ready));
+            let as_end = place.is_some_and(|place| next_ends || first == Some(1 - place));
+            let shown = if as_end { place } else { first };
             // A wrong count stays wrong by the same amount.
             let ready = fds.iter().filter(|fd| is_ready(fd)).count();
             *count = (*count + usize::from(shown.is_some())).saturating_sub(ready);

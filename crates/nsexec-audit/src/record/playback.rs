@@ -2,6 +2,8 @@
 
 use std::boxed::Box;
 
+use nsexec::sys::types::PollFd;
+
 use super::leave::{self, Leaving};
 use super::{Answer, Call, Line, Reply};
 
@@ -53,6 +55,10 @@ impl Answer for Playback<'_> {
             return leaving.reply(name);
         }
         let line = self.cursor;
+        if let Some(reply) = self.lines.get(line).and_then(|line| reordered_poll(line, &call)) {
+            self.cursor += 1;
+            return reply;
+        }
         let mismatch = match self.lines.get(line) {
             None => Mismatch::ExtraCall { made: call },
             Some(Line { call: recorded, .. }) if *recorded != call => {
@@ -71,6 +77,23 @@ impl Answer for Playback<'_> {
         let (_, leaving) = self.mismatch.insert((Box::new(mismatch), Leaving::default()));
         leaving.reply(name)
     }
+}
+
+/// Returns the reply to a poll if the recorded one has its two first descriptors in the other order: an older launcher
+/// polled the pidfd of a stage after the init pipe.
+fn reordered_poll(line: &Line, call: &Call) -> Option<Reply> {
+    let (Call::Poll { fds: recorded, timeout_ms: limit }, Reply::Polled { count, fds }) =
+        (&line.call, &line.reply)
+    else {
+        return None;
+    };
+    let Call::Poll { fds: made, timeout_ms } = call else { return None };
+    let swapped = |fds: &[PollFd]| {
+        let mut fds = fds.to_vec();
+        (fds.len() > 1).then(|| fds.swap(0, 1)).map(|()| fds)
+    };
+    let is_same = limit == timeout_ms && recorded != made && swapped(recorded)? == *made;
+    is_same.then_some(Reply::Polled { count: *count, fds: swapped(fds)? })
 }
 
 /// Runs `main` on the replies of a recording alone. The lines are those of one process. They are preceded by
