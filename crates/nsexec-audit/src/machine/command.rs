@@ -281,11 +281,12 @@ fn mounts_proc(prepared: &Prepared) -> bool {
     steps.any(|step| matches!(step, MountStep::New { kind: MountKind::Proc, .. }))
 }
 
-/// Returns the names of the file systems that the launch mounts below the command's root directory.
+/// Returns the names of the file systems that the launch mounts below the command's root directory, without
+/// proc: nsexec supports no kernel without it.
 fn new_file_systems(prepared: &Prepared) -> BTreeSet<String> {
     let steps = prepared.around.root.iter().flat_map(|root| &root.mounts);
     let kinds = steps.flat_map(|step| match step {
-        MountStep::New { kind, .. } => [*kind].to_vec(),
+        MountStep::New { kind, .. } if *kind != MountKind::Proc => [*kind].to_vec(),
         MountStep::Devices { .. } => [MountKind::Tmpfs, MountKind::Devpts].to_vec(),
         _ => Vec::new(),
     });
