@@ -64,7 +64,10 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("the stat file of stage 1", "whether it is exiting"),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE"),
     ("the launcher's reads of the log pipe", "one read, its records sorted; of equal polls only the first"),
-    ("the launcher's polls", "only the first ready descriptor, on which the launcher acts"),
+    (
+        "the launcher's polls",
+        "only the ready descriptor on which the launcher acts: the init pipe, else the first",
+    ),
     (
         "how the launcher learns that the stages are dead",
         "the end of the init pipe and the pidfd of the first stage (stage 0, or stage 1 in a start through a child) count as the same event",

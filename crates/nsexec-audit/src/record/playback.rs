@@ -79,8 +79,8 @@ impl Answer for Playback<'_> {
     }
 }
 
-/// Returns the reply to a poll if the recorded one has its two first descriptors in the other order: an older launcher
-/// polled the pidfd of a stage after the init pipe.
+/// Returns the reply to a poll if the recorded one has its two first descriptors in the other order: an older
+/// launcher polled the pidfd of a stage after the init pipe.
 fn reordered_poll(line: &Line, call: &Call) -> Option<Reply> {
     let (Call::Poll { fds: recorded, timeout_ms: limit }, Reply::Polled { count, fds }) =
         (&line.call, &line.reply)
