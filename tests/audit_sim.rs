@@ -183,7 +183,7 @@ fn is_ignored_by_compare(line: &Line, other: &Line) -> bool {
             let both = matches!(&fds[..], [one, two, ..]
                 if is_ready(one) && is_ready(two) && one.events == two.events);
             let first = if both { 1 } else { fds.iter().position(is_ready)? };
-            let ready = fds.iter().filter(|fd| fd.revents != PollEvents::NONE).count();
+            let ready = fds.iter().filter(|fd| is_ready(fd)).count();
             Some((*count, ready, first, fds[first]))
         }
         _ => None,

@@ -111,8 +111,8 @@ impl Watch {
         timeout_ms: i32,
     ) -> SysResult<Found> {
         let readable = |fd: Fd| PollFd::new(fd, PollEvents::IN);
-        // The death first: poll(2) looks at the descriptors one after the other. Between two looks a process
-        // may send what is wanted, and end. If poll sees its end, it then sees also what it sent.
+        // The pidfd comes before the wanted descriptor, because poll(2) checks them in this order. A process
+        // may send its data and end between the two checks. If poll finds the end, it then finds the data.
         let all = [death.map(readable), wanted, self.interrupt.map(readable), self.timer.map(readable)];
         let mut found = Found { fds: [PollFd::new(Fd(-1), PollEvents::NONE); 4], count: 0 };
         for (slot, fd) in found.fds.iter_mut().zip(all.into_iter().flatten()) {

@@ -286,7 +286,8 @@ fn under_strace(folder: &mut Folder, line: &[OsString]) -> Result<(u8, Traced), 
     Ok((u8::try_from(status).unwrap_or(FAILED), Traced { strace, record }))
 }
 
-/// Returns the pid with which a line of strace's output begins, or 0 if the line begins with another word.
+/// Returns the pid at the start of a line that strace wrote. Returns 0 if the line does not start with a
+/// number.
 fn pid_of(line: &str) -> i32 {
     line.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default()
 }

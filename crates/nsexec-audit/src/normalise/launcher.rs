@@ -87,22 +87,19 @@ pub(super) fn reduce_polls(lines: &mut Vec<Line>) {
             init = Some(*pipe);
         }
         // The wait for the pid line: the init pipe with the pidfd of a stage, before or after it.
-        let place = match &lines[index].call {
-            Call::Poll { fds, .. } => fds.iter().take(2).position(|fd| Some(fd.fd) == init),
-            _ => None,
+        let polled = match &lines[index].call {
+            Call::Poll { fds, .. } => &fds[..],
+            _ => &[],
         };
-        let next_ends = match &lines[index].call {
-            Call::Poll { fds, .. } => {
-                fds.get(place.unwrap_or(0)).is_some_and(|wanted| ends(lines.get(index + 1), wanted.fd))
-            }
-            _ => false,
-        };
+        let place = polled.iter().take(2).position(|fd| Some(fd.fd) == init);
+        let wanted = polled.get(place.unwrap_or(0));
+        let next_ends = wanted.is_some_and(|wanted| ends(lines.get(index + 1), wanted.fd));
         if let Line { call: Call::Poll { .. }, reply: Reply::Polled { count, fds } } = &mut lines[index] {
             let is_ready = |fd: &PollFd| fd.revents != PollEvents::NONE;
-            let wanted = place.filter(|place| fds.get(*place).is_some_and(is_ready));
-            let first = wanted.or_else(|| fds.iter().position(is_ready));
-            let as_end = place.is_some_and(|place| next_ends || first == Some(1 - place));
-            let shown = if as_end { place } else { first };
+            let ready_pipe = place.filter(|place| fds.get(*place).is_some_and(is_ready));
+            let acted_on = ready_pipe.or_else(|| fds.iter().position(is_ready));
+            let as_end = place.is_some_and(|place| next_ends || acted_on == Some(1 - place));
+            let shown = if as_end { place } else { acted_on };
             // A wrong count stays wrong by the same amount.
             let ready = fds.iter().filter(|fd| is_ready(fd)).count();
             *count = (*count + usize::from(shown.is_some())).saturating_sub(ready);

@@ -455,6 +455,7 @@ fn own_error(in_place: bool, error: &launcher::Outcome) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Machine;
     use core::ffi::CStr;
     use nsexec::bootstrap::Dialect;
     use nsexec::launch::shape::{Protection, Yama};
@@ -583,11 +584,12 @@ mod tests {
         assert_eq!(calls(false), [24, 39, 14]);
     }
 
-    /// musl caches no thread id, so the clones of its plan have no address to refresh.
+    /// musl caches no thread id, and a kernel without CONFIG_CHECKPOINT_RESTORE reports no address. So the
+    /// clones of the plan have no address to refresh.
     #[test]
-    fn plan_of_a_program_with_musl_refreshes_no_thread_id() {
-        let clones = |caches_tid| {
-            let assumptions = Assumptions { caches_tid, ..Assumptions::ordinary(1000) };
+    fn plan_with_musl_or_without_a_reported_address_refreshes_no_thread_id() {
+        let clones = |caches_tid, machine: Machine| {
+            let assumptions = Assumptions { caches_tid, ..machine.assumptions() };
             let plan = plan(&prepared(CloneFlags::NEWNET), &assumptions).unwrap();
             let calls = plan.run.sections.iter().flat_map(|section| &section.lines).map(|line| &line.call);
             let tids = calls.filter_map(|call| match call {
@@ -596,7 +598,13 @@ mod tests {
             });
             (tids.collect::<Vec<_>>(), plan.hash)
         };
-        let (musl, glibc) = (clones(false), clones(true));
+        let ordinary = Machine::ordinary(1000);
+        let (musl, glibc) = (clones(false, ordinary.clone()), clones(true, ordinary.clone()));
+        let mut machine = ordinary;
+        machine.reports_tid_address = false;
+        let silent = clones(true, machine);
+        assert!(!silent.0.is_empty() && !silent.0.contains(&true), "{:?}", silent.0);
+        assert_ne!(silent.1, glibc.1);
         assert!(!musl.0.is_empty() && !musl.0.contains(&true), "{:?}", musl.0);
         assert!(!glibc.0.is_empty() && !glibc.0.contains(&false), "{:?}", glibc.0);
         assert_ne!(musl.1, glibc.1);
