@@ -61,6 +61,11 @@ class Programs:
         build("gcc", *CFLAGS, "-o", self.bin / name, *arguments)
         return self.bin / name
 
+    def build_all(self):
+        """Builds what cargo builds, except what the suites build too."""
+        for name in ("nsexec", "nsexec_static", "library", "recorded", "whole_functions", "crates"):
+            self.has(name)
+
     # -- the tools of the benchmark ------------------------------------------------------------------------
 
     @cached_property

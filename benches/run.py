@@ -39,6 +39,7 @@ def arguments():
     parser.add_argument("pattern", nargs="?", default="", help="only the groups with this text in their name")
     parser.add_argument("--rounds", type=int, metavar="N", help="samples of each candidate")
     parser.add_argument("--short", action="store_true", help="few rounds, and no fault sweep")
+    parser.add_argument("--build", action="store_true", help="build the programs of Rust, and measure nothing")
     parser.add_argument("--docs", action="store_true", help="write the tables and the chart into docs/")
     options = parser.parse_args()
     options.groups = {name: group for name, group in GROUPS.items() if options.pattern in name}
@@ -90,6 +91,10 @@ def write_docs(tables, picture):
 def run(options, stack):
     began = time.monotonic()
     programs = Programs(stack.folder())
+    if options.build:
+        programs.build_all()
+        say(f"{builds.spent:.0f} s")
+        return 0
     machine = facts()
     for name, value in machine.items():
         say(f"{name}: {value}")

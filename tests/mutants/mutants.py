@@ -123,6 +123,7 @@ def chosen():
     arguments.add_argument("--sample", type=int)
     arguments.add_argument("--seed", default=SEED)
     arguments.add_argument("--list", action="store_true")
+    arguments.add_argument("--build", action="store_true")
     arguments.add_argument("words", nargs="*")
     given = arguments.parse_args()
     every = faults()
@@ -130,6 +131,9 @@ def chosen():
     if given.list:
         print(*(one.name for one in named), f"{len(named)} faults", sep="\n")
         sys.exit()
+    if given.build:
+        with open(OUT / "build.log", "w") as log:
+            sys.exit(0 if all(cargo(["test", "-q", "--no-run", *suites], log) for suites in LIBRARY) else f"FAILED: {log.name}")
     if given.sample is None and not given.words:
         arguments.error("give --sample N or a word")
     if given.sample is not None:
