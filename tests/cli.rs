@@ -358,7 +358,10 @@ fn diff_of_two_kernels_exits_3_and_shows_the_calls() {
     let caller = Caller::all().remove(0);
     let file = |name: &str, kernel: &str| {
         let kernel = format!("kernel={kernel}");
-        let args = ["--assume", &kernel, "--assume", "command=/bin/true", "--all", "--", "true"];
+        // Without a time namespace, which the older kernel does not have.
+        let kinds = ["-m", "-u", "-i", "-n", "-p", "-C", "-r"];
+        let assumed = ["--assume", &kernel, "--assume", "command=/bin/true"];
+        let args = [&assumed[..], &kinds, &["--", "true"]].concat();
         let path = caller.folder.join(name);
         fs::write(&path, planned_json(&caller, &args)).unwrap();
         path.to_str().unwrap().to_owned()
@@ -1312,6 +1315,35 @@ fn plan_checks_paths_to_join_unless_overridden() {
         assert!(text.contains("setgroups(0, NULL) = -1 EPERM"), "{text}");
         let (status, text) = plan(&[&user[..], &["--assume", "user-map=none"]].concat());
         assert!(status == 1 && text.contains("user ids in it none mapped"), "{text}");
+    }
+}
+
+/// Time namespaces exist since Linux 5.6; a kernel can be built without any kind.
+#[test]
+fn plan_fails_for_a_kind_that_the_assumed_kernel_lacks() {
+    for caller in Caller::all() {
+        let plan = |assumed: &[&str]| {
+            let all = assumed.iter().flat_map(|fact| ["--assume", fact]);
+            let words: Vec<&str> =
+                ["plan", "-r", "-T", "-i"].into_iter().chain(all).chain(["--", "/bin/true"]).collect();
+            let (status, out, _) = caller.run(&words);
+            (status, out.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(plan(&["kernel=5.6"]).0, 0);
+        for (fact, kind, flag) in [
+            ("kernel=5.5", "time", "CLONE_NEWTIME"),
+            ("absent=time", "time", "CLONE_NEWTIME"),
+            ("absent=ipc", "ipc", "CLONE_NEWIPC"),
+        ] {
+            let (status, text) = plan(&[fact]);
+            assert!(status == 1, "{fact}: {text}");
+            assert!(
+                text.contains(&format!("{kind} namespaces the kernel does not have them")),
+                "{fact}: {text}"
+            );
+            let refused = text.split(") = -1 EINVAL").next().filter(|before| before.len() < text.len());
+            assert!(refused.is_some_and(|before| before.contains(flag)), "{fact}: {text}");
+        }
     }
 }
 

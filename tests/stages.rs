@@ -16,7 +16,9 @@ use nsexec::nsexec::{Scratch, bootstrap};
 use nsexec::policy::Policy;
 use nsexec::stage::Outcome;
 use nsexec::sync::SyncMessage;
-use nsexec::sys::types::{CloneFlags, Errno, Fd, Fork, FsType, OpenFlags, Pid, SignalSet, TidAddress};
+use nsexec::sys::types::{
+    CloneFlags, Errno, Fd, Fork, FsType, OpenFlags, Pid, PollEvents, SignalSet, TidAddress,
+};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::record::{Answer, Answered, Bytes, Call, Recorder, Reply, Transcript};
 
@@ -66,8 +68,9 @@ impl Answer for Canned {
             }
             // The peer has always sent something, and the launcher lives.
             Call::Poll { mut fds, .. } => {
-                fds[0].revents = fds[0].events;
-                Reply::Polled { count: 1, fds }
+                fds.iter_mut().for_each(|fd| fd.revents = fd.events);
+                let count = fds.iter().filter(|fd| fd.events != PollEvents::NONE).count();
+                Reply::Polled { count, fds }
             }
             Call::Fstatfs { fd } => Reply::FsType(if fd.0 >= 40 { FsType::NSFS } else { FsType::PROC }),
             Call::Write { data, .. } | Call::WriteNowait { data, .. } | Call::Send { data, .. } => {

@@ -157,14 +157,16 @@ fn watch<'m, S: Sys>(
     init_pipe: Fd,
 ) -> Result<ControlFlow<ToolFailure, WaitStatus>, Error<'m>> {
     let Ok(pidfd) = sys.pidfd_open(tool) else { return watch_without_pidfd(sys, tool, stage_1, init_pipe) };
+    // The init pipe before stage 1, whose end may be the reason for that of the launcher: see
+    // `End::wait_for`.
     let mut ready = [
+        PollFd::new(init_pipe, PollEvents::NONE),
         PollFd::new(pidfd, PollEvents::IN),
         PollFd::new(stage_1, PollEvents::IN),
-        PollFd::new(init_pipe, PollEvents::NONE),
     ];
     let polled = uninterrupted(sys, |sys| sys.poll(&mut ready, -1));
     let _ = sys.close(pidfd);
-    let [ended, stage, launcher] = ready;
+    let [launcher, ended, stage] = ready;
     let died = match polled {
         // If poll(2) fails, the wait4(2) that follows blocks until the tool has ended.
         Err(_) => None,
@@ -187,9 +189,9 @@ fn watch_without_pidfd<'m, S: Sys>(
         if waited.pid == tool {
             return Ok(ControlFlow::Continue(waited.status));
         }
-        let mut ready = [PollFd::new(stage_1, PollEvents::IN), PollFd::new(init_pipe, PollEvents::NONE)];
+        let mut ready = [PollFd::new(init_pipe, PollEvents::NONE), PollFd::new(stage_1, PollEvents::IN)];
         let polled = sys.poll(&mut ready, POLL_INTERVAL_MS);
-        let [stage, launcher] = ready;
+        let [launcher, stage] = ready;
         match polled {
             Err(Errno::EINTR) | Ok(0) => {}
             Err(_) => return finish(sys, tool, None),
@@ -292,14 +294,15 @@ mod tests {
         }
     }
 
-    /// Returns the result of [`watch`] if poll reports these events for the tool's pidfd, stage 1 and the
-    /// init pipe.
+    /// Returns the result of [`watch`] if poll reports these events for the init pipe, the tool's pidfd and
+    /// stage 1.
     fn watched(events: [PollEvents; 3], kills: usize) -> ControlFlow<ToolFailure, WaitStatus> {
         let mut sys = MockSys::new();
         sys.expect_pidfd_open().once().returning(|_| Ok(Fd(9)));
         sys.expect_poll().once().returning(move |fds, _| {
-            assert_eq!([fds[0].fd, fds[1].fd, fds[2].fd], [Fd(9), Fd(4), Fd(3)]);
-            assert_eq!(fds[2].events, PollEvents(0), "unread bytes in the init pipe are for the init");
+            // In this order, so that the reason for an end is not missed.
+            assert_eq!([fds[0].fd, fds[1].fd, fds[2].fd], [Fd(3), Fd(9), Fd(4)]);
+            assert_eq!(fds[0].events, PollEvents(0), "unread bytes in the init pipe are for the init");
             for (fd, events) in fds.iter_mut().zip(events) {
                 fd.revents = events;
             }
@@ -319,7 +322,7 @@ mod tests {
 
     const ENDED: WaitStatus = WaitStatus::Exited(3);
 
-    /// Returns the same before Linux 5.3. The second poll reports these events for stage 1 and the init pipe.
+    /// Returns the same before Linux 5.3. The second poll reports these events for the init pipe and stage 1.
     fn watch_result_without_pidfd(
         events: [PollEvents; 2],
         kills: usize,
@@ -356,11 +359,11 @@ mod tests {
     fn tool_is_watched_without_a_pidfd() {
         let died = ControlFlow::Break;
         assert_eq!(
-            watch_result_without_pidfd([PollEvents::IN, PollEvents::NONE], 1),
+            watch_result_without_pidfd([PollEvents::NONE, PollEvents::IN], 1),
             died(ToolFailure::Stage1Died)
         );
         assert_eq!(
-            watch_result_without_pidfd([PollEvents::NONE, PollEvents::HUP], 1),
+            watch_result_without_pidfd([PollEvents::HUP, PollEvents::NONE], 1),
             died(ToolFailure::LauncherDied)
         );
         assert_eq!(
@@ -373,9 +376,11 @@ mod tests {
     fn tool_is_killed_when_stage_1_or_launcher_dies() {
         const NO: PollEvents = PollEvents(0);
         let died = ControlFlow::Break;
-        assert_eq!(watched([NO, PollEvents::IN, NO], 1), died(ToolFailure::Stage1Died));
-        assert_eq!(watched([NO, NO, PollEvents::HUP], 1), died(ToolFailure::LauncherDied));
-        assert_eq!(watched([PollEvents::IN, NO, PollEvents::HUP], 0), ControlFlow::Continue(ENDED));
-        assert_eq!(watched([PollEvents::IN, NO, NO], 0), ControlFlow::Continue(ENDED));
+        assert_eq!(watched([NO, NO, PollEvents::IN], 1), died(ToolFailure::Stage1Died));
+        // The death of stage 1 is the reason for that of the launcher.
+        assert_eq!(watched([PollEvents::HUP, NO, PollEvents::IN], 1), died(ToolFailure::Stage1Died));
+        assert_eq!(watched([PollEvents::HUP, NO, NO], 1), died(ToolFailure::LauncherDied));
+        assert_eq!(watched([PollEvents::HUP, PollEvents::IN, NO], 0), ControlFlow::Continue(ENDED));
+        assert_eq!(watched([NO, PollEvents::IN, NO], 0), ControlFlow::Continue(ENDED));
     }
 }

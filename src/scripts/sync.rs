@@ -232,12 +232,14 @@ impl<Side> End<Side> {
         events: PollEvents,
         doing: Doing<'m>,
     ) -> Result<(), Error<'m>> {
-        let mut ready = [PollFd::new(self.fd, events), PollFd::new(self.init_pipe, PollEvents::NONE)];
+        // The init pipe comes first, because poll(2) checks them in this order. The peer may end, and then
+        // the launcher, between the two checks. If poll finds the launcher's end, it then finds the peer's.
+        let mut ready = [PollFd::new(self.init_pipe, PollEvents::NONE), PollFd::new(self.fd, events)];
         if uninterrupted(sys, |sys| sys.poll(&mut ready, -1)).is_err() {
             // If poll(2) fails, the call that follows blocks.
             return Ok(());
         }
-        let [peer, launcher] = ready;
+        let [launcher, peer] = ready;
         // Events of the peer have priority: they may be the reason why the launcher ended.
         if peer.revents == PollEvents::NONE && launcher.revents.contains(PollEvents::HUP) {
             return Err(Error::LauncherGone { doing });
@@ -266,14 +268,15 @@ mod tests {
         End { pipe: SyncPipe::Child, fd: Fd(3), init_pipe: Fd(4), side: PhantomData }
     }
 
-    /// Returns the result of a wait for a message, if the poll reports these events of the sync pipe and of
-    /// the init pipe.
+    /// Returns the result of a wait for a message, if the poll reports these events of the init pipe and of
+    /// the sync pipe.
     fn awaited(events: [PollEvents; 2], word: Option<u32>) -> Result<u32, Error<'static>> {
         let mut sys = MockSys::new();
         let mut polls = [Err(Errno::EINTR), Ok(events)].into_iter();
         sys.expect_poll().times(2).returning(move |fds, timeout| {
-            assert_eq!((fds[0].fd, fds[1].fd, timeout), (Fd(3), Fd(4), -1));
-            assert_eq!((fds[0].events, fds[1].events), (PollEvents::IN, PollEvents::NONE));
+            // In this order, so that an end of the peer before that of the launcher is not missed.
+            assert_eq!((fds[0].fd, fds[1].fd, timeout), (Fd(4), Fd(3), -1));
+            assert_eq!((fds[0].events, fds[1].events), (PollEvents::NONE, PollEvents::IN));
             for (fd, events) in fds.iter_mut().zip(polls.next().expect("two polls")?) {
                 fd.revents = events;
             }
@@ -291,11 +294,11 @@ mod tests {
     #[test]
     fn dead_launcher_ends_the_wait_for_a_peer() {
         let gone = Error::LauncherGone { doing: Doing::Sync(SyncStep::Stage1Next) };
-        assert_eq!(awaited([PollEvents::NONE, PollEvents::HUP], None), Err(gone));
+        assert_eq!(awaited([PollEvents::HUP, PollEvents::NONE], None), Err(gone));
         // A message that has arrived is read first.
-        assert_eq!(awaited([PollEvents::IN, PollEvents::HUP], Some(7)), Ok(7));
+        assert_eq!(awaited([PollEvents::HUP, PollEvents::IN], Some(7)), Ok(7));
         assert_eq!(awaited([PollEvents::HUP, PollEvents::HUP], Some(7)), Ok(7));
-        assert_eq!(awaited([PollEvents::IN, PollEvents::NONE], Some(7)), Ok(7));
+        assert_eq!(awaited([PollEvents::NONE, PollEvents::IN], Some(7)), Ok(7));
     }
 
     /// kill(2) sends to the own process group for 0, and to all processes for -1.

@@ -89,8 +89,9 @@ def boot(kernel, found, root, jobs, folder):
     image.append(initrd, files)
     # The kernel hands on a parameter that it does not know, as a variable of the guest's process 1.
     append = ["quiet", "panic=-1", "rdinit=/init", f"console={qemu.console}", f"lab_results={qemu.results}", *kernel.arguments]
+    # The machine ends with this script.
     words = [
-        qemu.program, *qemu.machine, "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none", "-no-reboot",
+        "setpriv", "--pdeathsig", "KILL", "--", qemu.program, *qemu.machine, "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none", "-no-reboot",
         "-chardev", f"file,id=console,path={folder / 'console'}", *qemu.console_device,
         "-chardev", f"file,id=results,path={results}", *qemu.results_device,
         "-kernel", found.file, "-initrd", initrd, "-append", " ".join(append),

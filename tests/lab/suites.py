@@ -24,6 +24,9 @@ FOREIGN = ["nsexec", "parity"]
 # (kernels.py has the suites that run by default).
 NAMES = ["first", "selinux", "apparmor", "small", "no-userns", *PROGRAMS, "lockdown"]
 
+# Those for the kernels that list them.
+OF_A_KERNEL = ["selinux", "apparmor", "small", "no-userns"]
+
 # Arguments of a suite. The other modes of hidepid repeat each rule.
 WORDS = {"parity": "@hidepid-off"}
 

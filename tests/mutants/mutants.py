@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "target/mutants"
 TREE = OUT / "tree"
 SEED = "20261128"
+SOURCES, CAPI = "src/", "crates/nsexec-capi/"
 
 # The arguments of `cargo test`, round by round. A fault that one round finds is not in the next. The first builds the
 # package nsexec alone, in half the time. The others name the same packages, so cargo builds each of them once.
@@ -49,7 +50,7 @@ class Fault:
         return hashlib.sha256(f"{seed} {self.key()}".encode()).digest()
 
     def rounds(self):
-        return ARCHIVE if self.file.startswith("crates/nsexec-capi/") else LIBRARY
+        return ARCHIVE if self.file.startswith(CAPI) else LIBRARY
 
     def plant(self, text):
         """The text of the file with the fault."""
@@ -65,6 +66,9 @@ def faults():
         text = re.sub(r":\d+:\d+:", ":", mutant["name"], count=1)
         seen[text] += 1
         found.append(Fault(mutant, seen[text]))
+    lacking = [what for what in (SOURCES, CAPI) if not any(one.file.startswith(what) for one in found)]
+    if lacking:
+        sys.exit(f"FAILED: cargo-mutants finds no fault in {' and '.join(lacking)}: see .cargo/mutants.toml")
     return found
 
 
@@ -136,6 +140,10 @@ def chosen():
             sys.exit(0 if all(cargo(["test", "-q", "--no-run", *suites], log) for suites in LIBRARY) else f"FAILED: {log.name}")
     if given.sample is None and not given.words:
         arguments.error("give --sample N or a word")
+    if not named:
+        arguments.error(f"no fault has a name with {' or '.join(given.words)}")
+    if given.sample is not None and given.sample < 1:
+        arguments.error("--sample must be at least 1")
     if given.sample is not None:
         print(f"seed {given.seed}: {given.sample} of {len(named)} faults", flush=True)
         named = sorted(named, key=lambda one: one.rank(given.seed))[: given.sample]

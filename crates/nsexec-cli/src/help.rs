@@ -46,7 +46,7 @@ pub(crate) const PLAN_EXAMPLES: &str = "\
 The calls are those of the program itself, made on a simulated kernel. Facts about the machine
 are assumed and shown; --assume changes them:
   uid=N gid=N caps=all|none|HEX kernel=X.Y subuid=FIRST:COUNT|none subgid=FIRST:COUNT|none
-  owner=KIND:caller|joined proc=whole|covered command=FILE uptime=SECONDS
+  absent=KIND owner=KIND:caller|joined proc=whole|covered command=FILE uptime=SECONDS
   hidepid=off|noaccess|invisible|ptraceable yama=off|on suid_dumpable=0|1|2
   join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own
 and of a user namespace that is joined: maker=UID setgroups=allow|deny

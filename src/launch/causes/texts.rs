@@ -147,7 +147,7 @@ newer_call! { NO_MOUNT_SETATTR FILTER_OF_MOUNT_SETATTR "mount_setattr(2)" "5.12"
 pub(super) const NO_FILE_SYSTEM: Text = text(
     Cause::Kernel,
     "this kernel does not have the file system (/proc/filesystems lists those that it has), or cannot load its module",
-    "load the module as root (modprobe overlay), or use a kernel that is built with the file system",
+    "load its module as root, if it has one (modprobe), or use a kernel that is built with the file system",
 );
 pub(super) const NO_CALL: Text = text(
     Cause::Kernel,

@@ -17,7 +17,7 @@ use nsexec::namespace::NsKind;
 use nsexec::sys::types::{MountKind, SignalSet};
 
 use super::joins::{Target, look_at};
-use super::{FileState, Machine, Permission, search};
+use super::{FileState, Machine, Permission, search, set_of};
 use crate::plan::{Assumptions, Plan, PlanError, Refused, Start, plan};
 
 /// Plans a [`Command`].
@@ -145,7 +145,7 @@ fn unknown(machine: &Machine, asked: &Asked, prepared: &Prepared) -> Vec<String>
         if !machine.limits.contains_key(kind.name()) && (kind, machine.user_namespaces) != PERMITTED {
             unknown.push(format!("the limit user.max_{}_namespaces", kind.name()));
         }
-        if machine.kinds.is_empty() {
+        if set_of(&machine.kinds).is_empty() {
             unknown.push(format!("whether this kernel has namespaces of kind {}", kind.name()));
         }
     }

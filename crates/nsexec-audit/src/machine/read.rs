@@ -171,6 +171,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn file_systems_of_the_kernel_are_read() {
+        let text = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tmqueue\n\text4\n\toverlay\n";
+        let mut found = listed(text);
+        found.sort_unstable();
+        assert_eq!(found, ["mqueue", "overlay", "proc", "sysfs", "tmpfs"]);
+        assert_eq!(listed(""), Vec::<String>::new());
+        // The whole name.
+        assert_eq!(listed("nodev\tprocfs\nnodev\tmy proc\n"), Vec::<String>::new());
+    }
+
+    /// Every kernel that runs this test has proc and tmpfs.
+    #[test]
+    fn machine_has_the_file_systems_of_its_kernel() {
+        let machine = machine();
+        assert!(["proc", "tmpfs"].iter().all(|name| machine.file_systems.iter().any(|found| found == name)));
+    }
+
+    #[test]
     fn ranges_are_found_by_name_and_by_number() {
         let text = "# comment\nann:100000:65536\nbob:165536:65536\n1000:300000:10\nann:400000:5\n";
         let range = |first, count| SubRange { first, count };

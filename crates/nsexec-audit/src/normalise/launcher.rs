@@ -81,10 +81,14 @@ pub(super) fn reduce_polls(lines: &mut Vec<Line>) {
     // The launcher's last socket pair is the init pipe. After a direct start that was given up it is the
     // second.
     let mut init = None;
+    let mut pidfds = Vec::new();
     let mut index = 0;
     while index < lines.len() {
-        if let Line { call: Call::Socketpair, reply: Reply::Pair(pipe, _) } = &lines[index] {
-            init = Some(*pipe);
+        match &lines[index] {
+            Line { call: Call::Socketpair, reply: Reply::Pair(pipe, _) } => init = Some(*pipe),
+            Line { call: Call::PidfdOpen { .. }, reply: Reply::Fd(pidfd) } => pidfds.push(*pidfd),
+            Line { reply: Reply::ParentOfInit { pidfd, .. }, .. } => pidfds.extend(*pidfd),
+            _ => {}
         }
         // The wait for the pid line: the init pipe with the pidfd of a stage, before or after it.
         let polled = match &lines[index].call {
@@ -93,12 +97,14 @@ pub(super) fn reduce_polls(lines: &mut Vec<Line>) {
         };
         let place = polled.iter().take(2).position(|fd| Some(fd.fd) == init);
         let wanted = polled.get(place.unwrap_or(0));
+        let partner = place.and_then(|place| polled.get(1 - place)).filter(|fd| pidfds.contains(&fd.fd));
+        let has_partner = partner.is_some();
         let next_ends = wanted.is_some_and(|wanted| ends(lines.get(index + 1), wanted.fd));
         if let Line { call: Call::Poll { .. }, reply: Reply::Polled { count, fds } } = &mut lines[index] {
             let is_ready = |fd: &PollFd| fd.revents != PollEvents::NONE;
             let ready_pipe = place.filter(|place| fds.get(*place).is_some_and(is_ready));
             let acted_on = ready_pipe.or_else(|| fds.iter().position(is_ready));
-            let as_end = place.is_some_and(|place| next_ends || acted_on == Some(1 - place));
+            let as_end = place.is_some_and(|place| next_ends || has_partner && acted_on == Some(1 - place));
             let shown = if as_end { place } else { acted_on };
             // A wrong count stays wrong by the same amount.
             let ready = fds.iter().filter(|fd| is_ready(fd)).count();

@@ -381,10 +381,17 @@ fn death_of_the_stages_is_the_end_of_their_init_pipe() {
         line(Call::Poll { fds: asked, timeout_ms: -1 }, Reply::Polled { count: 1, fds: fds.to_vec() })
     };
     let end = line(Call::Read { fd: Fd(5), len: 64 }, Reply::Data(Bytes::default()));
+    let pidfd = line(Call::PidfdOpen { pid: Pid(100) }, Reply::Fd(Fd(9)));
+    let runs = |before: &[Line]| {
+        let ended = run([before, &[poll(1, 0), end.clone(), close(5)]].concat(), vec![]);
+        let died = run([before, &[poll(0, 1), close(5)]].concat(), vec![]);
+        compare(&ended, &died)
+    };
     for before in [vec![pair(5)], vec![pair(3), close(3), close(4), pair(5)]] {
-        let ended = run([before.clone(), vec![poll(1, 0), end.clone(), close(5)]].concat(), vec![]);
-        let died = run([before, vec![poll(0, 1), close(5)]].concat(), vec![]);
-        assert!(compare(&ended, &died).is_empty(), "{}", compare(&ended, &died));
+        let diff = runs(&[before.clone(), vec![pidfd.clone()]].concat());
+        assert!(diff.is_empty(), "{diff}");
+        // The other descriptor is that of the signals.
+        assert!(!runs(&before).is_empty());
     }
 }
 

@@ -254,7 +254,8 @@ pub struct Assumptions {
     /// Whether the kernel reports that address: one that is built with CONFIG_CHECKPOINT_RESTORE
     /// (PR_GET_TID_ADDRESS(2const)).
     pub reports_tid_address: bool,
-    /// The kinds of namespace that the kernel does not have.
+    /// The kinds of namespace that the kernel was built without. [`missing_kinds`](Self::missing_kinds) adds
+    /// those that are newer.
     pub absent: NsSet,
     /// The facts that were not looked at, one sentence each. The plan assumes that they do not prevent the
     /// run. Not part of the hash.
@@ -265,6 +266,14 @@ impl Assumptions {
     /// Returns whether the launcher has root's ids.
     pub(super) const fn has_root_ids(&self) -> bool {
         self.uid == 0 && self.gid == 0
+    }
+
+    /// Returns the kinds of namespace that the kernel does not have. Time namespaces exist since Linux 5.6
+    /// (time_namespaces(7)), the others since before 4.18.
+    #[must_use]
+    pub fn missing_kinds(&self) -> NsSet {
+        let is_older = self.kernel < Kernel { major: 5, minor: 6 };
+        if is_older { self.absent.with(NsKind::Time) } else { self.absent }
     }
 
     /// Returns the launcher's protection, with the capabilities that are assumed.

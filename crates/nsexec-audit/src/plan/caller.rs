@@ -26,7 +26,7 @@ pub(super) fn settings(assumptions: &Assumptions) -> Settings {
         file_system: assumptions.file_system,
         caches_tid: assumptions.caches_tid,
         reports_tid_address: assumptions.reports_tid_address,
-        absent: assumptions.absent,
+        absent: assumptions.missing_kinds(),
         ..Settings::default()
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn lines(assumptions: &Assumptions) -> Vec<(String, String)> {
     for kind in assumptions.forbidden.iter() {
         add(&format!("user.max_{}_namespaces", kind.name()), "0".into());
     }
-    for kind in assumptions.absent.iter() {
+    for kind in assumptions.missing_kinds().iter() {
         add(&format!("{} namespaces", kind.name()), "the kernel does not have them".into());
     }
     if !assumptions.reports_tid_address {
@@ -86,4 +86,29 @@ fn shown(map: &[(u32, u32, u32)]) -> String {
     let line = |(inside, outside, count): &(u32, u32, u32)| format!("{inside} {outside} {count}");
     let lines: Vec<String> = map.iter().map(line).collect();
     if lines.is_empty() { "none mapped".to_string() } else { lines.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Kernel;
+    use nsexec::namespace::{NsKind, NsSet};
+
+    #[test]
+    fn missing_parts_of_the_kernel_are_lines() {
+        let mut assumptions = Assumptions::root();
+        assert_eq!(lines(&assumptions), []);
+        assumptions.absent = NsSet::EMPTY.with(NsKind::Ipc);
+        assumptions.kernel = Kernel { major: 5, minor: 5 };
+        assumptions.reports_tid_address = false;
+        let line = |key: &str, value: &str| (key.to_string(), value.to_string());
+        let expected = [
+            line("ipc namespaces", "the kernel does not have them"),
+            line("time namespaces", "the kernel does not have them"),
+            line("address of the thread id", "not reported by the kernel (CONFIG_CHECKPOINT_RESTORE)"),
+        ];
+        let mut found = lines(&assumptions);
+        found[..2].sort_unstable();
+        assert_eq!(found, expected);
+    }
 }

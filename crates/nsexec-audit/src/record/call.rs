@@ -13,8 +13,8 @@ use super::kind::{self, Kind, Size};
 use super::table::{argument, calls};
 use nsexec::sys::types::{
     BpfInstruction, Capability, CapabilitySets, CloneFlags, Errno, ExitSignal, Fd, FsType, Limit, MaskHow,
-    Mount, MountAttributes, MountKind, OpenFlags, Pid, PollFd, Received, Seals, SentSignal, SigAction,
-    Signal, SignalSet, SocketType, TidAddress, WaitFor, Waited,
+    Mount, MountAttributes, MountKind, OpenFlags, Pid, PollEvents, PollFd, Received, Seals, SentSignal,
+    SigAction, Signal, SignalSet, SocketType, TidAddress, WaitFor, Waited,
 };
 
 /// The bytes of a path, a buffer or an argument.
@@ -99,12 +99,14 @@ macro_rules! define_call {
             }
 
             /// Returns whether the kernel can return this reply to this call. The reply must be of the right
-            /// kind, and must fit into the buffer of the call. The content of a file is not checked.
+            /// kind, and must fit into the buffer of the call. That of a poll must have its descriptors, and
+            /// the number of those that are ready. The content of a file is not checked.
             #[must_use]
             pub fn admits(&self, reply: &Reply) -> bool {
-                match self { $(
+                let is_possible = match self { $(
                     Self::$variant { $($limit,)? .. } => kind::$kind::admits(reply, limit!($kind $($limit)?)),
-                )* }
+                )* };
+                is_possible && polls_the_same(self, reply)
             }
 
             /// Returns the descriptors among the arguments, in order. The beginning of a range is not one of
@@ -234,6 +236,14 @@ impl<'de> Deserialize<'de> for Call {
         };
         Self::of_json(&name, &mut arguments).map_err(de::Error::custom)
     }
+}
+
+/// Returns whether the reply to a poll has the descriptors of the call, and the number of those that are
+/// ready. True for any other call.
+fn polls_the_same(call: &Call, reply: &Reply) -> bool {
+    let (Call::Poll { fds: asked, .. }, Reply::Polled { count, fds }) = (call, reply) else { return true };
+    let ready = fds.iter().filter(|fd| fd.revents != PollEvents::NONE).count();
+    *count == ready && asked.iter().map(|fd| (fd.fd, fd.events)).eq(fds.iter().map(|fd| (fd.fd, fd.events)))
 }
 
 /// Returns an argument. If the record does not have it, the result is `absent`, or `None` for an option.

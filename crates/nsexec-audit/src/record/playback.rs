@@ -1,6 +1,7 @@
 //! Playing back a recording: [`play_back`] runs a function on recorded replies, without a kernel.
 
 use std::boxed::Box;
+use std::vec::Vec;
 
 use nsexec::sys::types::PollFd;
 
@@ -55,11 +56,8 @@ impl Answer for Playback<'_> {
             return leaving.reply(name);
         }
         let line = self.cursor;
-        if let Some(reply) = self.lines.get(line).and_then(|line| reordered_poll(line, &call)) {
-            self.cursor += 1;
-            return reply;
-        }
-        let mismatch = match self.lines.get(line) {
+        let reordered = self.lines.get(line).and_then(|line| reordered_poll(line, &call));
+        let mismatch = match reordered.as_ref().or(self.lines.get(line)) {
             None => Mismatch::ExtraCall { made: call },
             Some(Line { call: recorded, .. }) if *recorded != call => {
                 Mismatch::Other { line, recorded: recorded.clone(), made: call }
@@ -79,21 +77,25 @@ impl Answer for Playback<'_> {
     }
 }
 
-/// Returns the reply to a poll if the recorded one has its two first descriptors in the other order: an older
-/// launcher polled the pidfd of a stage after the init pipe.
-fn reordered_poll(line: &Line, call: &Call) -> Option<Reply> {
-    let (Call::Poll { fds: recorded, timeout_ms: limit }, Reply::Polled { count, fds }) =
-        (&line.call, &line.reply)
+/// Returns a recorded poll with its descriptors in the order of the call, if only their order differs: older
+/// launchers and stages had another. The order decides which of two events a poll can miss, and has no
+/// effect. The reply must be one that the recorded call admits.
+fn reordered_poll(line: &Line, call: &Call) -> Option<Line> {
+    let (Call::Poll { fds: recorded, timeout_ms }, Reply::Polled { count, fds }) = (&line.call, &line.reply)
     else {
         return None;
     };
-    let Call::Poll { fds: made, timeout_ms } = call else { return None };
-    let swapped = |fds: &[PollFd]| {
-        let mut fds = fds.to_vec();
-        (fds.len() > 1).then(|| fds.swap(0, 1)).map(|()| fds)
+    let Call::Poll { fds: made, .. } = call else { return None };
+    if line.call == *call || !line.call.admits(&line.reply) {
+        return None;
+    }
+    let in_order = |fds: &[PollFd]| -> Option<Vec<PollFd>> {
+        made.iter().map(|made| fds.iter().find(|fd| fd.fd == made.fd).copied()).collect()
     };
-    let is_same = limit == timeout_ms && recorded != made && swapped(recorded)? == *made;
-    is_same.then_some(Reply::Polled { count: *count, fds: swapped(fds)? })
+    let reordered = Call::Poll { fds: in_order(recorded)?, timeout_ms: *timeout_ms };
+    let reply = Reply::Polled { count: *count, fds: in_order(fds)? };
+    let is_whole = recorded.iter().all(|fd| made.contains(fd));
+    (is_whole && reordered == *call).then_some(Line { call: reordered, reply })
 }
 
 /// Runs `main` on the replies of a recording alone. The lines are those of one process. They are preceded by

@@ -14,7 +14,7 @@ use super::words::Payload;
 use super::{Document, SectionView, TOOL};
 use crate::record::{Bytes, Call, Line, Reply};
 use crate::transcript::{Role, Section};
-use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Pid, Received};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Pid, PollEvents, Received};
 
 /// A connection between two processes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -242,11 +242,13 @@ pub(super) fn created_in(attempt: Attempt, parent: Option<Role>, line: &Line) ->
     created_role(parent, line).filter(|_| attempt != Attempt::GivenUp)
 }
 
-/// Returns the descriptor that a call is about. Of a poll it is the first one.
+/// Returns the descriptor that a call is about. Of a poll it is the first of which it requests an event: a
+/// stage polls the init pipe for its hang-up, before the pipe from which it reads.
 #[must_use]
 pub fn descriptor(call: &Call) -> Option<Fd> {
     if let Call::Poll { fds, .. } = call {
-        return fds.first().map(|polled| polled.fd);
+        let requested = fds.iter().find(|polled| polled.events != PollEvents::NONE);
+        return requested.or(fds.first()).map(|polled| polled.fd);
     }
     call.descriptors().first().map(|fd| **fd).filter(|fd| *fd != Fd::CWD)
 }

@@ -9,7 +9,7 @@ use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
 use nsexec::launch::Launcher;
 use nsexec::policy::Policy;
-use nsexec::sys::types::{CloneFlags, Errno, Fd, Pid, Signal};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, Pid, PollFd, Signal};
 
 /// Returns a successful start of an ordinary user with mapping tools, as a file from another machine.
 fn run() -> Run {
@@ -208,6 +208,56 @@ fn impossible_replies_diverge(whole: &Run) {
             }
         }
     }
+}
+
+/// The polls of the launcher and of the stages as an older program made them: in another order.
+#[test]
+fn order_of_polled_descriptors_does_not_matter() {
+    let mut polls = 0;
+    for whole in [run(), direct(), given_up()] {
+        for (nth, index) in polls_of(&whole) {
+            let mut run = whole.clone();
+            let line = &mut run.sections[nth].lines[index];
+            let (Call::Poll { fds, .. }, Reply::Polled { fds: found, .. }) =
+                (&mut line.call, &mut line.reply)
+            else {
+                unreachable!()
+            };
+            fds.reverse();
+            found.reverse();
+            let reply = line.reply.clone();
+            assert_eq!(shown(&run), shown(&whole));
+            polls += 1;
+            // A reply of another length, with another descriptor, in another order, or with a wrong number.
+            let changes: [fn(&mut usize, &mut Vec<PollFd>); 5] = [
+                |_, fds| fds.truncate(1),
+                |_, fds| fds.push(fds[0]),
+                |_, fds| fds[0].fd = Fd(77),
+                |_, fds| fds.reverse(),
+                |count, _| *count += 1,
+            ];
+            for change in changes {
+                let mut reply = reply.clone();
+                if let Reply::Polled { count, fds } = &mut reply {
+                    change(count, fds);
+                }
+                run.sections[nth].lines[index].reply = reply;
+                assert!(!replay(&run).unwrap().agrees(), "{}", run.sections[nth].lines[index]);
+            }
+        }
+    }
+    assert!(polls > 5, "{polls}");
+}
+
+/// Returns the section and the line of each poll of two or more descriptors.
+fn polls_of(run: &Run) -> Vec<(usize, usize)> {
+    let lines = run.sections.iter().enumerate().flat_map(|(nth, section)| {
+        section.lines.iter().enumerate().map(move |(index, line)| (nth, index, line))
+    });
+    lines
+        .filter(|(.., line)| matches!(&line.reply, Reply::Polled { fds, .. } if fds.len() > 1))
+        .map(|(nth, index, _)| (nth, index))
+        .collect()
 }
 
 #[test]

@@ -59,6 +59,7 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
             AssumeValue::Yama(yama) => assumptions.protection.yama = yama,
             AssumeValue::SuidDumpable(on) => assumptions.protection.suid_dumpable = on,
             AssumeValue::Kernel(kernel) => assumptions.kernel = kernel,
+            AssumeValue::Absent(kind) => assumptions.absent = assumptions.absent.with(kind),
             AssumeValue::SubUid(range) => assumptions.subuid = range,
             AssumeValue::SubGid(range) => assumptions.subgid = range,
             AssumeValue::Owner(kind, owner) => drop(assumptions.owners.insert(kind, owner)),

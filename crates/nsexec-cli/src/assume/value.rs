@@ -17,6 +17,7 @@ pub(crate) enum AssumeValue {
     Yama(Yama),
     SuidDumpable(bool),
     Kernel(Kernel),
+    Absent(NsKind),
     SubUid(Option<(u32, u32)>),
     SubGid(Option<(u32, u32)>),
     Owner(NsKind, Owner),
@@ -32,7 +33,7 @@ pub(crate) enum AssumeValue {
 }
 
 /// The keys and the format of their values, for error messages.
-pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, yama=off|on, kernel=X.Y, subuid=FIRST:COUNT|none, \
+pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, yama=off|on, kernel=X.Y, absent=KIND, subuid=FIRST:COUNT|none, \
                                subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, \
                                hidepid=off|noaccess|invisible|ptraceable, suid_dumpable=0|1|2, command=FILE, \
                                join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own, maker=UID, \
@@ -73,6 +74,7 @@ impl AssumeValue {
                 _ => return Err(wrong()),
             },
             "kernel" => Self::Kernel(Kernel::parse(value).ok_or_else(wrong)?),
+            "absent" => Self::Absent(NsKind::from_name(value.as_bytes()).ok_or_else(wrong)?),
             "subuid" => Self::SubUid(range()?),
             "subgid" => Self::SubGid(range()?),
             "owner" => {
@@ -93,10 +95,8 @@ impl AssumeValue {
             "command" => Self::Command(value.to_owned()),
             "join" => {
                 let (kind, what) = value.split_once(':').ok_or_else(wrong)?;
-                let wrong_path = WrongPath::ALL
-                    .into_iter()
-                    .find(|(word, _)| *word == what)
-                    .map(|(_, wrong_path)| wrong_path);
+                let found = WrongPath::ALL.into_iter().find(|(word, _)| *word == what);
+                let wrong_path = found.map(|(_, wrong_path)| wrong_path);
                 if wrong_path.is_none() && what != "there" {
                     return Err(wrong());
                 }
@@ -141,6 +141,7 @@ mod tests {
         assert_eq!(parse("subuid=100000:65536"), Ok(AssumeValue::SubUid(Some((100_000, 65_536)))));
         assert_eq!(parse("subgid=none"), Ok(AssumeValue::SubGid(None)));
         assert_eq!(parse("owner=net:caller"), Ok(AssumeValue::Owner(NsKind::Net, Owner::Caller)));
+        assert_eq!(parse("absent=time"), Ok(AssumeValue::Absent(NsKind::Time)));
         assert_eq!(parse("join=net:there"), Ok(AssumeValue::Join(NsKind::Net, None)));
         assert_eq!(parse("join=mnt:fifo"), Ok(AssumeValue::Join(NsKind::Mnt, Some(WrongPath::Fifo))));
         let two =
@@ -165,6 +166,8 @@ mod tests {
             "yama=1",
             "suid_dumpable=3",
             "kernel=new",
+            "absent=foo",
+            "absent=",
             "owner=net",
             "owner=foo:caller",
             "a=b",
