@@ -83,7 +83,8 @@ impl Kernel {
         });
         // The mock gives the pidfd of a process the number of its pid.
         sys.expect_pidfd_open().returning(|pid| Ok(Fd(pid.0)));
-        // The last polled descriptor is always ready: the wanted one, after a process's end.
+        // Only the last polled descriptor is ready. It is the wanted descriptor, which the launcher polls
+        // after the pidfd.
         sys.expect_poll().returning(|fds, _| {
             let wanted = fds.last_mut().unwrap();
             wanted.revents = wanted.events;

@@ -34,7 +34,8 @@ fn waited(
     let mut polls = polls.iter();
     sys.expect_poll().returning(move |fds, timeout| {
         assert_eq!(timeout, -1);
-        // What a process sends right before its end is seen if poll(2) looks at its end first.
+        // The pidfd comes first: if poll(2) finds the end of a process, it then also finds the data that the
+        // process sent before.
         assert_eq!([fds[0].fd, fds[1].fd], [DEATH, WANTED]);
         let events = (*polls.next().expect("no such poll"))?;
         for fd in fds.iter_mut() {

@@ -218,6 +218,14 @@ class Panicking(Linked):
         self.assertEqual(run.out, b"")
         self.assertRegex(run.err.decode(), rf"\AFATAL: {PANIC}\n\Z")
 
+    def a_panic_reports_to_a_log_pipe_of_any_number(self, program):
+        for number in (1, 2):
+            run = self.launch(program, init_fd=None, log_fd=number)
+            self.assertEqual(run.wait_stage0(), 1, run.describe())
+            run.finish()
+            self.assertEqual((run.out, run.err), (b"", b""))
+            self.assertEqual([bool(re.fullmatch(PANIC, record.text)) for record in run.fatal()], [True], run.describe())
+
     def a_panic_exits_if_the_log_pipe_is_full_or_closed(self, program):
         run = self.launch(program, init_fd=None, log_size=4096, log_filled=True, log_reader=False)
         self.assertEqual(run.wait_stage0(), 1, run.describe())

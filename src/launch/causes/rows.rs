@@ -53,7 +53,8 @@ impl Row {
 }
 
 const CREATING: &[Row] = rows! {
-    // Debian's kernels refuse it with EPERM before they look whether they have user namespaces.
+    // Without user namespaces the kernel returns EINVAL. Debian's kernels return EPERM to an ordinary user,
+    // because they check kernel.unprivileged_userns_clone first.
     [UnshareUser]: [EPERM EACCES EINVAL ENOSYS]
         if |known| known.missing().contains(NsKind::User) => MISSING_KIND;
     [UnshareUser UnshareRemaining UnshareCgroup EnterTimeNamespace]: [EPERM EACCES ENOSYS]

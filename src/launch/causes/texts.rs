@@ -146,7 +146,7 @@ newer_call! { NO_MOUNT_SETATTR FILTER_OF_MOUNT_SETATTR "mount_setattr(2)" "5.12"
 
 pub(super) const NO_FILE_SYSTEM: Text = text(
     Cause::Kernel,
-    "this kernel does not have the file system (/proc/filesystems lists those that it has), or cannot load its module",
+    "this kernel does not have the file system, or could not load its module (/proc/filesystems lists the file systems that are built in or loaded)",
     "load its module as root, if it has one (modprobe), or use a kernel that is built with the file system",
 );
 pub(super) const NO_CALL: Text = text(

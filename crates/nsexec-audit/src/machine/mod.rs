@@ -76,8 +76,8 @@ pub struct Machine {
     pub kernel: Kernel,
     /// The names of the kinds of namespace that the kernel has.
     pub kinds: Vec<String>,
-    /// The names of the file systems that the kernel has, of those that a command can mount
-    /// (/proc/filesystems). The kernel may load another one as a module when it is mounted.
+    /// The names of the file systems that a command can mount and that /proc/filesystems lists. The kernel
+    /// may load the module of another one at the mount.
     #[serde(default = "mountable")]
     pub file_systems: Vec<String>,
     /// Whether the kernel reports the address of a thread's id (PR_GET_TID_ADDRESS(2const)).
@@ -259,7 +259,7 @@ impl Machine {
         NsKind::ALL.into_iter().filter(|kind| self.limits.get(kind.name()) == Some(&0)).collect()
     }
 
-    /// Returns the kinds that the kernel does not have. None if no kind is known.
+    /// Returns the kinds that the kernel does not have. The set is empty if no kind is known.
     #[must_use]
     pub fn absent(&self) -> NsSet {
         let known = set_of(&self.kinds);

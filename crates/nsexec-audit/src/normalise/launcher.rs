@@ -69,8 +69,9 @@ pub(super) fn merge_log_reads(lines: &mut Vec<Line>) {
     }
 }
 
-/// Reduces each poll to the ready descriptor on which the launcher acts: the others depend on timing. It is
-/// the init pipe, before the pidfd of a stage, and otherwise the first.
+/// Reduces each poll to the ready descriptor on which the launcher acts: the others depend on timing. The
+/// launcher acts on the init pipe if it is ready, even if the pidfd of a stage is ready too. Otherwise it
+/// acts on the first ready descriptor.
 /// When the stages have died, the launcher may see the end of the init pipe or the pidfd of stage 0 first.
 /// Both become a hang-up of the init pipe.
 pub(super) fn reduce_polls(lines: &mut Vec<Line>) {

@@ -66,7 +66,7 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("the launcher's reads of the log pipe", "one read, its records sorted; of equal polls only the first"),
     (
         "the launcher's polls",
-        "only the ready descriptor on which the launcher acts: the init pipe, else the first",
+        "only the ready descriptor on which the launcher acts: the init pipe if it is ready, otherwise the first",
     ),
     (
         "how the launcher learns that the stages are dead",

@@ -14,7 +14,7 @@ use super::words::Payload;
 use super::{Document, SectionView, TOOL};
 use crate::record::{Bytes, Call, Line, Reply};
 use crate::transcript::{Role, Section};
-use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Pid, PollEvents, Received};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Pid, PollEvents, PollFd, Received};
 
 /// A connection between two processes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -313,13 +313,22 @@ impl Process {
         let fd = descriptor(&line.call)?;
         let begins = matches!(self.role, Some(Role::Launcher | Role::Stage(0)));
         let guess = match line.call {
-            Call::Poll { .. } => return self.table.get(&fd.0).cloned(),
+            Call::Poll { ref fds, .. } => return self.polled(fds, fd),
             _ if fd == Fd::STDERR => Object::Log,
             Call::Read { .. } | Call::Send { .. } | Call::SocketType { .. } if begins => init,
             Call::WriteNowait { .. } => Object::Log,
             _ => return self.table.get(&fd.0).cloned(),
         };
         Some(self.table.entry(fd.0).or_insert(guess).clone())
+    }
+
+    /// Returns the object of a poll. The launcher waits for the init pipe, even if the pidfd of a stage is
+    /// before it.
+    fn polled(&self, fds: &[PollFd], first: Fd) -> Option<Object> {
+        let init = Object::End { channel: Channel::Init, outer: true };
+        let is_init = |polled: &PollFd| self.table.get(&polled.fd.0) == Some(&init);
+        let waits_for_init = self.role == Some(Role::Launcher) && fds.iter().any(is_init);
+        if waits_for_init { Some(init) } else { self.table.get(&first.0).cloned() }
     }
 
     /// Enters the created objects into the table, and returns one of them.

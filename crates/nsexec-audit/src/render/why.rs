@@ -265,7 +265,7 @@ fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
             {
                 "room for the rest of the message, or an event that ends the launch"
             }
-            (Role::Launcher, _) => "the pid line, or an event that ends the launch",
+            (Role::Launcher, _) => "the pid line, the end of stage 0, or an event that ends the launch",
             (_, Object::Process) => "the end of the tool, or the death of stage 1 or the launcher",
             (_, Object::End { channel: Channel::Init, .. }) => return None,
             _ => "a message, or the death of its sender or the launcher",
