@@ -78,8 +78,9 @@ pub struct Plan {
     /// hashed itself.
     pub shape: String,
     /// SHA-256 over the message, the dialect, the policy, the assumptions, and the command's arguments and
-    /// surroundings or the runtime's manner. The input is normalised, so the same request and assumptions have
-    /// the same hash on every machine. The environment, and what a search of PATH finds, are not part of it.
+    /// surroundings or the runtime's manner. The input is normalised, so the same request and assumptions
+    /// have the same hash on every machine. The environment, and what a search of PATH finds, are not part
+    /// of it.
     pub hash: String,
     /// The command and its arguments, on one line. `None` for a start by a Go runtime.
     pub command: Option<String>,
