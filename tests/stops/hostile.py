@@ -2,7 +2,7 @@
 
 # Runs after the functions of tests/kernel/reach.py. For each line on standard input it tries every act against
 # each process that has come since the start. Prints one line "NAME: ACT" for each act that the kernel allowed,
-# "NAME: seen", and "end".
+# "NAME: seen" for each process, and "end".
 
 # The process has to stay stopped.
 del TRIES["SIGCONT"]
@@ -60,7 +60,15 @@ def acts(pid):
         yield what
 
 
+def is_still(pid, name):
+    """Returns whether the process still has the name of a stage. One that runs may be in the middle of an exec, with the
+    rights of the command already and the name of the stage for some microseconds. A stage that is stopped keeps it."""
+    time.sleep(0.01)
+    return stage(pid) == name
+
+
 def serve():
+    confirmed = set()
     if len(sys.argv) > 1:
         keep(int(sys.argv[1], 16))
     known = pids()
@@ -75,6 +83,10 @@ def serve():
                 # Another process of the launch is stopped, and this one may have executed the command meanwhile.
                 if stage(pid) is None:
                     break
+                if (name, what) not in confirmed:
+                    if not is_still(pid, name):
+                        break
+                    confirmed.add((name, what))
                 print(f"{name}: {what}")
         print("end", flush=True)
 

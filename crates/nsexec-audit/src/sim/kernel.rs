@@ -135,6 +135,9 @@ pub struct Settings {
     /// True if the libc keeps its thread id at the address that it registers, as glibc does. musl registers
     /// the address of a lock.
     pub caches_tid: bool,
+    /// True if a poll looks at one descriptor in each turn of its process. Others run between two looks, as on
+    /// a busy machine: poll(2) looks at its descriptors one after the other.
+    pub slow_polls: bool,
     /// The number of calls after which a run counts as endless.
     pub calls: usize,
 }
@@ -165,6 +168,7 @@ impl Default for Settings {
             absent: NsSet::EMPTY,
             reports_tid_address: true,
             caches_tid: true,
+            slow_polls: false,
             calls: 20_000,
         }
     }
@@ -389,7 +393,10 @@ impl Kernel {
     /// Implements poll(2). Time passes only when no process can run.
     fn poll(&mut self, me: Task, fds: &[PollFd], timeout_ms: i32) -> Result<Reply, Halt> {
         self.check_length_of_poll(me, fds.len())?;
-        let (count, fds) = self.polled(me, fds);
+        let (count, fds) = match self.settings.slow_polls {
+            true => self.polled_slowly(me, fds).ok_or(Halt::Block)?,
+            false => self.polled(me, fds),
+        };
         let clock = self.clock;
         let process = self.process_mut(me);
         let over = process.deadline.is_some_and(|deadline| deadline <= clock);
@@ -448,7 +455,8 @@ impl Kernel {
                 _ => true,
             },
             Some(Call::Poll { fds, .. }) => {
-                self.polled(task, fds).0 > 0
+                !process.looked.is_empty()
+                    || self.polled(task, fds).0 > 0
                     || process.deadline.is_some_and(|deadline| deadline <= self.clock)
             }
             Some(Call::WaitSignal { set }) => process.pending.0 & set.0 != 0,

@@ -17,7 +17,7 @@ use crate::record::{Call, Line};
 use crate::transcript::Role;
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{
-    Errno, ExitSignal, Fd, Limit, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus,
+    Errno, ExitSignal, Fd, Limit, Pid, PollFd, SigAction, Signal, SignalSet, SysResult, WaitStatus,
 };
 
 /// A simulated process, numbered in the order of birth. The number is never reused, unlike a pid.
@@ -96,6 +96,8 @@ pub(super) struct Process {
     pub(super) progress: usize,
     /// The time at which its blocked poll times out.
     pub(super) deadline: Option<u64>,
+    /// The descriptors at which its poll has looked ([`Settings::slow_polls`](super::Settings::slow_polls)).
+    pub(super) looked: Vec<PollFd>,
     /// The call in which the process is blocked.
     pub(super) blocked: Option<Call>,
     /// The reason why the living process makes no more calls.
@@ -138,6 +140,7 @@ impl Process {
     pub(super) fn unblock(&mut self) {
         self.blocked = None;
         self.progress = 0;
+        self.looked.clear();
         self.deadline = None;
     }
 }

@@ -184,6 +184,7 @@ impl Sim {
             stopped: false,
             stop_report: None,
             progress: 0,
+            looked: Vec::new(),
             deadline: None,
             blocked: None,
             rest: None,

@@ -206,6 +206,18 @@ impl Kernel {
         (fds.iter().filter(|fd| fd.revents.0 != 0).count(), fds)
     }
 
+    /// Looks at the next descriptor of a poll. Returns the events after the last one.
+    pub(super) fn polled_slowly(&mut self, me: Task, fds: &[PollFd]) -> Option<(usize, Vec<PollFd>)> {
+        let next = fds.get(self.process(me).looked.len());
+        let found = next.map(|fd| self.polled(me, std::slice::from_ref(fd)).1).unwrap_or_default();
+        let looked = &mut self.process_mut(me).looked;
+        looked.extend(found);
+        (looked.len() == fds.len()).then(|| {
+            let fds = std::mem::take(looked);
+            (fds.iter().filter(|fd| fd.revents.0 != 0).count(), fds)
+        })
+    }
+
     fn poll_one(&self, me: Task, fd: Fd) -> i16 {
         let (input, output) = (PollEvents::IN.0, PollEvents::OUT.0);
         let bits = |set: bool, bit: i16| if set { bit } else { 0 };

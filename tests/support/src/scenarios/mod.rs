@@ -258,6 +258,15 @@ impl Start {
         Ran { report, told: self.told.borrow_mut().take() }
     }
 
+    /// Runs with polls that look at one descriptor in each turn.
+    pub fn run_with_slow_polls(&self, choice: &mut dyn Choice) -> Ran {
+        self.told.borrow_mut().take();
+        let mut sim = self.sim.clone();
+        sim.settings().slow_polls = true;
+        let report = sim.run(choice, None);
+        Ran { report, told: self.told.borrow_mut().take() }
+    }
+
     /// Runs without a fault, and keeps what runs with a fault need.
     pub fn faultless<C: Choice + Clone>(&self, choice: C) -> Faultless<'_, C> {
         self.told.borrow_mut().take();
