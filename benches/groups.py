@@ -113,7 +113,9 @@ def program(bench):
 
 
 def program_static(bench):
-    """The same, built by crates/nsexec-cli/build-static."""
+    """The same, built by crates/nsexec-cli/build-static. Not in a short run: its build takes minutes."""
+    if bench.short:
+        return []
     return program_lines(bench, "program, static", bench.programs.nsexec_static)
 
 
@@ -321,7 +323,8 @@ def parser(bench):
 def recorder(bench):
     """A recorded launch of scenario b. The ratios are to the same launch without the recorder: as `spawn` does it,
     and with a copy of the memory, which a recorded launch needs. `trace` also plans and compares. The last line
-    counts the functions of an unrecorded launch whose machine code a recorder in the program changes."""
+    counts the functions of an unrecorded launch whose machine code a recorder in the program changes; a short run
+    leaves it out, with the build of two more programs."""
     programs = bench.programs
     server = ["serve", "b", programs.true]
     words = [*LONG["b"], "--", programs.true]
@@ -334,12 +337,15 @@ def recorder(bench):
         candidate("exec", "nsexec trace", programs.nsexec, "trace", *words),
         candidate("exec", "nsexec run", programs.nsexec, "run", *words),
     ])
+    lines = compared("recorder", "library, b", recorded) + compared("recorder", "program, b", traced)
+    if bench.short:
+        return lines
     count, different = samecode.compared(*programs.whole_functions)
     for name in different:
         print(f"other machine code beside a recorder: {name}")
     case = f"changed, of {count} functions"
     code = Line("recorder", case, "nsexec", [len(different)], "", None, targets.of_value("recorder", "changed"))
-    return compared("recorder", "library, b", recorded) + compared("recorder", "program, b", traced) + [code]
+    return [*lines, code]
 
 
 def plan(bench):
@@ -353,7 +359,8 @@ def plan(bench):
 def size(bench):
     """The files of the program, stripped."""
     lines = []
-    for program in (bench.programs.nsexec, bench.programs.nsexec_static):
+    programs = [bench.programs.nsexec, *([] if bench.short else [bench.programs.nsexec_static])]
+    for program in programs:
         kind = "static" if is_static(program) else "dynamic"
         value, target = program.stat().st_size / 1e6, targets.of_value("size", f"stripped, {kind}")
         lines.append(Line("size", f"stripped, {kind}", "nsexec", [value], "MB", None, target))

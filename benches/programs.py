@@ -61,9 +61,9 @@ class Programs:
         build("gcc", *CFLAGS, "-o", self.bin / name, *arguments)
         return self.bin / name
 
-    def build_all(self):
-        """Builds what cargo builds, except what the suites build too."""
-        for name in ("nsexec", "nsexec_static", "library", "recorded", "whole_functions", "crates"):
+    def build_all(self, short):
+        """Builds what cargo builds for such a run, except what the suites build too."""
+        for name in ("nsexec", "library", "recorded", "crates", *(() if short else ("nsexec_static", "whole_functions"))):
             self.has(name)
 
     # -- the tools of the benchmark ------------------------------------------------------------------------
