@@ -135,8 +135,8 @@ pub struct Settings {
     /// True if the libc keeps its thread id at the address that it registers, as glibc does. musl registers
     /// the address of a lock.
     pub caches_tid: bool,
-    /// True if a poll looks at one descriptor in each turn of its process. Others run between two looks, as on
-    /// a busy machine: poll(2) looks at its descriptors one after the other.
+    /// True if a poll looks at one descriptor in each turn of its process. Others run between two looks, as
+    /// on a busy machine: poll(2) looks at its descriptors one after the other.
     pub slow_polls: bool,
     /// The number of calls after which a run counts as endless.
     pub calls: usize,
