@@ -62,13 +62,8 @@ impl Wanted {
         Self { run: start.sections(&ran), outcome: outcome(&ran) }
     }
 
-    /// Returns the difference that this order makes, or `None`.
-    fn differs(&self, start: &Start, choice: &mut dyn Choice) -> Option<String> {
-        self.differs_from(start, &start.run(choice, None))
-    }
-
-    /// Returns the difference to this run, or `None`.
-    fn differs_from(&self, start: &Start, ran: &Ran) -> Option<String> {
+    /// Returns the difference that the order of this run makes, or `None`.
+    fn differs(&self, start: &Start, ran: &Ran) -> Option<String> {
         let found = outcome(ran);
         if found != self.outcome {
             return Some(format!("{}: {found:?} and not {:?}\n{}", start.name, self.outcome, ran.report));
@@ -102,7 +97,7 @@ fn run_to_block_schedules_give_the_same_result() {
         let wanted = Wanted::of(start);
         let mut broken = Vec::new();
         let enumerated = all_schedules(BOUND, |script| {
-            broken.extend(wanted.differs(start, script));
+            broken.extend(wanted.differs(start, &start.run(script, None)));
             broken.truncate(1);
         });
         (start.name.clone(), enumerated, broken)
@@ -122,15 +117,16 @@ fn run_to_block_schedules_give_the_same_result() {
     none(&broken);
 }
 
-#[test]
-fn random_schedules_give_the_same_result() {
+/// Runs random schedules of every start with `run`. All must have the same result.
+fn random_schedules(run: impl Fn(&Start, &mut dyn Choice) -> Ran + Sync) {
     let seed = seed();
     println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
     let broken: Vec<Vec<String>> = on_all_cores(|start| {
         let wanted = Wanted::of(start);
         let found = (0..RANDOM).find_map(|nth| {
             let seed = seed.wrapping_add(nth);
-            wanted.differs(start, &mut Random::new(seed)).map(|what| format!("seed {seed}: {what}"))
+            let ran = run(start, &mut Random::new(seed));
+            wanted.differs(start, &ran).map(|what| format!("seed {seed}: {what}"))
         });
         found.into_iter().collect()
     });
@@ -140,25 +136,16 @@ fn random_schedules_give_the_same_result() {
     none(&broken.concat());
 }
 
-/// poll(2) looks at its descriptors one after the other. What a process does between two looks makes no
-/// difference: no poll misses the reason for an end that it reports.
+#[test]
+fn random_schedules_give_the_same_result() {
+    random_schedules(|start, choice| start.run(choice, None));
+}
+
+/// A poll that reports an end has not missed its reason, whatever the other processes do while poll(2) checks
+/// one descriptor after the other.
 #[test]
 fn slow_polls_give_the_same_result() {
-    let seed = seed();
-    println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
-    let broken: Vec<Vec<String>> = on_all_cores(|start| {
-        let wanted = Wanted::of(start);
-        let found = (0..RANDOM).find_map(|nth| {
-            let seed = seed.wrapping_add(nth);
-            let ran = start.run_with_slow_polls(&mut Random::new(seed));
-            wanted.differs_from(start, &ran).map(|what| format!("seed {seed}: {what}"))
-        });
-        found.into_iter().collect()
-    });
-    let count = broken.len() as u64 * RANDOM;
-    println!("{count} random schedules of {} starts", broken.len());
-    assert!(count >= 10_000);
-    none(&broken.concat());
+    random_schedules(Start::run_with_slow_polls);
 }
 
 /// The number of stops tried in one start of our launcher.

@@ -98,8 +98,8 @@ pub(super) fn reduce_polls(lines: &mut Vec<Line>) {
         };
         let place = polled.iter().take(2).position(|fd| Some(fd.fd) == init);
         let wanted = polled.get(place.unwrap_or(0));
-        let partner = place.and_then(|place| polled.get(1 - place)).filter(|fd| pidfds.contains(&fd.fd));
-        let has_partner = partner.is_some();
+        let partner = place.and_then(|place| polled.get(1 - place));
+        let has_partner = partner.is_some_and(|fd| pidfds.contains(&fd.fd));
         let next_ends = wanted.is_some_and(|wanted| ends(lines.get(index + 1), wanted.fd));
         if let Line { call: Call::Poll { .. }, reply: Reply::Polled { count, fds } } = &mut lines[index] {
             let is_ready = |fd: &PollFd| fd.revents != PollEvents::NONE;

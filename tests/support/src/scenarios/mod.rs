@@ -253,17 +253,19 @@ impl Start {
     }
 
     pub fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Ran {
-        self.told.borrow_mut().take();
-        let report = self.sim.run(choice, fault);
-        Ran { report, told: self.told.borrow_mut().take() }
+        self.run_of(&self.sim, choice, fault)
     }
 
     /// Runs with polls that look at one descriptor in each turn.
     pub fn run_with_slow_polls(&self, choice: &mut dyn Choice) -> Ran {
-        self.told.borrow_mut().take();
         let mut sim = self.sim.clone();
         sim.settings().slow_polls = true;
-        let report = sim.run(choice, None);
+        self.run_of(&sim, choice, None)
+    }
+
+    fn run_of(&self, sim: &Sim, choice: &mut dyn Choice, fault: Option<Fault>) -> Ran {
+        self.told.borrow_mut().take();
+        let report = sim.run(choice, fault);
         Ran { report, told: self.told.borrow_mut().take() }
     }
 
