@@ -177,11 +177,17 @@ fn closing_launches_overlap() {
     }
 }
 
-/// Stops the launcher's child right after the fork: stage 0, or the command's process.
+/// Stops the launcher's child right after the fork: stage 0, or the command's process. The child waits for
+/// the signal: on a busy machine it would otherwise do a part of its work first.
 struct Stopping;
 
 impl Sink for Stopping {
     fn line(&mut self, line: &LineRef<'_>) {
+        if let ReplyRef::Value(Reply::Child) = line.reply {
+            loop {
+                nix::unistd::pause();
+            }
+        }
         if let Some(pid) = line.reply.to_reply().child() {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.0), nix::sys::signal::SIGSTOP).unwrap();
         }

@@ -32,6 +32,9 @@ ARCHIVE = [["-p", "nsexec", "--test", "capi"]]
 BUILD = 600
 PROGRAM = 240
 
+# The last lines of a log that are printed if the tests fail without a fault. They name the test and its assertion.
+LINES = 60
+
 
 class Fault:
     """A mutant of cargo-mutants. Its key has no line numbers, so that it stays the same if other code is edited."""
@@ -163,7 +166,9 @@ def main():
         if any(one.rounds() is rounds for one in named):
             start, outcome = time.monotonic(), tested(rounds, logs / f"{name}.log")
             if outcome != "survived":
-                sys.exit(f"FAILED: the tests fail without a fault: {logs / name}.log")
+                path = logs / f"{name}.log"
+                print(*path.read_text(errors="replace").splitlines()[-LINES:], sep="\n")
+                sys.exit(f"FAILED: the tests fail without a fault ({outcome}): {path}")
             longest = max(longest, round(time.monotonic() - start))
             print(f"without a fault: passed, {time.monotonic() - start:.0f} s", flush=True)
     # With a fault one program may take as long as all did, with their builds.
