@@ -164,9 +164,9 @@ def main():
     os.environ["NSEXEC_MUTANT_SECONDS"] = limit or str(PROGRAM)
     for name, rounds in (("library", LIBRARY), ("archive", ARCHIVE)):
         if any(one.rounds() is rounds for one in named):
-            start, outcome = time.monotonic(), tested(rounds, logs / f"{name}.log")
+            path = logs / f"{name}.log"
+            start, outcome = time.monotonic(), tested(rounds, path)
             if outcome != "survived":
-                path = logs / f"{name}.log"
                 print(*path.read_text(errors="replace").splitlines()[-LINES:], sep="\n")
                 sys.exit(f"FAILED: the tests fail without a fault ({outcome}): {path}")
             longest = max(longest, round(time.monotonic() - start))
